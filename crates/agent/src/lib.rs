@@ -1,0 +1,1 @@
+//! The guest's side: init and agent in one static program.

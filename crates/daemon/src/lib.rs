@@ -1,0 +1,1 @@
+//! Puts the engine behind a socket.

@@ -1,0 +1,1 @@
+//! Sequences effects into operations that either happen or leave nothing.

@@ -1,0 +1,54 @@
+//! Where banger keeps its files (XDG base directories).
+
+use std::path::PathBuf;
+
+use crate::env;
+
+/// The directories of one installation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dirs {
+    /// What must not be lost: the database, VMs, images, kernels.
+    pub state: PathBuf,
+    /// What can be made again: downloads, templates.
+    pub cache: PathBuf,
+    /// The daemon's control socket.
+    pub runtime: PathBuf,
+    /// `config.toml`.
+    pub config: PathBuf,
+}
+
+impl Dirs {
+    /// The directories of this user: below `BANGER_HOME` where it is set, else by XDG; without `XDG_RUNTIME_DIR` the
+    /// control socket lies in the state directory. `None` for a user without a home.
+    #[must_use]
+    pub fn of_user() -> Option<Self> {
+        if let Some(home) = env::var("BANGER_HOME").map(PathBuf::from) {
+            return Some(Self {
+                state: home.join("state"),
+                cache: home.join("cache"),
+                runtime: home.join("run"),
+                config: home.join("config"),
+            });
+        }
+        let home = env::var("HOME").map(PathBuf::from);
+        let base = |name: &str, below: &str| {
+            // The specification says that a relative path there is to be ignored.
+            let set = env::var(name).map(PathBuf::from).filter(|path| path.is_absolute());
+            set.or_else(|| home.as_ref().map(|home| home.join(below))).map(|path| path.join("banger"))
+        };
+        let state = base("XDG_STATE_HOME", ".local/state")?;
+        let runtime = env::var("XDG_RUNTIME_DIR").map(|dir| PathBuf::from(dir).join("banger"));
+        Some(Self {
+            runtime: runtime.unwrap_or_else(|| state.join("run")),
+            cache: base("XDG_CACHE_HOME", ".cache")?,
+            config: base("XDG_CONFIG_HOME", ".config")?,
+            state,
+        })
+    }
+
+    /// The daemon's control socket.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.runtime.join("bangerd.sock")
+    }
+}

@@ -1,0 +1,15 @@
+//! The environment of this process, read at its edge and passed on as values.
+
+use std::ffi::OsString;
+
+/// The variable `name`, where it is set and not empty.
+#[must_use]
+pub fn var(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
+/// The variable `name` where it is text.
+#[must_use]
+pub fn text(name: &str) -> Option<String> {
+    var(name).and_then(|value| value.into_string().ok())
+}

@@ -1,0 +1,356 @@
+//! Files and directories. What is written is either there whole or not there.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Write},
+    os::{
+        fd::AsFd,
+        unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    },
+    path::{Path, PathBuf},
+};
+
+use crate::{Error, Result};
+
+/// Opens `path` for reading.
+///
+/// # Errors
+/// Where it cannot be opened.
+pub fn open(path: &Path) -> Result<File> {
+    File::open(path).map_err(|e| Error::path("open", path, e))
+}
+
+/// Opens `path` for reading and writing; it must exist.
+///
+/// # Errors
+/// Where it cannot be opened.
+pub fn open_rw(path: &Path) -> Result<File> {
+    OpenOptions::new().read(true).write(true).open(path).map_err(|e| Error::path("open", path, e))
+}
+
+/// Opens `path` for appending, making it with mode 0600 where it is missing.
+///
+/// # Errors
+/// Where it cannot be opened.
+pub fn append(path: &Path) -> Result<File> {
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(|e| Error::path("open", path, e))
+}
+
+/// Makes the new file `path`, mode 0600, open for reading and writing.
+///
+/// # Errors
+/// Where it exists already or cannot be made.
+pub fn create_new(path: &Path) -> Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(|e| Error::path("create", path, e))
+}
+
+/// Everything that is in `path`.
+///
+/// # Errors
+/// Where it cannot be read.
+pub fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).map_err(|e| Error::path("read", path, e))
+}
+
+/// The first `limit` bytes of `path`, refusing a longer file.
+///
+/// # Errors
+/// Where it cannot be read or is longer than that.
+pub fn read_limited(path: &Path, limit: u64) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open(path)?.take(limit + 1).read_to_end(&mut bytes).map_err(|e| Error::path("read", path, e))?;
+    if bytes.len() as u64 > limit {
+        return Err(Error::path("read", path, io::Error::from(io::ErrorKind::FileTooLarge)));
+    }
+    Ok(bytes)
+}
+
+/// The text in `path`.
+///
+/// # Errors
+/// Where it cannot be read or is not UTF-8.
+pub fn read_text(path: &Path) -> Result<String> {
+    fs::read_to_string(path).map_err(|e| Error::path("read", path, e))
+}
+
+/// Puts `bytes` at `path`, mode 0600: a crash leaves the old content or the new, synced, never a part.
+///
+/// # Errors
+/// Where it cannot be written; nothing is left then.
+pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let staged = path.with_file_name(name);
+    match fs::remove_file(&staged) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(Error::path("remove", &staged, e)),
+        _ => {}
+    }
+    let put = || -> Result<()> {
+        let mut file = create_new(&staged)?;
+        file.write_all(bytes).and_then(|()| file.sync_all()).map_err(|e| Error::path("write", &staged, e))?;
+        rename(&staged, path)
+    };
+    put().inspect_err(|_| {
+        let _ = fs::remove_file(&staged);
+    })
+}
+
+/// Renames `from` to `to`, replacing a file that is there, and makes it durable.
+///
+/// # Errors
+/// Where the rename fails.
+pub fn rename(from: &Path, to: &Path) -> Result<()> {
+    fs::rename(from, to).map_err(|e| Error::new("rename", format_args!("{} to {}", from.display(), to.display()), e))?;
+    to.parent().map_or(Ok(()), sync_dir)
+}
+
+/// Makes the entries of directory `path` durable.
+///
+/// # Errors
+/// Where it cannot be opened or synced.
+pub fn sync_dir(path: &Path) -> Result<()> {
+    open(path)?.sync_all().map_err(|e| Error::path("sync", path, e))
+}
+
+/// Removes file `path`; a missing one is fine.
+///
+/// # Errors
+/// Where it is there and cannot be removed.
+pub fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::path("remove", path, e)),
+        _ => Ok(()),
+    }
+}
+
+/// Removes directory `path` and all below, following no link; a missing one is fine.
+///
+/// # Errors
+/// Where it is there and cannot be removed.
+pub fn remove_all(path: &Path) -> Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::path("remove", path, e)),
+        _ => Ok(()),
+    }
+}
+
+/// Makes directory `path`, mode 0700; its parent must exist and it must not.
+///
+/// # Errors
+/// Where it cannot be made.
+pub fn create_dir(path: &Path) -> Result<()> {
+    fs::DirBuilder::new().mode(0o700).create(path).map_err(|e| Error::path("create", path, e))
+}
+
+/// Makes sure that `path` is a directory of this user with mode 0700, making it and its parents where they are missing.
+///
+/// # Errors
+/// Where it is a symbolic link, somebody else's, no directory, or cannot be made.
+pub fn private_dir(path: &Path) -> Result<()> {
+    fs::DirBuilder::new().mode(0o700).recursive(true).create(path).map_err(|e| Error::path("create", path, e))?;
+    let meta = fs::symlink_metadata(path).map_err(|e| Error::path("stat", path, e))?;
+    let refuse = |why: &str| Err(Error::path("use", path, io::Error::other(why)));
+    if !meta.is_dir() {
+        return refuse("it is a symbolic link or a file, not a directory");
+    }
+    if meta.uid() != rustix::process::geteuid().as_raw() {
+        return refuse("it belongs to another user");
+    }
+    if meta.mode() & 0o777 != 0o700 {
+        fs::set_permissions(path, fs::Permissions::from(std::os::unix::fs::PermissionsExt::from_mode(0o700)))
+            .map_err(|e| Error::path("restrict", path, e))?;
+    }
+    Ok(())
+}
+
+/// The names in directory `path`, sorted; none where it is missing.
+///
+/// # Errors
+/// Where it is there and cannot be read.
+pub fn list(path: &Path) -> Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(Error::path("list", path, e)),
+    };
+    let mut found = entries
+        .map(|entry| entry.map(|e| e.path()))
+        .collect::<io::Result<Vec<_>>>()
+        .map_err(|e| Error::path("list", path, e))?;
+    found.sort();
+    Ok(found)
+}
+
+/// Whether something is at `path`, also a dangling link.
+#[must_use]
+pub fn exists(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok()
+}
+
+/// The apparent size of `path` in bytes.
+///
+/// # Errors
+/// Where it cannot be looked at.
+pub fn size(path: &Path) -> Result<u64> {
+    fs::metadata(path).map(|m| m.len()).map_err(|e| Error::path("stat", path, e))
+}
+
+/// The bytes that the blocks of `path` take on disk.
+///
+/// # Errors
+/// Where it cannot be looked at.
+pub fn disk_usage(path: &Path) -> Result<u64> {
+    fs::metadata(path).map(|m| m.blocks() * 512).map_err(|e| Error::path("stat", path, e))
+}
+
+/// The bytes that this user can still write to the file system of `path`.
+///
+/// # Errors
+/// Where it cannot be asked.
+pub fn free_space(path: &Path) -> Result<u64> {
+    let stat = rustix::fs::statvfs(path).map_err(|e| Error::path("ask for the free space of", path, e))?;
+    Ok(stat.f_bavail * stat.f_frsize)
+}
+
+/// Makes the symbolic link `link` to `target`.
+///
+/// # Errors
+/// Where it cannot be made.
+pub fn symlink(target: &Path, link: &Path) -> Result<()> {
+    std::os::unix::fs::symlink(target, link).map_err(|e| Error::path("link", link, e))
+}
+
+/// Copies `from` to the new file `to`, mode 0600: sharing blocks where the file system can (`FICLONE`), else data
+/// only, so that holes stay holes.
+///
+/// # Errors
+/// Where it cannot be copied; nothing is left then.
+pub fn clone_sparse(from: &Path, to: &Path) -> Result<()> {
+    let source = open(from)?;
+    let target = create_new(to)?;
+    let copy = || -> io::Result<()> {
+        if rustix::fs::ioctl_ficlone(&target, &source).is_ok() {
+            return Ok(());
+        }
+        let length = source.metadata()?.len();
+        target.set_len(length)?;
+        copy_data(&source, &target, length)
+    };
+    copy().map_err(|e| Error::new("copy", format_args!("{} to {}", from.display(), to.display()), e)).inspect_err(|_| {
+        let _ = fs::remove_file(to);
+    })
+}
+
+/// Copies the data extents of the first `length` bytes of `source` to the same places of `target`.
+fn copy_data(source: &File, target: &File, length: u64) -> io::Result<()> {
+    use rustix::{fs::SeekFrom, io::Errno};
+    let mut at = 0;
+    while at < length {
+        let begin = match rustix::fs::seek(source, SeekFrom::Data(at)) {
+            Ok(begin) => begin,
+            Err(Errno::NXIO) => return Ok(()), // only a hole is left
+            Err(e) => return Err(e.into()),
+        };
+        let end = rustix::fs::seek(source, SeekFrom::Hole(begin))?.min(length);
+        let (mut from, mut to) = (begin, begin);
+        while from < end {
+            let count = usize::try_from(end - from).unwrap_or(usize::MAX).min(1 << 30);
+            let copied = match rustix::fs::copy_file_range(source, Some(&mut from), target, Some(&mut to), count) {
+                Ok(copied) => copied,
+                Err(Errno::XDEV | Errno::NOSYS | Errno::INVAL | Errno::OPNOTSUPP) => {
+                    copy_through_memory(source.as_fd(), target.as_fd(), &mut from, &mut to, end)?
+                }
+                Err(e) => return Err(e.into()),
+            };
+            if copied == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        at = end;
+    }
+    Ok(())
+}
+
+fn copy_through_memory(
+    source: std::os::fd::BorrowedFd<'_>,
+    target: std::os::fd::BorrowedFd<'_>,
+    from: &mut u64,
+    to: &mut u64,
+    end: u64,
+) -> io::Result<usize> {
+    let mut buffer = vec![0; usize::try_from(end - *from).unwrap_or(usize::MAX).min(1 << 20)];
+    let count = rustix::io::pread(source, &mut buffer, *from)?;
+    let mut done = 0;
+    while done < count {
+        done += rustix::io::pwrite(target, &buffer[done..count], *to + done as u64)?;
+    }
+    *from += count as u64;
+    *to += count as u64;
+    Ok(count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scratch(name: &str) -> PathBuf {
+        let dir = std::env::temp_dir().join(format!("banger-host-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&dir);
+        create_dir(&dir).unwrap();
+        dir
+    }
+
+    #[test]
+    fn a_clone_keeps_content_and_holes() {
+        let dir = scratch("clone");
+        let (from, to) = (dir.join("from"), dir.join("to"));
+        let mut file = create_new(&from).unwrap();
+        file.write_all(b"head").unwrap();
+        file.set_len(64 << 20).unwrap();
+        rustix::io::pwrite(&file, b"tail", 32 << 20).unwrap();
+        clone_sparse(&from, &to).unwrap();
+        assert_eq!(read(&from).unwrap(), read(&to).unwrap());
+        assert!(disk_usage(&to).unwrap() < 1 << 20, "holes were filled");
+        assert!(clone_sparse(&from, &to).is_err(), "an existing file is not overwritten");
+        remove_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn an_atomic_write_replaces_whole() {
+        let dir = scratch("atomic");
+        let path = dir.join("file");
+        write_atomic(&path, b"one").unwrap();
+        write_atomic(&path, b"two").unwrap();
+        assert_eq!(read(&path).unwrap(), b"two");
+        assert_eq!(list(&dir).unwrap(), [path]);
+        remove_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn a_private_directory_is_no_link() {
+        let dir = scratch("private");
+        private_dir(&dir.join("a/b")).unwrap();
+        symlink(&dir.join("a"), &dir.join("link")).unwrap();
+        let error = private_dir(&dir.join("link")).unwrap_err();
+        assert!(error.to_string().contains("link"), "{error}");
+        remove_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn errors_name_the_path() {
+        let error = open(Path::new("/nonexistent/file")).unwrap_err();
+        assert_eq!(error.to_string(), "cannot open /nonexistent/file");
+        assert!(error.is_missing());
+    }
+}

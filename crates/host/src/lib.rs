@@ -1,0 +1,17 @@
+//! The one door to the operating system: files, locks, processes, sockets, clock, randomness, directories.
+//!
+//! Everything here is synchronous and without policy: no retries, no knowledge of VMs. Every error names what was being
+//! done to which path or process.
+#![expect(clippy::disallowed_methods, reason = "this crate is the door that the lint points to")]
+
+pub mod clock;
+pub mod dirs;
+pub mod env;
+mod error;
+pub mod fs;
+pub mod lock;
+pub mod proc;
+pub mod rand;
+pub mod sock;
+
+pub use error::{Error, Result};

@@ -1,0 +1,12 @@
+//! From a reference to a verified, bootable image or kernel on disk.
+//!
+//! `rootfs` turns a tar into an immutable ext4 image with the writer of `ext4`, which also makes the templates of the
+//! writable disks; `kernel` turns a package, a directory or the host into a kernel of the store; `initramfs` makes the
+//! boot payload. Everything works without root, mounts or loop devices. Publishing is the engine's business: these
+//! functions write into a staging directory that the caller made and owns.
+
+pub mod ext4;
+pub mod initramfs;
+pub mod kernel;
+pub mod rootfs;
+pub mod template;

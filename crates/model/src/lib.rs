@@ -1,0 +1,20 @@
+//! What the words mean and what follows from what.
+//!
+//! Pure rules: names, sizes, states, transitions and plans. No I/O, no clock, no randomness, no environment, no
+//! threads and no serde, so every rule here is tested as a plain function.
+
+pub mod boot;
+pub mod disk;
+pub mod end;
+pub mod exit;
+pub mod id;
+pub mod kernel;
+pub mod name;
+pub mod refs;
+pub mod sizing;
+pub mod size;
+pub mod undo;
+pub mod vm;
+
+pub use id::{OperationId, VmId};
+pub use name::{ImageName, KernelName, VmName};

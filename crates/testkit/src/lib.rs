@@ -1,0 +1,1 @@
+//! Fakes, faults, a throw-away home, and a world that must be clean afterwards.

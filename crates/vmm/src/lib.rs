@@ -1,0 +1,1 @@
+//! Starts one machine and finds it again.

@@ -1,0 +1,1 @@
+//! What the programs say to each other: control API, guest API, session framing.
