@@ -1,1 +1,19 @@
-//! What the programs say to each other: control API, guest API, session framing.
+//! What the programs say to each other. Types, framing, versions and limits; no sockets, no files.
+//!
+//! | module | between | carried by |
+//! | --- | --- | --- |
+//! | [`control`] | `banger` and `bangerd` | HTTP/1.1 + JSON on a unix socket |
+//! | [`exec`] | `banger`, `bangerd` and the agent | frames on an upgraded connection, or on an HTTP/2 stream |
+//! | [`guest`] | `bangerd` and `banger-agent` | HTTP/2 on one byte stream |
+//! | [`session`] | the two ends of a virtio-serial port | the port |
+//!
+//! Reading is tolerant within a major version: unknown fields are ignored, missing ones have defaults. An unknown major
+//! version is refused.
+
+pub mod control;
+pub mod exec;
+pub mod guest;
+pub mod session;
+mod word;
+
+pub use word::Word;

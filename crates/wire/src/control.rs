@@ -1,0 +1,478 @@
+//! The control API: what `banger`, or any other client, says to `bangerd`.
+//!
+//! HTTP/1.1 with JSON on a unix socket. A request that changes something answers with a stream of [`Event`]s, one JSON
+//! object a line (`application/x-ndjson`), the last of which is `done` or `failed`; going away before that cancels it,
+//! unless it was begun with `?detach=true`, which answers with the [`Operation`] at once.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Word, guest::Step};
+
+/// The version of the API; the `v1` in its paths.
+pub const VERSION: u32 = 1;
+/// The media type of an event stream.
+pub const EVENTS: &str = "application/x-ndjson";
+
+/// Why a request failed; stable, for programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Code {
+    /// The request is wrong in itself; nothing was done.
+    Invalid,
+    /// Nothing has that name or id.
+    NotFound,
+    /// A REF fits more than one VM.
+    Ambiguous,
+    /// The name is taken.
+    Taken,
+    /// The VM is not running.
+    NotRunning,
+    /// The VM's state does not allow it.
+    Conflict,
+    /// The thing is in use.
+    InUse,
+    /// It was cancelled.
+    Cancelled,
+    /// The host lacks something: a program, a right, space.
+    Host,
+    /// The guest did not do what it should.
+    Guest,
+    /// The VM ended while it was being used.
+    VmEnded,
+    /// A fault of banger's own.
+    Internal,
+    /// A code that this version does not know.
+    #[serde(other)]
+    Unknown,
+}
+
+/// A failure, as every part of banger tells it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ErrorBody {
+    /// For programs.
+    pub code: Code,
+    /// What happened, to what.
+    pub message: String,
+    /// What to type, where there is something.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+    /// The causes, outermost first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub causes: Vec<String>,
+    /// The operation that failed, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub op_id: Option<String>,
+}
+
+impl ErrorBody {
+    /// A failure without causes or hint.
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), hint: None, causes: Vec::new(), op_id: None }
+    }
+
+    /// The same with a hint.
+    #[must_use]
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+/// One line of an event stream.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// The operation began.
+    Begun {
+        /// Its id.
+        op_id: String,
+    },
+    /// What will be made, in one line for people.
+    Plan {
+        /// E.g. `2 vCPU · 1 GiB · 8 GiB disk · debian-bookworm · qemu (no KVM)`.
+        summary: String,
+    },
+    /// A stage began.
+    Stage {
+        /// E.g. `booting`.
+        name: String,
+    },
+    /// A stage goes on.
+    Progress {
+        /// The stage.
+        name: String,
+        /// How much is done.
+        done: u64,
+        /// Of how much, where that is known.
+        #[serde(default)]
+        total: Option<u64>,
+        /// What is counted: `bytes`, `entries`, `packages`.
+        unit: String,
+    },
+    /// Something that the user may want to act on; the operation goes on.
+    Warning {
+        /// In one line.
+        message: String,
+    },
+    /// The operation succeeded; the last line, except where the stream owns a VM (`own=true`).
+    Done {
+        /// What came of it.
+        result: Outcome,
+    },
+    /// The operation failed; the last line.
+    Failed {
+        /// Why.
+        error: ErrorBody,
+    },
+    /// A line that this version does not know.
+    #[serde(other)]
+    Unknown,
+}
+
+/// What came of an operation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(tag = "kind", content = "value", rename_all = "snake_case")]
+pub enum Outcome {
+    /// Nothing but that it is so now.
+    None,
+    /// A VM as it is now.
+    Vm(Box<Vm>),
+    /// An image of the store.
+    Image(Box<Image>),
+    /// A kernel of the store.
+    Kernel(Box<Kernel>),
+}
+
+/// `POST /v1/vms`: make a VM and, unless said otherwise, start it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct CreateVm {
+    /// Its name; without it a free one is made.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// The image; without it the default one.
+    #[serde(default)]
+    pub image: Option<String>,
+    /// Virtual CPUs.
+    #[serde(default)]
+    pub vcpu: Option<u32>,
+    /// Memory in bytes.
+    #[serde(default)]
+    pub memory: Option<u64>,
+    /// The work disk in bytes.
+    #[serde(default)]
+    pub disk_size: Option<u64>,
+    /// The system overlay in bytes.
+    #[serde(default)]
+    pub overlay_size: Option<u64>,
+    /// `auto`, `firecracker` or `qemu`.
+    #[serde(default)]
+    pub vmm: Option<String>,
+    /// Variables for every command in the VM.
+    #[serde(default)]
+    pub env: Vec<(Word, Word)>,
+    /// Only the record, not started.
+    #[serde(default)]
+    pub no_start: bool,
+    /// What to wait for; without it what the image says.
+    #[serde(default)]
+    pub wait: Option<Wait>,
+    /// Delete the VM when the stream of this request closes, for whatever reason.
+    #[serde(default)]
+    pub rm: bool,
+    /// Make the default image where it is missing; otherwise that is `not_found` with the image's name.
+    #[serde(default)]
+    pub build_default_image: bool,
+}
+
+/// What makes a VM ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Wait {
+    /// The agent answers.
+    Agent,
+    /// Init reports that it has started everything.
+    Init,
+}
+
+/// A VM's state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "`model::vm::State` has the picture")]
+pub enum State {
+    Created,
+    Starting,
+    Running,
+    Stopping,
+    Stopped,
+    Error,
+    Deleting,
+}
+
+/// A VM as it is shown.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Vm {
+    /// 12 hexadecimal digits.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// Its state.
+    pub state: State,
+    /// Why it is so, for `stopped` and `error`.
+    #[serde(default)]
+    pub reason: Option<String>,
+    /// The image's name.
+    pub image: String,
+    /// The kernel's name.
+    pub kernel: String,
+    /// The VMM: `qemu` or `firecracker`.
+    pub vmm: String,
+    /// Its address, where it has a network.
+    #[serde(default)]
+    pub ip: Option<String>,
+    /// Virtual CPUs, with origin.
+    pub vcpu: Sized<u32>,
+    /// Memory in bytes, with origin.
+    pub memory: Sized<u64>,
+    /// The work disk in bytes, with origin.
+    pub disk: Sized<u64>,
+    /// The system overlay in bytes, with origin.
+    pub overlay: Sized<u64>,
+    /// Deleted when its owner goes.
+    #[serde(default)]
+    pub rm: bool,
+    /// Where the guest's checkout is, when a workspace was shipped.
+    #[serde(default)]
+    pub workspace: Option<String>,
+    /// When it was created: milliseconds since the Unix epoch.
+    pub created_ms: u64,
+    /// When it was last started.
+    #[serde(default)]
+    pub started_ms: Option<u64>,
+    /// The VMM's process, while there is one.
+    #[serde(default)]
+    pub pid: Option<u32>,
+    /// The guest's boot id, while it runs.
+    #[serde(default)]
+    pub boot_id: Option<String>,
+    /// What the last start spent its time on.
+    #[serde(default)]
+    pub timeline: Vec<Phase>,
+}
+
+/// A value with where it came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Sized<T> {
+    /// The value.
+    pub value: T,
+    /// Where it came from.
+    pub origin: Origin,
+}
+
+/// Where a value came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "`model::sizing::Origin` tells them")]
+pub enum Origin {
+    Request,
+    Config,
+    Host,
+    Default,
+}
+
+/// One phase of a start, on the host or in the guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Phase {
+    /// Where it was spent: `host` or `guest`.
+    pub place: String,
+    /// On what.
+    #[serde(flatten)]
+    pub step: Step,
+}
+
+/// `GET /v1/vms`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Vms {
+    /// In order of creation.
+    pub vms: Vec<Vm>,
+}
+
+/// An image as it is shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Image {
+    /// Its name.
+    pub name: String,
+    /// Where it came from.
+    pub source: String,
+    /// The sha256 of its file system, in hexadecimal.
+    pub digest: String,
+    /// Bytes of its file system.
+    pub size: u64,
+    /// The kernel it boots; without one the default kernel.
+    #[serde(default)]
+    pub kernel: Option<String>,
+    /// What makes a VM of it ready.
+    pub ready: Wait,
+    /// What becomes PID 1, as far as the image tells.
+    pub init: String,
+    /// When it was made: milliseconds since the Unix epoch.
+    pub created_ms: u64,
+    /// The root file system on disk.
+    pub rootfs: String,
+    /// The names of the VMs that use it.
+    #[serde(default)]
+    pub used_by: Vec<String>,
+}
+
+/// `GET /v1/images`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Images {
+    /// By name.
+    pub images: Vec<Image>,
+}
+
+/// The query of `POST /v1/images/{name}/import`, whose body is a tar.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ImportImage {
+    /// The kernel to boot it with.
+    #[serde(default)]
+    pub kernel: Option<String>,
+    /// Where the tar came from, to be shown.
+    #[serde(default)]
+    pub source: Option<String>,
+    /// The program to run as init instead of what is found.
+    #[serde(default)]
+    pub init: Option<String>,
+}
+
+/// `POST /v1/images/build`: builds a named recipe.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct BuildImage {
+    /// `debian-bookworm`.
+    pub recipe: String,
+    /// The image's name; without it the recipe's.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// `minimal` leaves out docker and what it needs.
+    #[serde(default)]
+    pub variant: Option<String>,
+    /// Further packages.
+    #[serde(default)]
+    pub include: Vec<String>,
+}
+
+/// A kernel as it is shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Kernel {
+    /// Its name.
+    pub name: String,
+    /// Its release (uname(2)).
+    pub release: String,
+    /// Where it came from.
+    pub source: String,
+    /// Bytes on disk.
+    pub size: u64,
+    /// When it was imported: milliseconds since the Unix epoch.
+    pub created_ms: u64,
+    /// The names of the VMs and images that use it.
+    #[serde(default)]
+    pub used_by: Vec<String>,
+}
+
+/// `GET /v1/kernels`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Kernels {
+    /// By name.
+    pub kernels: Vec<Kernel>,
+}
+
+/// `POST /v1/kernels/{name}/import`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum ImportKernel {
+    /// A `.deb`, a directory, a `vmlinux` or `bzImage` at this absolute path.
+    Path(String),
+    /// The running host's kernel.
+    Host,
+    /// The distribution's package, fetched with the host's own tools.
+    Distribution,
+}
+
+/// One thing that a user asked for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Operation {
+    /// A UUID version 7.
+    pub id: String,
+    /// What was asked for, e.g. `vm.start dev`.
+    pub what: String,
+    /// How it stands.
+    pub state: OperationState,
+    /// When it began: milliseconds since the Unix epoch.
+    pub begun_ms: u64,
+    /// When it ended.
+    #[serde(default)]
+    pub ended_ms: Option<u64>,
+    /// Why it failed.
+    #[serde(default)]
+    pub error: Option<ErrorBody>,
+}
+
+/// How an operation stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum OperationState {
+    /// Under way.
+    Running,
+    /// It succeeded.
+    Done,
+    /// It failed.
+    Failed,
+    /// It was cancelled and undone.
+    Cancelled,
+}
+
+/// `GET /v1/operations`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Operations {
+    /// The newest last.
+    pub operations: Vec<Operation>,
+}
+
+/// `GET /v1/daemon`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Daemon {
+    /// banger's version.
+    pub version: String,
+    /// The commit it was built from.
+    pub commit: String,
+    /// [`VERSION`].
+    pub api: u32,
+    /// Its process.
+    pub pid: u32,
+    /// Its control socket.
+    pub socket: String,
+}
