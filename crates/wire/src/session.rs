@@ -29,9 +29,11 @@ const MARK: usize = 32;
 pub struct Secret([u8; 16]);
 
 impl Secret {
-    /// The secret of these random bytes; its first byte is made one that begins no frame.
+    /// The secret of these random bytes. Only the first one gets its high bit, so a secret begins neither like a frame
+    /// nor anywhere within itself, and stale bytes before it cannot hide where it begins.
     #[must_use]
-    pub fn new(mut bytes: [u8; 16]) -> Self {
+    pub fn new(bytes: [u8; 16]) -> Self {
+        let mut bytes = bytes.map(|byte| byte & 0x7f);
         bytes[0] |= 0x80;
         Self(bytes)
     }
@@ -124,8 +126,8 @@ pub struct Receiver {
 enum Side {
     /// Takes any marker, at any time.
     Guest,
-    /// Takes only the echo of this nonce, once: the guest sends it no second time while the session lives.
-    Host(Nonce),
+    /// Takes only the echo of its own nonce, once: the guest sends it no second time while the session lives.
+    Host,
 }
 
 impl Receiver {
@@ -138,7 +140,7 @@ impl Receiver {
     /// The host's end of a session that it marks with `nonce`.
     #[must_use]
     pub fn host(secret: &Secret, nonce: Nonce) -> Self {
-        Self::new(&mark(secret, nonce), Side::Host(nonce))
+        Self::new(&mark(secret, nonce), Side::Host)
     }
 
     fn new(pattern: &[u8], side: Side) -> Self {
@@ -170,8 +172,8 @@ impl Receiver {
     /// Where the next marker begins, as far as it can be seen yet.
     fn scan(&mut self) -> Option<usize> {
         match self.side {
-            Side::Host(_) if self.open => return None,
-            Side::Host(_) | Side::Guest => {}
+            Side::Host if self.open => return None,
+            Side::Host | Side::Guest => {}
         }
         // The last bytes that were scanned may be the beginning of one.
         let from = self.scanned.saturating_sub(self.finder.needle().len() - 1);
@@ -244,7 +246,9 @@ mod tests {
 
     use super::*;
 
-    const SECRET: Secret = Secret([0x87; 16]);
+    fn secret() -> Secret {
+        Secret::new([7; 16])
+    }
 
     fn drain(receiver: &mut Receiver) -> Vec<Event> {
         std::iter::from_fn(|| receiver.next_event()).collect()
@@ -274,9 +278,9 @@ mod tests {
         let (one, two) = (Nonce([1; 16]), Nonce([2; 16]));
         let half = &framed(&[9; 1000])[..500];
         let input =
-            [b"stale", &mark(&SECRET, one)[..], half, &mark(&SECRET, two), &framed(b"fresh")].concat();
+            [b"stale", &mark(&secret(), one)[..], half, &mark(&secret(), two), &framed(b"fresh")].concat();
         for step in [1, 3, 31, 32, 33, input.len()] {
-            let mut receiver = Receiver::guest(&SECRET);
+            let mut receiver = Receiver::guest(&secret());
             let mut events = Vec::new();
             for piece in input.chunks(step) {
                 receiver.push(piece);
@@ -295,11 +299,11 @@ mod tests {
     #[test]
     fn the_host_drops_all_before_its_own_echo() {
         let (stale, own) = (Nonce([1; 16]), Nonce([2; 16]));
-        let mut receiver = Receiver::host(&SECRET, own);
-        receiver.push(&mark(&SECRET, stale));
+        let mut receiver = Receiver::host(&secret(), own);
+        receiver.push(&mark(&secret(), stale));
         receiver.push(&framed(b"old"));
         assert_eq!(drain(&mut receiver), []);
-        receiver.push(&mark(&SECRET, own));
+        receiver.push(&mark(&secret(), own));
         receiver.push(&framed(b"new"));
         assert_eq!(drain(&mut receiver), [Event::Opened(own), Event::Data(Bytes::from_static(b"new"))]);
     }
@@ -308,10 +312,10 @@ mod tests {
     fn data_that_looks_like_a_marker_but_is_none_passes() {
         let nonce = Nonce([1; 16]);
         // Also at the very end of a frame, where nothing follows that would tell.
-        let payload = [&SECRET.0[..15], b"x", &SECRET.0[..8]].concat();
-        assert_eq!(Secret::from_hex(&SECRET.to_hex()), Some(SECRET));
-        let mut receiver = Receiver::guest(&SECRET);
-        receiver.push(&mark(&SECRET, nonce));
+        let payload = [&secret().0[..15], b"x", &secret().0[..8]].concat();
+        assert_eq!(Secret::from_hex(&secret().to_hex()), Some(secret()));
+        let mut receiver = Receiver::guest(&secret());
+        receiver.push(&mark(&secret(), nonce));
         receiver.push(&framed(&payload));
         let mut end_frame = BytesMut::new();
         end(&mut end_frame);
@@ -325,25 +329,26 @@ mod tests {
     #[test]
     fn nonsense_breaks_the_session_until_the_next_marker() {
         let nonce = Nonce([1; 16]);
-        let mut receiver = Receiver::guest(&SECRET);
-        receiver.push(&mark(&SECRET, nonce));
+        let mut receiver = Receiver::guest(&secret());
+        receiver.push(&mark(&secret(), nonce));
         receiver.push(&[9, 9, 9, 9]);
         assert_eq!(drain(&mut receiver), [Event::Opened(nonce), Event::Broken]);
         receiver.push(b"more nonsense");
-        receiver.push(&mark(&SECRET, nonce));
+        receiver.push(&mark(&secret(), nonce));
         assert_eq!(drain(&mut receiver), [Event::Opened(nonce)]);
     }
 
     proptest! {
         #[test]
         fn no_bytes_make_the_receiver_panic(pieces: Vec<Vec<u8>>, marks: Vec<bool>) {
-            let mut receiver = Receiver::guest(&SECRET);
+            let mut receiver = Receiver::guest(&secret());
             for (piece, marked) in pieces.iter().zip(marks) {
                 receiver.push(piece);
                 drain(&mut receiver);
                 if marked {
-                    receiver.push(&mark(&SECRET, Nonce([5; 16])));
-                    prop_assert_eq!(drain(&mut receiver).last(), Some(&Event::Opened(Nonce([5; 16]))));
+                    receiver.push(&mark(&secret(), Nonce([5; 16])));
+                    let events = drain(&mut receiver);
+                    prop_assert_eq!(events.last(), Some(&Event::Opened(Nonce([5; 16]))));
                 }
             }
         }
