@@ -1,1 +1,146 @@
-//! The one reader and writer of the database.
+//! The one reader and writer of the database: records of VMs, images and kernels, and the ledger.
+//!
+//! SQLite in WAL mode with `synchronous=NORMAL`: a crash of the daemon loses nothing, a power loss may lose the last
+//! commits, which reconcile copes with. All statements run on one thread that owns the connection, so a call here blocks
+//! its caller for one transaction, a fraction of a millisecond.
+//!
+//! No SQL type leaves this crate.
+
+mod connection;
+mod image;
+mod kernel;
+mod ledger;
+mod vm;
+
+use std::sync::{Arc, mpsc};
+
+pub use connection::Compatibility;
+pub use image::{Image, Ready};
+pub use kernel::Kernel;
+pub use ledger::Entry;
+pub use vm::{Sizes, Vm};
+
+/// Why the database did not do it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The name is in use.
+    #[error("the name {0} is taken")]
+    Taken(String),
+    /// Something that was named is not there (any more).
+    #[error("it is not there")]
+    Missing,
+    /// Something that was to go is still needed by these.
+    #[error("it is used by {}", .0.join(", "))]
+    InUse(Vec<String>),
+    /// A newer banger wrote this database.
+    #[error("the database has version {found}, and this banger knows up to {known}")]
+    Newer {
+        /// Its version.
+        found: u32,
+        /// The newest that this program knows.
+        known: u32,
+    },
+    /// The file is no database, or a damaged one. It was not touched.
+    #[error("the database {path} is damaged or none of banger's")]
+    Damaged {
+        /// The file.
+        path: String,
+        /// What SQLite says.
+        #[source]
+        cause: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A value in a row is not one that banger writes.
+    #[error("the database holds a {what} that banger does not know: {value:?}")]
+    Value {
+        /// Which column.
+        what: &'static str,
+        /// The value.
+        value: String,
+    },
+    /// The disk of the database is full.
+    #[error("the disk of the database is full")]
+    Full,
+    /// The database could not be read or written.
+    #[error("cannot use the database")]
+    Sql(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A file beside the database could not be handled.
+    #[error(transparent)]
+    Host(#[from] host::Error),
+}
+
+impl From<rusqlite::Error> for Error {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(rusqlite::ErrorCode::DiskFull) => Self::Full,
+            _ if error == rusqlite::Error::QueryReturnedNoRows => Self::Missing,
+            _ => Self::Sql(Box::new(error)),
+        }
+    }
+}
+
+/// The result of a call to the store.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+type Job = Box<dyn FnOnce(&mut rusqlite::Connection) + Send>;
+
+/// The open database. Clones share it; it is closed when the last one is gone.
+#[derive(Clone)]
+pub struct Store {
+    jobs: Arc<mpsc::Sender<Job>>,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Store")
+    }
+}
+
+impl Store {
+    /// Opens the database at `path`, making or migrating it; before a migration the old file is copied beside it.
+    ///
+    /// # Errors
+    /// [`Error::Newer`] or [`Error::Damaged`] with the file untouched, or what the file system or SQLite says.
+    pub fn open(path: &std::path::Path) -> Result<Self> {
+        let mut connection = connection::open(path)?;
+        let (jobs, queue) = mpsc::channel::<Job>();
+        std::thread::Builder::new()
+            .name("store".to_owned())
+            .spawn(move || queue.into_iter().for_each(|job| job(&mut connection)))
+            .map_err(|e| host::Error::new("start", "the thread of the store", e))?;
+        Ok(Self { jobs: Arc::new(jobs) })
+    }
+
+    /// What opening the database at `path` would do; reads only.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`], or where the file cannot be read.
+    pub fn check(path: &std::path::Path) -> Result<Compatibility> {
+        connection::check(path)
+    }
+
+    /// Runs `work` in one transaction on the store's thread: all of it happens or nothing.
+    fn transaction<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&rusqlite::Transaction<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (reply, answer) = mpsc::sync_channel(1);
+        let job: Job = Box::new(move |connection| {
+            let run = || {
+                let transaction =
+                    connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+                let value = work(&transaction)?;
+                transaction.commit()?;
+                Ok(value)
+            };
+            let _ = reply.send(run());
+        });
+        let gone = |_| Error::Sql("its thread is gone".into());
+        self.jobs.send(job).map_err(|_| Error::Sql("its thread is gone".into()))?;
+        answer.recv().map_err(gone)?
+    }
+}
+
+/// The value of an enum column, or [`Error::Value`].
+fn known<T>(what: &'static str, value: String, parse: impl Fn(&str) -> Option<T>) -> Result<T> {
+    parse(&value).ok_or(Error::Value { what, value })
+}

@@ -1,0 +1,156 @@
+//! Records of images.
+
+use model::{ImageName, KernelName};
+use rusqlite::{Row, params};
+
+use crate::{Error, Result, Store, known};
+
+/// What makes a VM of an image ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ready {
+    /// The agent answers.
+    Agent,
+    /// Init reports that it has started everything.
+    Init,
+}
+
+impl Ready {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Agent => "agent",
+            Self::Init => "init",
+        }
+    }
+
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
+        [Self::Agent, Self::Init].into_iter().find(|ready| ready.name() == name)
+    }
+}
+
+/// An image of the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Image {
+    /// Names its directory.
+    pub id: String,
+    /// What people call it.
+    pub name: ImageName,
+    /// Where it came from.
+    pub source: String,
+    /// The sha256 of its file system in hexadecimal.
+    pub digest: String,
+    /// Bytes of its file system.
+    pub size: u64,
+    /// The UUID of its file system.
+    pub uuid: String,
+    /// The kernel it boots; without one the default kernel.
+    pub kernel: Option<KernelName>,
+    /// What makes a VM of it ready.
+    pub ready: Ready,
+    /// `systemd`, `sysvinit`, `openrc`, `agent`, or the absolute path of a program that was asked for.
+    pub init: String,
+    /// Milliseconds since the Unix epoch.
+    pub created_ms: u64,
+}
+
+const COLUMNS: &str = "id, name, source, digest, size, uuid, kernel, ready, init, created_ms";
+
+fn read(row: &Row<'_>) -> Result<Image> {
+    let kernel: Option<String> = row.get(6)?;
+    Ok(Image {
+        id: row.get(0)?,
+        name: known("image name", row.get(1)?, |name| ImageName::try_from(name).ok())?,
+        source: row.get(2)?,
+        digest: row.get(3)?,
+        size: row.get::<_, i64>(4)?.cast_unsigned(),
+        uuid: row.get(5)?,
+        kernel: kernel
+            .map(|k| known("kernel name", k, |name| KernelName::try_from(name).ok()))
+            .transpose()?,
+        ready: known("readiness", row.get(7)?, Ready::from_name)?,
+        init: row.get(8)?,
+        created_ms: row.get::<_, i64>(9)?.cast_unsigned(),
+    })
+}
+
+impl Store {
+    /// Records an image whose directory is in place.
+    ///
+    /// # Errors
+    /// [`Error::Taken`], or where the database cannot be written.
+    pub fn image_insert(&self, image: Image) -> Result<()> {
+        self.transaction(move |db| {
+            let taken: bool = db.query_row(
+                "SELECT EXISTS (SELECT 1 FROM image WHERE name = ?)",
+                [image.name.as_str()],
+                |row| row.get(0),
+            )?;
+            if taken {
+                return Err(Error::Taken(image.name.to_string()));
+            }
+            db.execute(
+                &format!("INSERT INTO image ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"),
+                params![
+                    image.id,
+                    image.name.as_str(),
+                    image.source,
+                    image.digest,
+                    image.size.cast_signed(),
+                    image.uuid,
+                    image.kernel.as_ref().map(KernelName::as_str),
+                    image.ready.name(),
+                    image.init,
+                    image.created_ms.cast_signed()
+                ],
+            )?;
+            Ok(())
+        })
+    }
+
+    /// All images by name.
+    ///
+    /// # Errors
+    /// Where the database cannot be read.
+    pub fn image_list(&self) -> Result<Vec<Image>> {
+        self.transaction(|db| {
+            let mut statement = db.prepare_cached(&format!("SELECT {COLUMNS} FROM image ORDER BY name"))?;
+            let mut rows = statement.query([])?;
+            let mut all = Vec::new();
+            while let Some(row) = rows.next()? {
+                all.push(read(row)?);
+            }
+            Ok(all)
+        })
+    }
+
+    /// The names of the VMs that use the image.
+    ///
+    /// # Errors
+    /// Where the database cannot be read.
+    pub fn image_users(&self, id: &str) -> Result<Vec<String>> {
+        let id = id.to_owned();
+        self.transaction(move |db| users(db, &id))
+    }
+
+    /// Removes the record of an unused image.
+    ///
+    /// # Errors
+    /// [`Error::InUse`], or where the database cannot be written.
+    pub fn image_delete(&self, id: &str) -> Result<()> {
+        let id = id.to_owned();
+        self.transaction(move |db| {
+            let users = users(db, &id)?;
+            if !users.is_empty() {
+                return Err(Error::InUse(users));
+            }
+            match db.execute("DELETE FROM image WHERE id = ?", [&id])? {
+                0 => Err(Error::Missing),
+                _ => Ok(()),
+            }
+        })
+    }
+}
+
+fn users(db: &rusqlite::Transaction<'_>, id: &str) -> Result<Vec<String>> {
+    let mut statement = db.prepare_cached("SELECT name FROM vm WHERE image = ? ORDER BY name")?;
+    Ok(statement.query_map([id], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
+}

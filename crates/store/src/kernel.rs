@@ -1,0 +1,119 @@
+//! Records of kernels.
+
+use model::KernelName;
+use rusqlite::{Row, params};
+
+use crate::{Error, Result, Store, known};
+
+/// A kernel of the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kernel {
+    /// Names its directory.
+    pub id: String,
+    /// What people call it.
+    pub name: KernelName,
+    /// Its release (uname(2)).
+    pub release: String,
+    /// Where it came from.
+    pub source: String,
+    /// Bytes on disk.
+    pub size: u64,
+    /// Milliseconds since the Unix epoch.
+    pub created_ms: u64,
+}
+
+const COLUMNS: &str = "id, name, release, source, size, created_ms";
+
+fn read(row: &Row<'_>) -> Result<Kernel> {
+    Ok(Kernel {
+        id: row.get(0)?,
+        name: known("kernel name", row.get(1)?, |name| KernelName::try_from(name).ok())?,
+        release: row.get(2)?,
+        source: row.get(3)?,
+        size: row.get::<_, i64>(4)?.cast_unsigned(),
+        created_ms: row.get::<_, i64>(5)?.cast_unsigned(),
+    })
+}
+
+impl Store {
+    /// Records a kernel whose directory is in place.
+    ///
+    /// # Errors
+    /// [`Error::Taken`], or where the database cannot be written.
+    pub fn kernel_insert(&self, kernel: Kernel) -> Result<()> {
+        self.transaction(move |db| {
+            let taken: bool = db.query_row(
+                "SELECT EXISTS (SELECT 1 FROM kernel WHERE name = ?)",
+                [kernel.name.as_str()],
+                |row| row.get(0),
+            )?;
+            if taken {
+                return Err(Error::Taken(kernel.name.to_string()));
+            }
+            db.execute(
+                &format!("INSERT INTO kernel ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)"),
+                params![
+                    kernel.id,
+                    kernel.name.as_str(),
+                    kernel.release,
+                    kernel.source,
+                    kernel.size.cast_signed(),
+                    kernel.created_ms.cast_signed()
+                ],
+            )?;
+            Ok(())
+        })
+    }
+
+    /// All kernels by name.
+    ///
+    /// # Errors
+    /// Where the database cannot be read.
+    pub fn kernel_list(&self) -> Result<Vec<Kernel>> {
+        self.transaction(|db| {
+            let mut statement = db.prepare_cached(&format!("SELECT {COLUMNS} FROM kernel ORDER BY name"))?;
+            let mut rows = statement.query([])?;
+            let mut all = Vec::new();
+            while let Some(row) = rows.next()? {
+                all.push(read(row)?);
+            }
+            Ok(all)
+        })
+    }
+
+    /// The names of what uses the kernel: VMs, and images that name it.
+    ///
+    /// # Errors
+    /// Where the database cannot be read.
+    pub fn kernel_users(&self, id: &str) -> Result<Vec<String>> {
+        let id = id.to_owned();
+        self.transaction(move |db| users(db, &id))
+    }
+
+    /// Removes the record of an unused kernel.
+    ///
+    /// # Errors
+    /// [`Error::InUse`], or where the database cannot be written.
+    pub fn kernel_delete(&self, id: &str) -> Result<()> {
+        let id = id.to_owned();
+        self.transaction(move |db| {
+            let users = users(db, &id)?;
+            if !users.is_empty() {
+                return Err(Error::InUse(users));
+            }
+            match db.execute("DELETE FROM kernel WHERE id = ?", [&id])? {
+                0 => Err(Error::Missing),
+                _ => Ok(()),
+            }
+        })
+    }
+}
+
+fn users(db: &rusqlite::Transaction<'_>, id: &str) -> Result<Vec<String>> {
+    let mut statement = db.prepare_cached(
+        "SELECT 'VM ' || name FROM vm WHERE kernel = ?1
+         UNION ALL SELECT 'image ' || image.name FROM image JOIN kernel ON image.kernel = kernel.name WHERE kernel.id = ?1
+         ORDER BY 1",
+    )?;
+    Ok(statement.query_map([id], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
+}

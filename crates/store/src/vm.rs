@@ -1,0 +1,235 @@
+//! Records of VMs: what each is, and what was last intended.
+
+use model::{
+    OperationId, VmId, VmName,
+    sizing::{Origin, Sizing},
+    undo::Undo,
+    vm::State,
+};
+use rusqlite::{Row, params};
+
+use crate::{Error, Ready, Result, Store, known};
+
+/// A VM's size with the origin of each value; see [`Sizing`].
+pub type Sizes = Sizing;
+
+/// A VM's record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Vm {
+    /// Its identity.
+    pub id: VmId,
+    /// Its name.
+    pub name: VmName,
+    /// Where it is in its life.
+    pub state: State,
+    /// Why, for `stopped` and `error`.
+    pub reason: Option<String>,
+    /// The id of its image.
+    pub image: String,
+    /// The id of its kernel.
+    pub kernel: String,
+    /// The VMM that runs it.
+    pub vmm: String,
+    /// Its size.
+    pub sizes: Sizes,
+    /// Variables for its commands, JSON.
+    pub env: String,
+    /// What makes it ready, where that was said.
+    pub ready: Option<Ready>,
+    /// Deleted when its owner goes.
+    pub rm: bool,
+    /// `/etc/machine-id` of its guest.
+    pub machine_id: String,
+    /// The secret of the agent's channel in hexadecimal, while it runs.
+    pub secret: Option<String>,
+    /// Milliseconds since the Unix epoch.
+    pub created_ms: u64,
+    /// When it was last started.
+    pub started_ms: Option<u64>,
+    /// What its last start spent its time on, JSON.
+    pub timeline: String,
+}
+
+const COLUMNS: &str = "id, name, state, reason, image, kernel, vmm, vcpu, vcpu_origin, memory, memory_origin, disk, \
+     disk_origin, overlay, overlay_origin, env, ready, rm, machine_id, secret, created_ms, started_ms, timeline";
+
+const ORIGINS: [(Origin, &str); 4] = [
+    (Origin::Request, "request"),
+    (Origin::Config, "config"),
+    (Origin::Host, "host"),
+    (Origin::Default, "default"),
+];
+
+fn origin_name(origin: Origin) -> &'static str {
+    ORIGINS.iter().find(|(o, _)| *o == origin).expect("all are listed").1
+}
+
+fn read_origin(row: &Row<'_>, column: usize) -> Result<Origin> {
+    known("origin", row.get(column)?, |name| ORIGINS.iter().find(|(_, n)| *n == name).map(|(o, _)| *o))
+}
+
+fn read(row: &Row<'_>) -> Result<Vm> {
+    let bytes = |column| row.get::<_, i64>(column).map(i64::cast_unsigned);
+    let ready: Option<String> = row.get(16)?;
+    Ok(Vm {
+        id: known("VM id", row.get(0)?, |id| VmId::try_from(id).ok())?,
+        name: known("VM name", row.get(1)?, |name| VmName::try_from(name).ok())?,
+        state: known("state", row.get(2)?, State::from_name)?,
+        reason: row.get(3)?,
+        image: row.get(4)?,
+        kernel: row.get(5)?,
+        vmm: row.get(6)?,
+        sizes: Sizing {
+            vcpu: (row.get(7)?, read_origin(row, 8)?),
+            memory: (bytes(9)?, read_origin(row, 10)?),
+            disk: (bytes(11)?, read_origin(row, 12)?),
+            overlay: (bytes(13)?, read_origin(row, 14)?),
+        },
+        env: row.get(15)?,
+        ready: ready.map(|r| known("readiness", r, Ready::from_name)).transpose()?,
+        rm: row.get(17)?,
+        machine_id: row.get(18)?,
+        secret: row.get(19)?,
+        created_ms: bytes(20)?,
+        started_ms: row.get::<_, Option<i64>>(21)?.map(i64::cast_unsigned),
+        timeline: row.get(22)?,
+    })
+}
+
+impl Store {
+    /// Reserves the VM in one transaction: its exact name is free, its image and kernel are still there, and the ledger
+    /// knows how to take its directory back.
+    ///
+    /// # Errors
+    /// [`Error::Taken`]; [`Error::Missing`] where the image or kernel went meanwhile; or where the database cannot be
+    /// written.
+    pub fn vm_insert(&self, vm: Vm, operation: &OperationId) -> Result<i64> {
+        let operation = operation.to_string();
+        self.transaction(move |db| {
+            let taken: bool =
+                db.query_row("SELECT EXISTS (SELECT 1 FROM vm WHERE name = ?)", [vm.name.as_str()], |row| row.get(0))?;
+            if taken {
+                return Err(Error::Taken(vm.name.to_string()));
+            }
+            let there: bool = db.query_row(
+                "SELECT EXISTS (SELECT 1 FROM image WHERE id = ?) AND EXISTS (SELECT 1 FROM kernel WHERE id = ?)",
+                [&vm.image, &vm.kernel],
+                |row| row.get(0),
+            )?;
+            if !there {
+                return Err(Error::Missing);
+            }
+            let marks = vec!["?"; COLUMNS.split(',').count()].join(", ");
+            db.prepare_cached(&format!("INSERT INTO vm ({COLUMNS}) VALUES ({marks})"))?.execute(params![
+                vm.id.to_string(),
+                vm.name.as_str(),
+                vm.state.name(),
+                vm.reason,
+                vm.image,
+                vm.kernel,
+                vm.vmm,
+                vm.sizes.vcpu.0,
+                origin_name(vm.sizes.vcpu.1),
+                vm.sizes.memory.0.cast_signed(),
+                origin_name(vm.sizes.memory.1),
+                vm.sizes.disk.0.cast_signed(),
+                origin_name(vm.sizes.disk.1),
+                vm.sizes.overlay.0.cast_signed(),
+                origin_name(vm.sizes.overlay.1),
+                vm.env,
+                vm.ready.map(Ready::name),
+                vm.rm,
+                vm.machine_id,
+                vm.secret,
+                vm.created_ms.cast_signed(),
+                vm.started_ms.map(u64::cast_signed),
+                vm.timeline,
+            ])?;
+            let (kind, detail) = (Undo::VmDirectory.kind(), Undo::VmDirectory.detail());
+            db.prepare_cached("INSERT INTO ledger (vm, operation, kind, detail) VALUES (?, ?, ?, ?)")?
+                .execute(params![vm.id.to_string(), operation, kind, detail])?;
+            Ok(db.last_insert_rowid())
+        })
+    }
+
+    /// The record of VM `id`.
+    ///
+    /// # Errors
+    /// [`Error::Missing`], or where the database cannot be read.
+    pub fn vm_get(&self, id: VmId) -> Result<Vm> {
+        self.transaction(move |db| {
+            let mut statement = db.prepare_cached(&format!("SELECT {COLUMNS} FROM vm WHERE id = ?"))?;
+            let mut rows = statement.query([id.to_string()])?;
+            read(rows.next()?.ok_or(Error::Missing)?)
+        })
+    }
+
+    /// All VMs in order of creation.
+    ///
+    /// # Errors
+    /// Where the database cannot be read.
+    pub fn vm_list(&self) -> Result<Vec<Vm>> {
+        self.transaction(|db| {
+            let mut statement =
+                db.prepare_cached(&format!("SELECT {COLUMNS} FROM vm ORDER BY created_ms, rowid"))?;
+            let mut rows = statement.query([])?;
+            let mut all = Vec::new();
+            while let Some(row) = rows.next()? {
+                all.push(read(row)?);
+            }
+            Ok(all)
+        })
+    }
+
+    /// Notes that VM `id` is in `state` now, and why.
+    ///
+    /// # Errors
+    /// [`Error::Missing`], or where the database cannot be written.
+    pub fn vm_state(&self, id: VmId, state: State, reason: Option<String>) -> Result<()> {
+        self.update(id, "UPDATE vm SET state = ?2, reason = ?3 WHERE id = ?1", (state.name(), reason))
+    }
+
+    /// Notes that VM `id` is starting, with this secret for the agent's channel.
+    ///
+    /// # Errors
+    /// [`Error::Missing`], or where the database cannot be written.
+    pub fn vm_starting(&self, id: VmId, secret: String) -> Result<()> {
+        self.update(
+            id,
+            "UPDATE vm SET state = ?3, reason = NULL, secret = ?2 WHERE id = ?1",
+            (secret, State::Starting.name()),
+        )
+    }
+
+    /// Notes that VM `id` runs since `started_ms`, and what its start spent its time on.
+    ///
+    /// # Errors
+    /// [`Error::Missing`], or where the database cannot be written.
+    pub fn vm_started(&self, id: VmId, started_ms: u64, timeline: String) -> Result<()> {
+        let sql =
+            "UPDATE vm SET state = 'running', reason = NULL, started_ms = ?2, timeline = ?3 WHERE id = ?1";
+        self.update(id, sql, (started_ms.cast_signed(), timeline))
+    }
+
+    /// Removes the record of VM `id`.
+    ///
+    /// # Errors
+    /// Where the database cannot be written.
+    pub fn vm_delete(&self, id: VmId) -> Result<()> {
+        self.transaction(move |db| {
+            db.prepare_cached("DELETE FROM vm WHERE id = ?")?.execute([id.to_string()])?;
+            Ok(())
+        })
+    }
+
+    fn update<A, B>(&self, id: VmId, sql: &'static str, (a, b): (A, B)) -> Result<()>
+    where
+        A: rusqlite::ToSql + Send + 'static,
+        B: rusqlite::ToSql + Send + 'static,
+    {
+        self.transaction(move |db| match db.prepare_cached(sql)?.execute(params![id.to_string(), a, b])? {
+            0 => Err(Error::Missing),
+            _ => Ok(()),
+        })
+    }
+}

@@ -1,0 +1,190 @@
+//! The store against real database files.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use model::{
+    ImageName, KernelName, OperationId, VmId, VmName,
+    sizing::{Host, Wish, resolve},
+    undo::{ProcessEntry, Undo},
+    vm::State,
+};
+use store::{Compatibility, Error, Image, Kernel, Ready, Store, Vm};
+
+struct Scratch(std::path::PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Self {
+        let dir = std::env::temp_dir().join(format!("banger-store-{name}-{}", std::process::id()));
+        let _ = host::fs::remove_all(&dir);
+        host::fs::create_dir(&dir).unwrap();
+        Self(dir)
+    }
+
+    fn database(&self) -> std::path::PathBuf {
+        self.0.join("banger.db")
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        host::fs::remove_all(&self.0).unwrap();
+    }
+}
+
+fn operation() -> OperationId {
+    OperationId::from_uuid([1; 16])
+}
+
+fn kernel() -> Kernel {
+    Kernel {
+        id: "k1".to_owned(),
+        name: KernelName::try_from("default").unwrap(),
+        release: "6.1.0".to_owned(),
+        source: "a.deb".to_owned(),
+        size: 7,
+        created_ms: 1,
+    }
+}
+
+fn image() -> Image {
+    Image {
+        id: "i1".to_owned(),
+        name: ImageName::try_from("debian").unwrap(),
+        source: "tar".to_owned(),
+        digest: "00".to_owned(),
+        size: 7,
+        uuid: "u".to_owned(),
+        kernel: Some(KernelName::try_from("default").unwrap()),
+        ready: Ready::Init,
+        init: "systemd".to_owned(),
+        created_ms: 1,
+    }
+}
+
+fn vm(number: u8, name: &str) -> Vm {
+    Vm {
+        id: VmId::from_bytes([number; 6]),
+        name: VmName::try_from(name).unwrap(),
+        state: State::Created,
+        reason: None,
+        image: "i1".to_owned(),
+        kernel: "k1".to_owned(),
+        vmm: "qemu".to_owned(),
+        sizes: resolve(Wish::default(), Wish::default(), Host { cpus: 4, memory: 8 << 30 }).unwrap(),
+        env: "[]".to_owned(),
+        ready: Some(Ready::Agent),
+        rm: true,
+        machine_id: "m".to_owned(),
+        secret: None,
+        created_ms: 5,
+        started_ms: None,
+        timeline: "[]".to_owned(),
+    }
+}
+
+#[test]
+fn records_are_read_back_as_they_were_written() {
+    let scratch = Scratch::new("records");
+    let store = Store::open(&scratch.database()).unwrap();
+    store.kernel_insert(kernel()).unwrap();
+    store.image_insert(image()).unwrap();
+    store.vm_insert(vm(1, "one"), &operation()).unwrap();
+    drop(store);
+    assert_eq!(Store::check(&scratch.database()).unwrap(), Compatibility::Current);
+    let store = Store::open(&scratch.database()).unwrap();
+    assert_eq!(store.kernel_list().unwrap(), [kernel()]);
+    assert_eq!(store.image_list().unwrap(), [image()]);
+    assert_eq!(store.vm_list().unwrap(), [vm(1, "one")]);
+    store.vm_starting(vm(1, "one").id, "s".to_owned()).unwrap();
+    store.vm_started(vm(1, "one").id, 9, "[1]".to_owned()).unwrap();
+    let expect = Vm {
+        state: State::Running,
+        secret: Some("s".to_owned()),
+        started_ms: Some(9),
+        timeline: "[1]".to_owned(),
+        ..vm(1, "one")
+    };
+    assert_eq!(store.vm_get(vm(1, "one").id).unwrap(), expect);
+}
+
+#[test]
+fn a_name_is_reserved_once_and_exactly() {
+    let scratch = Scratch::new("names");
+    let store = Store::open(&scratch.database()).unwrap();
+    assert!(matches!(store.vm_insert(vm(1, "beta"), &operation()), Err(Error::Missing)), "no image yet");
+    store.kernel_insert(kernel()).unwrap();
+    store.image_insert(image()).unwrap();
+    store.vm_insert(vm(1, "beta-sandbox"), &operation()).unwrap();
+    store.vm_insert(vm(2, "beta"), &operation()).unwrap();
+    assert!(
+        matches!(store.vm_insert(vm(3, "beta"), &operation()), Err(Error::Taken(name)) if name == "beta")
+    );
+    assert!(matches!(store.image_insert(image()), Err(Error::Taken(_))));
+    let outcomes: Vec<bool> = std::thread::scope(|scope| {
+        let tries: Vec<_> = (10..30)
+            .map(|n| {
+                let store = store.clone();
+                scope.spawn(move || store.vm_insert(vm(n, "race"), &operation()).is_ok())
+            })
+            .collect();
+        tries.into_iter().map(|t| t.join().unwrap()).collect()
+    });
+    assert_eq!(outcomes.iter().filter(|won| **won).count(), 1);
+}
+
+#[test]
+fn what_is_in_use_stays() {
+    let scratch = Scratch::new("in-use");
+    let store = Store::open(&scratch.database()).unwrap();
+    store.kernel_insert(kernel()).unwrap();
+    store.image_insert(image()).unwrap();
+    store.vm_insert(vm(1, "one"), &operation()).unwrap();
+    assert!(matches!(store.image_delete("i1"), Err(Error::InUse(users)) if users == ["one"]));
+    assert!(
+        matches!(store.kernel_delete("k1"), Err(Error::InUse(users)) if users == ["VM one", "image debian"])
+    );
+    store.vm_delete(vm(1, "one").id).unwrap();
+    store.image_delete("i1").unwrap();
+    store.kernel_delete("k1").unwrap();
+    assert!(matches!(store.image_delete("i1"), Err(Error::Missing)));
+}
+
+#[test]
+fn the_ledger_keeps_the_order_of_effects() {
+    let scratch = Scratch::new("ledger");
+    let store = Store::open(&scratch.database()).unwrap();
+    let (a, b) = (VmId::from_bytes([1; 6]), VmId::from_bytes([2; 6]));
+    let process = Undo::Process(ProcessEntry { pid: 1, start: 2, boot: "b".to_owned() });
+    let first = store.ledger_open(Some(a), &operation(), &Undo::RunDirectory).unwrap();
+    store.ledger_open(Some(b), &operation(), &Undo::RunDirectory).unwrap();
+    let last = store.ledger_open(Some(a), &operation(), &process).unwrap();
+    store.ledger_taken(first).unwrap();
+    let entries = store.ledger_list(Some(a)).unwrap();
+    assert_eq!(
+        entries.iter().map(|e| (&e.undo, e.taken)).collect::<Vec<_>>(),
+        [(&Undo::RunDirectory, true), (&process, false)]
+    );
+    assert_eq!(store.ledger_list(None).unwrap().len(), 3);
+    store.ledger_close(last).unwrap();
+    assert_eq!(store.ledger_list(Some(a)).unwrap().len(), 1);
+}
+
+#[test]
+fn a_newer_or_damaged_database_is_refused_untouched() {
+    let scratch = Scratch::new("damage");
+    let path = scratch.database();
+    assert_eq!(Store::check(&path).unwrap(), Compatibility::Absent);
+    drop(Store::open(&path).unwrap());
+
+    let newer = scratch.0.join("newer.db");
+    let mut bytes = host::fs::read(&path).unwrap();
+    bytes[60..64].copy_from_slice(&99u32.to_be_bytes()); // user_version, at offset 60 of the header
+    host::fs::write_atomic(&newer, &bytes).unwrap();
+    assert_eq!(Store::check(&newer).unwrap(), Compatibility::Newer);
+    assert!(matches!(Store::open(&newer), Err(Error::Newer { found: 99, known: 1 })));
+
+    let damaged = scratch.0.join("damaged.db");
+    host::fs::write_atomic(&damaged, b"this is no database, though long enough to look at").unwrap();
+    assert!(matches!(Store::open(&damaged), Err(Error::Damaged { .. })));
+    assert_eq!(host::fs::read(&damaged).unwrap(), b"this is no database, though long enough to look at");
+}
