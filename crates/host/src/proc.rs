@@ -1,1 +1,246 @@
-//! Processes.
+//! The one spawner of the workspace, and the durable identity of what was spawned.
+//!
+//! What can be started is a closed list, [`Program`]. A child gets the arguments, variables, directory and descriptors
+//! that its [`Command`] names and nothing else of this process: no other descriptor, no signal disposition, no variable.
+//! There are four ways to start one:
+//!
+//! ```text
+//! Command::output      runs to its end, its output captured and bounded
+//! Command::start       runs beside us, its output on pipes; ended with all its children when dropped
+//! Command::gated       exists, but waits on a pipe before exec until it is released; in its own session
+//! Command::detached    in its own session, at once
+//! ```
+//! The last two survive this process; a gated one that was not released yet ends with it.
+
+use std::{
+    ffi::{OsStr, OsString},
+    fs::File,
+    os::{
+        fd::{AsRawFd, OwnedFd, RawFd},
+        unix::fs::PermissionsExt,
+    },
+    path::{Path, PathBuf},
+};
+
+use crate::{Error, Result, env};
+
+mod fork;
+mod gate;
+mod identity;
+mod run;
+
+pub use gate::Gated;
+pub use identity::{Exit, Process, ProcessId, Signal};
+pub use run::{Output, Running, Stopper};
+
+/// Every program that banger starts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Program {
+    /// The machine emulator at this path.
+    Qemu(PathBuf),
+    /// banger's own daemon at this path.
+    Daemon(PathBuf),
+    /// Makes a Debian root file system.
+    Mmdebstrap,
+    /// Fetches packages.
+    AptGet,
+}
+
+/// Where the programs that are named without a path are searched.
+const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// What a program that fetches things needs to know of the way out.
+const NETWORK: &[&str] =
+    &["http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "HOME", "TMPDIR"];
+/// What the daemon takes from the user who starts it.
+const DAEMON: &[&str] = &[
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "PATH",
+    "TMPDIR",
+    "BANGER_HOME",
+    "BANGER_LOG",
+    "BANGER_CONFIG",
+    "XDG_STATE_HOME",
+    "XDG_CACHE_HOME",
+    "XDG_CONFIG_HOME",
+    "XDG_DATA_HOME",
+    "XDG_RUNTIME_DIR",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "DBUS_SESSION_BUS_ADDRESS",
+];
+
+impl Program {
+    /// Where it is.
+    ///
+    /// # Errors
+    /// Where it is not installed.
+    pub fn path(&self) -> Result<PathBuf> {
+        let system = |name: &str| {
+            find(name, OsStr::new(SYSTEM_PATH)).ok_or_else(|| {
+                Error::new("find program", name, std::io::Error::from(std::io::ErrorKind::NotFound))
+            })
+        };
+        match self {
+            Self::Qemu(path) | Self::Daemon(path) => Ok(path.clone()),
+            Self::Mmdebstrap => system("mmdebstrap"),
+            Self::AptGet => system("apt-get"),
+        }
+    }
+
+    /// The variables that it takes over from this process.
+    fn inherits(&self) -> &'static [&'static str] {
+        match self {
+            Self::Qemu(_) => &[],
+            Self::Daemon(_) => DAEMON,
+            Self::Mmdebstrap | Self::AptGet => NETWORK,
+        }
+    }
+
+    /// The variables that it gets whatever they are in this process.
+    fn fixed(&self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::Qemu(_) => &[("PATH", SYSTEM_PATH), ("LC_ALL", "C.UTF-8")],
+            Self::Daemon(_) => &[],
+            Self::Mmdebstrap | Self::AptGet => {
+                &[("PATH", SYSTEM_PATH), ("LC_ALL", "C.UTF-8"), ("DEBIAN_FRONTEND", "noninteractive")]
+            }
+        }
+    }
+}
+
+/// The executable file `name` in the first of the directories of `path` (like `$PATH`) that has one.
+#[must_use]
+pub fn find(name: &str, path: &OsStr) -> Option<PathBuf> {
+    let executable = |file: &Path| {
+        std::fs::metadata(file).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+    };
+    std::env::split_paths(path)
+        .filter(|dir| dir.is_absolute())
+        .map(|dir| dir.join(name))
+        .find(|f| executable(f))
+}
+
+/// A program with all that it is started with.
+#[derive(Debug)]
+#[must_use = "nothing is started yet"]
+pub struct Command {
+    program: Program,
+    arguments: Vec<OsString>,
+    variables: Vec<(OsString, OsString)>,
+    directory: Option<PathBuf>,
+    stdin: Option<OwnedFd>,
+    stdout: Option<OwnedFd>,
+    stderr: Option<OwnedFd>,
+    passed: Vec<OwnedFd>,
+}
+
+impl Command {
+    /// `program` without arguments, in `/`, its standard streams on `/dev/null`.
+    pub fn new(program: Program) -> Self {
+        let inherited =
+            program.inherits().iter().filter_map(|name| Some((OsString::from(name), env::var(name)?)));
+        let fixed = program.fixed().iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
+        Self {
+            variables: inherited.chain(fixed).collect(),
+            program,
+            arguments: Vec::new(),
+            directory: None,
+            stdin: None,
+            stdout: None,
+            stderr: None,
+            passed: Vec::new(),
+        }
+    }
+
+    /// One more argument.
+    pub fn arg(mut self, argument: impl Into<OsString>) -> Self {
+        self.arguments.push(argument.into());
+        self
+    }
+
+    /// More arguments.
+    pub fn args<A: Into<OsString>>(mut self, arguments: impl IntoIterator<Item = A>) -> Self {
+        self.arguments.extend(arguments.into_iter().map(Into::into));
+        self
+    }
+
+    /// One more variable of its environment.
+    pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
+        self.variables.push((name.into(), value.into()));
+        self
+    }
+
+    /// The directory that it runs in.
+    pub fn dir(mut self, path: &Path) -> Self {
+        self.directory = Some(path.to_owned());
+        self
+    }
+
+    /// What it reads as standard input.
+    pub fn stdin(mut self, file: File) -> Self {
+        self.stdin = Some(file.into());
+        self
+    }
+
+    /// Where its standard output goes.
+    pub fn stdout(mut self, file: File) -> Self {
+        self.stdout = Some(file.into());
+        self
+    }
+
+    /// Where its errors go.
+    pub fn stderr(mut self, file: File) -> Self {
+        self.stderr = Some(file.into());
+        self
+    }
+
+    /// Hands it the open `descriptor`, and says which number that has for it.
+    pub fn pass(&mut self, descriptor: impl Into<OwnedFd>) -> RawFd {
+        let descriptor = descriptor.into();
+        let number = descriptor.as_raw_fd();
+        self.passed.push(descriptor);
+        number
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A shell that runs `script`, standing in for a program of the list.
+    pub(crate) fn shell(script: &str) -> Command {
+        Command::new(Program::Qemu("/bin/sh".into())).arg("-c").arg(script)
+    }
+
+    #[test]
+    fn the_list_of_programs_is_this() {
+        let names = [
+            Program::Qemu("/opt/qemu".into()),
+            Program::Daemon("/opt/bangerd".into()),
+            Program::Mmdebstrap,
+            Program::AptGet,
+        ]
+        .map(|program| match program {
+            // A new program is a decision: it gets its line here and its environment above.
+            Program::Qemu(path) | Program::Daemon(path) => path.display().to_string(),
+            Program::Mmdebstrap => "mmdebstrap".to_owned(),
+            Program::AptGet => "apt-get".to_owned(),
+        });
+        assert_eq!(names, ["/opt/qemu", "/opt/bangerd", "mmdebstrap", "apt-get"]);
+    }
+
+    #[test]
+    fn programs_are_found_in_absolute_directories_only() {
+        assert_eq!(find("sh", OsStr::new("/nonexistent:bin:/bin")), Some("/bin/sh".into()));
+        assert_eq!(find("sh", OsStr::new("bin:")), None);
+        assert_eq!(find("passwd", OsStr::new("/etc")), None, "not executable");
+    }
+}
