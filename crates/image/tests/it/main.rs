@@ -1,0 +1,9 @@
+//! Effects: real files, real tools as oracles, a real kernel.
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "tests run the tools that they compare with, and fail where they stand"
+)]
+
+mod kernel_deb;
+mod kernel_support;

@@ -1,0 +1,41 @@
+//! What a test needs of its machine: found, or the test says why it skips, or fails because the run requires it.
+//!
+//! `BANGER_REQUIRE` is a list such as `qemu,kernel`: what it names must be there.
+
+use std::{env, path::PathBuf};
+
+/// The program `name`, which `BANGER_REQUIRE` calls `word`. A test without it returns at once.
+///
+/// # Panics
+/// Where it is required and missing.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "a test's environment is its edge")]
+pub fn program(word: &str, name: &str) -> Option<PathBuf> {
+    let directories = env::var_os("PATH").unwrap_or_default();
+    let found = env::split_paths(&directories).map(|dir| dir.join(name)).find(|path| path.is_file());
+    found.or_else(|| missing(word, &format!("no {name}")))
+}
+
+/// QEMU for this machine's processors.
+///
+/// # Panics
+/// Where it is required and missing.
+#[must_use]
+pub fn qemu() -> Option<PathBuf> {
+    program("qemu", &format!("qemu-system-{}", env::consts::ARCH))
+}
+
+/// Says that a test skips because of `why`.
+///
+/// # Panics
+/// Where `BANGER_REQUIRE` names `word`.
+#[expect(clippy::print_stderr, clippy::disallowed_methods, reason = "a test speaks to who runs it")]
+pub fn missing<T>(word: &str, why: &str) -> Option<T> {
+    let required = env::var("BANGER_REQUIRE").unwrap_or_default();
+    assert!(
+        !required.split(',').any(|item| item.trim() == word),
+        "BANGER_REQUIRE names {word}, but there is {why}"
+    );
+    eprintln!("skipped: {why}");
+    None
+}
