@@ -1,1 +1,19 @@
 //! Starts one machine and finds it again.
+//!
+//! The seam is three steps, so that no machine ever runs that the ledger does not know:
+//!
+//! ```text
+//! Backend::spawn ──▶ Spawned (a process that waits before exec: commit its identity now)
+//!                       │ release
+//!                       ▼
+//! Backend::adopt ──▶ Machine ──▶ agent channel · powerdown · quit · kill · its one end
+//! ```
+//! A machine is a process of its own session and survives this program. Dropping a [`Machine`] lets go of it and nothing
+//! else; [`Backend::adopt`] takes hold of it again. Nothing here decides what a machine's end means: `model::end` does.
+
+mod machine;
+
+pub use machine::{
+    Accelerator, AdoptError, AgentError, Backend, ByteStream, Channel, ControlError, Disk, End, Future,
+    LaunchError, Machine, MachinePlan, MachineStatus, Place, Report, SpawnError, Spawned,
+};

@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use model::undo::ProcessEntry;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
@@ -76,6 +77,18 @@ impl ProcessId {
         let process = Process { id: self.clone(), pidfd };
         // The pidfd was there before the comparison: if its process ended and another one was compared, it is not alive.
         Ok((found == self.start && process.is_alive()).then_some(process))
+    }
+}
+
+impl From<ProcessEntry> for ProcessId {
+    fn from(ProcessEntry { pid, start, boot }: ProcessEntry) -> Self {
+        Self { pid, start, boot }
+    }
+}
+
+impl From<ProcessId> for ProcessEntry {
+    fn from(ProcessId { pid, start, boot }: ProcessId) -> Self {
+        Self { pid, start, boot }
     }
 }
 
