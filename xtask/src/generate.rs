@@ -1,0 +1,143 @@
+//! The reference pages, made from the programs themselves: `docs/src/reference/`.
+//!
+//! What a page says is what the program prints or what the code's own table holds; nothing is written here twice.
+
+use std::fmt::Write;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{binaries, shell};
+
+/// Where the pages are, in the repository.
+const PLACE: &str = "docs/src/reference";
+
+/// What to do with the pages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Write them.
+    Write,
+    /// Fail where what is there is not what would be written.
+    Compare,
+}
+
+/// Makes all pages from the programs of a debug build.
+pub fn run(action: Action) -> Result<()> {
+    let programs = binaries::build(binaries::Profile::Debug)?;
+    let pages = [
+        ("commands.md", commands(&programs.join("banger"))?),
+        ("exit-codes.md", exit_codes()),
+        ("openapi.json", openapi(&programs.join("bangerd"))?),
+    ];
+    let mut stale = Vec::new();
+    for (name, text) in pages {
+        let path = shell::root().join(PLACE).join(name);
+        if fs::read_to_string(&path).ok().as_ref() == Some(&text) {
+            continue;
+        }
+        match action {
+            Action::Write => {
+                fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+                println!("wrote {PLACE}/{name}");
+            }
+            Action::Compare => stale.push(format!("{PLACE}/{name}")),
+        }
+    }
+    if !stale.is_empty() {
+        bail!("not what the programs say: {}; run `cargo xtask gen`", stale.join(", "));
+    }
+    Ok(())
+}
+
+const MADE: &str = "<!-- Made by `cargo xtask gen`; do not edit. -->\n";
+
+fn exit_codes() -> String {
+    let mut page = format!("{MADE}\n# Exit codes\n\n| code | meaning |\n| --- | --- |\n");
+    for (code, meaning) in model::exit::TABLE {
+        writeln!(page, "| {code} | {meaning} |").expect("writing to a string cannot fail");
+    }
+    page.push_str(
+        "\nA command in a guest that signal N ended gives 128+N. Otherwise `vm run -- CMD` and `vm exec` exit with CMD's own code.\n",
+    );
+    page
+}
+
+/// The API's document, which `bangerd` prints.
+fn openapi(bangerd: &Path) -> Result<String> {
+    let document = shell::json(Command::new(bangerd).arg("--openapi"))?;
+    Ok(format!("{document:#}\n"))
+}
+
+/// The help of every command, as a terminal of 100 columns shows it.
+fn commands(banger: &Path) -> Result<String> {
+    let mut page = format!("{MADE}\n# Commands\n");
+    let mut todo = vec![Vec::<String>::new()];
+    while let Some(path) = todo.pop() {
+        let help = help(banger, &path)?;
+        let title = if path.is_empty() { "banger".to_owned() } else { format!("banger {}", path.join(" ")) };
+        let level = "#".repeat((path.len() + 2).min(4));
+        write!(page, "\n{level} {title}\n\n```text\n{}\n```\n", help.trim_end())
+            .expect("writing to a string cannot fail");
+        // Depth first, in the order in which the help lists them.
+        for name in subcommands(&help).into_iter().rev() {
+            let mut child = path.clone();
+            child.push(name);
+            todo.push(child);
+        }
+    }
+    Ok(page)
+}
+
+fn help(banger: &Path, path: &[String]) -> Result<String> {
+    let mut command = Command::new(banger);
+    command.args(path).arg("--help").env_clear().env("COLUMNS", "100").stdin(Stdio::null());
+    let help = shell::output(&mut command)?;
+    String::from_utf8(help).context("a help text is not UTF-8")
+}
+
+/// The names below `Commands:` in a help text, without the built-in `help`.
+fn subcommands(help: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    let mut lines = help.lines();
+    for line in lines.by_ref() {
+        if line == "Commands:" {
+            break;
+        }
+    }
+    for line in lines {
+        if !line.starts_with("  ") && !line.is_empty() {
+            break;
+        }
+        // A name stands at two columns; what is further to the right goes on with the line above.
+        if let Some(entry) = line.strip_prefix("  ").filter(|entry| !entry.starts_with(' ')) {
+            let name = entry.split_whitespace().next().unwrap_or_default();
+            if !name.is_empty() && name != "help" {
+                names.push(name.to_owned());
+            }
+        }
+    }
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn subcommands_are_found_in_a_help_text() {
+        let help = "Makes machines\n\nUsage: banger vm COMMAND\n\nCommands:\n  run     Run a command, in a\n          new machine\n  \
+                    list    List [aliases: ls]\n  help    Print this\n\nOptions:\n  -h, --help  Print help\n";
+        assert_eq!(subcommands(help), ["run", "list"]);
+        assert_eq!(subcommands("Usage: banger vm list\n\nOptions:\n  -q  ids only\n"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn every_exit_code_has_a_row() {
+        let page = exit_codes();
+        for (code, meaning) in model::exit::TABLE {
+            assert!(page.contains(&format!("| {code} | {meaning} |")));
+        }
+    }
+}
