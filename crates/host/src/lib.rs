@@ -13,5 +13,6 @@ pub mod lock;
 pub mod proc;
 pub mod rand;
 pub mod sock;
+pub mod stdio;
 
 pub use error::{Error, Result};

@@ -1,0 +1,110 @@
+//! The standard streams of this process, byte for byte, and the terminal behind them.
+//!
+//! A stream may have been made non-blocking by whoever shares it; these functions wait then instead of failing.
+
+use std::{io, os::fd::BorrowedFd};
+
+use rustix::{
+    event::{PollFd, PollFlags},
+    io::Errno,
+    stdio,
+    termios::{self, OptionalActions, Termios},
+};
+
+use crate::{Error, Result};
+
+/// One of the two output streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Output {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+impl Output {
+    fn fd(self) -> BorrowedFd<'static> {
+        match self {
+            Self::Stdout => stdio::stdout(),
+            Self::Stderr => stdio::stderr(),
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Stdout => "standard output",
+            Self::Stderr => "standard error",
+        }
+    }
+}
+
+/// Writes all of `bytes`, unbuffered.
+///
+/// # Errors
+/// Where the stream takes no more.
+pub fn write_all(output: Output, mut bytes: &[u8]) -> Result<()> {
+    while !bytes.is_empty() {
+        match rustix::io::write(output.fd(), bytes) {
+            Ok(count) => bytes = &bytes[count..],
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => wait(output.fd(), PollFlags::OUT),
+            Err(e) => return Err(Error::new("write to", output.name(), e)),
+        }
+    }
+    Ok(())
+}
+
+/// Reads what is there on standard input, at least one byte; 0 at its end.
+///
+/// # Errors
+/// Where it cannot be read.
+pub fn read(buffer: &mut [u8]) -> Result<usize> {
+    loop {
+        match rustix::io::read(stdio::stdin(), &mut *buffer) {
+            Ok(count) => return Ok(count),
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => wait(stdio::stdin(), PollFlags::IN),
+            Err(e) => return Err(Error::new("read", "standard input", e)),
+        }
+    }
+}
+
+fn wait(fd: BorrowedFd<'_>, flags: PollFlags) {
+    // A failure here shows again, with its reason, at the read or write that follows.
+    let _ = rustix::event::poll(&mut [PollFd::from_borrowed_fd(fd, flags)], None);
+}
+
+/// The terminal's size in rows and columns; `None` where standard output is no terminal or does not know.
+#[must_use]
+pub fn terminal_size() -> Option<(u16, u16)> {
+    let size = termios::tcgetwinsize(stdio::stdout()).ok()?;
+    (size.ws_row > 0 && size.ws_col > 0).then_some((size.ws_row, size.ws_col))
+}
+
+/// A terminal on standard input that passes every key on as bytes; as it was before when this value ends.
+#[must_use = "the terminal is put back when this value ends"]
+pub struct RawTerminal {
+    before: Termios,
+}
+
+impl RawTerminal {
+    /// Puts the terminal on standard input into raw mode.
+    ///
+    /// # Errors
+    /// Where standard input is no terminal.
+    pub fn enter() -> Result<Self> {
+        let fail = |e: Errno| Error::new("switch the mode of", "the terminal", io::Error::from(e));
+        let before = termios::tcgetattr(stdio::stdin()).map_err(fail)?;
+        let mut raw = before.clone();
+        raw.make_raw();
+        termios::tcsetattr(stdio::stdin(), OptionalActions::Now, &raw).map_err(fail)?;
+        Ok(Self { before })
+    }
+}
+
+impl Drop for RawTerminal {
+    fn drop(&mut self) {
+        // After what was written: a terminal that has gone cannot be put back, and nobody sees it.
+        let _ = termios::tcsetattr(stdio::stdin(), OptionalActions::Drain, &self.before);
+    }
+}
