@@ -1,0 +1,156 @@
+//! The command line as types. What can be refused by looking at the words alone is refused here, with exit code 2.
+
+mod host;
+mod store;
+mod vm;
+
+pub use host::{DaemonCommand, OperationCommand};
+pub use store::{BuildArgs, ImageCommand, ImportImageArgs, ImportKernelArgs, KernelCommand};
+pub use vm::{
+    CreateArgs, ExecArgs, KillArgs, ListArgs, LogsArgs, Machine, PruneArgs, PsArgs, Refs, RunArgs, ShowArgs,
+    StartArgs, Terminal, VmCommand, VmmChoice, WaitFor,
+};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::talk::Level;
+
+const WORKFLOW: &str = "\
+Examples:
+  banger vm run                        a fresh machine and a shell in it
+  banger vm run --rm -- uname -a       run one command, exit with its code, delete the machine
+  banger vm create --name dev          a machine to keep
+  banger vm exec dev -- make test      run a command in it
+  banger ps                            what is running
+  banger vm stop dev                   /root and everything else is there after `vm start dev`
+  banger vm delete dev
+
+Every command that lists or shows takes `-o json`. stdout is data, stderr is talk.
+";
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  `vm run -- CMD` and `vm exec` exit with CMD's own code; 128+N when signal N killed it,
+  126 not executable, 127 not found, 125 banger itself failed, 130 cancelled.
+  Everything else: 0 success, 1 failed, 2 wrong command line, 3 daemon unreachable, 4 not found,
+  5 not running, 130 cancelled. With several REFs: their common code when all failed alike, else 1.
+
+Environment:
+  BANGER_HOME  keep everything below this directory instead of the XDG directories
+  NO_COLOR     no colours
+";
+
+/// A disposable Linux machine in one command
+#[derive(Debug, Parser)]
+#[command(
+    name = "banger",
+    version,
+    before_help = WORKFLOW,
+    after_help = EXIT_CODES,
+    help_template = "{about-with-newline}\n{before-help}{usage-heading} {usage}\n\n{all-args}{after-help}",
+    subcommand_required = true,
+    arg_required_else_help = true,
+    disable_help_subcommand = true,
+    max_term_width = 110
+)]
+pub struct Cli {
+    #[command(flatten)]
+    pub volume: Volume,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// How much is said on standard error.
+#[derive(Debug, Args)]
+pub struct Volume {
+    /// Say nothing but errors
+    #[arg(long, global = true, display_order = 900)]
+    quiet: bool,
+    /// Say more, with operation ids
+    #[arg(long, short, global = true, conflicts_with = "quiet", display_order = 901)]
+    verbose: bool,
+}
+
+impl Volume {
+    /// What the flags mean.
+    #[must_use]
+    pub fn level(&self) -> Level {
+        match (self.quiet, self.verbose) {
+            (true, _) => Level::Quiet,
+            (false, true) => Level::Verbose,
+            (false, false) => Level::Normal,
+        }
+    }
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make, enter and manage machines
+    #[command(subcommand)]
+    Vm(VmCommand),
+    /// List the machines that are not stopped
+    Ps(PsArgs),
+    /// Manage images: root file systems that machines start from
+    #[command(subcommand)]
+    Image(ImageCommand),
+    /// Manage guest kernels
+    #[command(subcommand)]
+    Kernel(KernelCommand),
+    /// Start, stop and look at the background daemon
+    #[command(subcommand)]
+    Daemon(DaemonCommand),
+    /// Look at what was asked for and is under way
+    #[command(subcommand)]
+    Operation(OperationCommand),
+    /// Print the script that completes banger's commands and names in a shell
+    ///
+    /// For bash: source <(banger completion bash)
+    Completion {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print the versions of banger's programs
+    Version(Format),
+}
+
+/// A shell that can complete.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum Shell {
+    Bash,
+    Elvish,
+    Fish,
+    Powershell,
+    Zsh,
+}
+
+impl Shell {
+    /// Its name as `clap_complete` knows it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bash => "bash",
+            Self::Elvish => "elvish",
+            Self::Fish => "fish",
+            Self::Powershell => "powershell",
+            Self::Zsh => "zsh",
+        }
+    }
+}
+
+/// How data is written.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct Format {
+    /// How to write it
+    #[arg(long, short, value_enum, value_name = "FORMAT", default_value_t = Output::Text, hide_default_value = true)]
+    pub output: Output,
+}
+
+/// A form of output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people
+    Text,
+    /// For programs; stable
+    Json,
+}

@@ -1,0 +1,132 @@
+//! The words of `banger image` and `banger kernel`.
+
+use std::{ffi::OsString, path::PathBuf};
+
+use clap::{Args, Subcommand};
+use clap_complete::ArgValueCandidates;
+use model::{ImageName, KernelName};
+
+use super::Format;
+use crate::complete;
+
+/// What to do with images.
+#[derive(Debug, Subcommand)]
+pub enum ImageCommand {
+    /// Make an image of a root file system in a tar
+    Import(ImportImageArgs),
+    /// Build an image from a named recipe with this host's own tools
+    Build(BuildArgs),
+    /// List all images
+    #[command(visible_alias = "ls")]
+    List(Format),
+    /// Show everything about one image
+    Show {
+        /// The image
+        #[arg(value_parser = |text: &str| ImageName::try_from(text), add = ArgValueCandidates::new(complete::images))]
+        name: ImageName,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Delete images that no machine uses
+    #[command(visible_alias = "rm")]
+    Delete {
+        /// The images
+        #[arg(required = true, value_name = "NAME", value_parser = |text: &str| ImageName::try_from(text),
+            add = ArgValueCandidates::new(complete::images))]
+        names: Vec<ImageName>,
+    },
+}
+
+/// `image import`.
+#[derive(Debug, Args)]
+#[command(
+    before_help = "\
+Examples:
+  banger image import rootfs.tar --name mine
+  docker export $(docker create alpine) | banger image import - --name alpine
+",
+    help_template = "{about-with-newline}\n{before-help}{usage-heading} {usage}\n\n{all-args}{after-help}"
+)]
+pub struct ImportImageArgs {
+    /// A tar of a root file system; `-` is standard input
+    #[arg(value_name = "SRC")]
+    pub source: OsString,
+    /// The image's name
+    #[arg(long, value_parser = |text: &str| ImageName::try_from(text))]
+    pub name: ImageName,
+    /// The kernel it boots; without it the default kernel
+    #[arg(long, value_parser = |text: &str| KernelName::try_from(text), add = ArgValueCandidates::new(complete::kernels))]
+    pub kernel: Option<KernelName>,
+    /// The program to run as init instead of what is found in it
+    #[arg(long, value_name = "PATH")]
+    pub init: Option<String>,
+}
+
+/// `image build`.
+#[derive(Debug, Args)]
+pub struct BuildArgs {
+    /// The recipe: debian-bookworm
+    pub recipe: String,
+    /// The image's name; without it the recipe's
+    #[arg(long, value_parser = |text: &str| ImageName::try_from(text))]
+    pub name: Option<ImageName>,
+    /// `minimal` leaves out docker and what it needs
+    #[arg(long)]
+    pub variant: Option<String>,
+    /// Further packages
+    #[arg(long, value_name = "PACKAGE", value_delimiter = ',')]
+    pub include: Vec<String>,
+}
+
+/// What to do with kernels.
+#[derive(Debug, Subcommand)]
+pub enum KernelCommand {
+    /// Take a kernel from a package, a file, a directory or this host
+    Import(ImportKernelArgs),
+    /// List all kernels
+    #[command(visible_alias = "ls")]
+    List(Format),
+    /// Show everything about one kernel
+    Show {
+        /// The kernel
+        #[arg(value_parser = |text: &str| KernelName::try_from(text), add = ArgValueCandidates::new(complete::kernels))]
+        name: KernelName,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Delete kernels that no image or machine uses
+    #[command(visible_alias = "delete")]
+    Rm {
+        /// The kernels
+        #[arg(required = true, value_name = "NAME", value_parser = |text: &str| KernelName::try_from(text),
+            add = ArgValueCandidates::new(complete::kernels))]
+        names: Vec<KernelName>,
+    },
+}
+
+/// `kernel import`.
+#[derive(Debug, Args)]
+#[command(
+    group = clap::ArgGroup::new("source").required(true),
+    before_help = "\
+Examples:
+  banger kernel import debian --distribution
+  banger kernel import debian --from linux-image-6.1.0-cloud-amd64.deb
+  banger kernel import mine --from bzImage
+",
+    help_template = "{about-with-newline}\n{before-help}{usage-heading} {usage}\n\n{all-args}{after-help}"
+)]
+pub struct ImportKernelArgs {
+    /// The kernel's name
+    #[arg(value_parser = |text: &str| KernelName::try_from(text))]
+    pub name: KernelName,
+    /// A .deb, a directory, a vmlinux or a bzImage
+    #[arg(long, value_name = "SRC", group = "source")]
+    pub from: Option<PathBuf>,
+    /// The running host's kernel
+    #[arg(long, group = "source")]
+    pub host: bool,
+    /// The distribution's kernel package, fetched with the host's own tools
+    #[arg(long, group = "source")]
+    pub distribution: bool,
+}

@@ -1,0 +1,375 @@
+//! The words of `banger vm`.
+
+use std::{ffi::OsString, os::unix::ffi::OsStringExt, path::PathBuf};
+
+use clap::{ArgAction, Args, Subcommand, ValueEnum};
+use clap_complete::ArgValueCandidates;
+use model::{ImageName, VmName, size};
+use wire::{Word, control};
+
+use super::Format;
+use crate::{complete, exec::Streams};
+
+/// What to do with machines.
+#[derive(Debug, Subcommand)]
+pub enum VmCommand {
+    /// Make a machine, start it, and enter it or run a command in it
+    Run(Box<RunArgs>),
+    /// Make a machine and wait until it is ready; print its name
+    Create(Box<CreateArgs>),
+    /// Start machines
+    Start(StartArgs),
+    /// Stop machines; nothing that was written is lost
+    Stop(Refs),
+    /// Stop machines and start them again
+    Restart(Refs),
+    /// End machines now, without asking their systems
+    Kill(KillArgs),
+    /// Delete machines with their disks
+    #[command(visible_alias = "rm")]
+    Delete(Refs),
+    /// Delete all machines that are not running
+    Prune(PruneArgs),
+    /// List all machines
+    #[command(visible_alias = "ls")]
+    List(ListArgs),
+    /// Show everything about one machine
+    Show(ShowArgs),
+    /// Run a command in a running machine
+    Exec(ExecArgs),
+    /// Print a machine's logs; they outlive the machine's run
+    Logs(LogsArgs),
+}
+
+/// What a machine is made of.
+#[derive(Debug, Args)]
+pub struct Machine {
+    /// Its name; a DNS label. Without it a free one is made
+    #[arg(long, value_parser = |text: &str| VmName::try_from(text))]
+    pub name: Option<VmName>,
+    /// The image to start from
+    #[arg(long, value_parser = |text: &str| ImageName::try_from(text), add = ArgValueCandidates::new(complete::images))]
+    pub image: Option<ImageName>,
+    /// Virtual CPUs
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64), allow_negative_numbers = true)]
+    pub vcpu: Option<u32>,
+    /// Memory, like 512M or 2G; a plain number is MiB
+    #[arg(long, value_name = "SIZE", value_parser = size::parse, allow_hyphen_values = true)]
+    pub memory: Option<u64>,
+    /// The work disk, mounted at /root
+    #[arg(long, value_name = "SIZE", value_parser = size::parse, allow_hyphen_values = true)]
+    pub disk_size: Option<u64>,
+    /// The writable layer above the image
+    #[arg(long, value_name = "SIZE", value_parser = size::parse, allow_hyphen_values = true)]
+    pub overlay_size: Option<u64>,
+    /// The virtual machine monitor
+    #[arg(long, value_enum, default_value = "auto", hide_default_value = true)]
+    pub vmm: VmmChoice,
+    /// What makes it ready; without it what the image says
+    #[arg(long, value_enum, value_name = "WHAT")]
+    pub wait: Option<WaitFor>,
+    /// A variable for every command in it
+    #[arg(long, short = 'e', value_name = "KEY=VALUE", value_parser = variable(), action = ArgAction::Append)]
+    pub env: Vec<(Word, Word)>,
+    /// Build the default image without asking where it is missing
+    #[arg(long, short = 'y')]
+    pub yes: bool,
+}
+
+/// A virtual machine monitor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum VmmChoice {
+    /// Firecracker where KVM works, else QEMU
+    Auto,
+    /// Firecracker; needs KVM
+    Firecracker,
+    /// QEMU; emulates in software where there is no KVM
+    Qemu,
+}
+
+/// What makes a machine ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum WaitFor {
+    /// Commands can be run
+    Agent,
+    /// Init has started everything
+    Init,
+}
+
+impl From<WaitFor> for control::Wait {
+    fn from(wait: WaitFor) -> Self {
+        match wait {
+            WaitFor::Agent => Self::Agent,
+            WaitFor::Init => Self::Init,
+        }
+    }
+}
+
+/// `vm run`.
+#[derive(Debug, Args)]
+#[command(
+    before_help = "\
+Examples:
+  banger vm run                               a fresh machine and a shell in it
+  banger vm run --rm -- uname -a              run a command, exit with its code, delete the machine
+  echo hello | banger vm run --rm -- cat      standard input is the command's
+  banger vm run --memory 2G --vcpu 4 --name dev
+",
+    help_template = "{about-with-newline}\n{before-help}{usage-heading} {usage}\n\n{all-args}{after-help}"
+)]
+pub struct RunArgs {
+    /// A git repository to ship into the machine (not yet)
+    pub path: Option<PathBuf>,
+    /// The command and its arguments; they reach the guest as they are, through no shell. Without: a shell
+    #[arg(last = true, value_name = "CMD")]
+    pub command: Vec<OsString>,
+    /// Delete the machine at the end, however it ends
+    #[arg(long)]
+    pub rm: bool,
+    /// Do not enter the machine; print its name
+    #[arg(long, short, conflicts_with_all = ["rm", "command"])]
+    pub detach: bool,
+    /// A new branch for the work in the machine (not yet)
+    #[arg(long, value_name = "NAME", hide = true)]
+    pub branch: Option<String>,
+    /// Where the new branch begins (not yet)
+    #[arg(long, value_name = "REF", requires = "branch", hide = true)]
+    pub from: Option<String>,
+    /// The user who runs the command; without it root
+    #[arg(long, short)]
+    pub user: Option<String>,
+    #[command(flatten)]
+    pub terminal: Terminal,
+    #[command(flatten)]
+    pub machine: Machine,
+}
+
+/// Whether the command gets a terminal.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub struct Terminal {
+    /// Give the command a terminal
+    #[arg(long, short = 't', overrides_with = "no_tty")]
+    tty: bool,
+    /// Give it pipes
+    #[arg(long, short = 'T')]
+    no_tty: bool,
+}
+
+impl Terminal {
+    /// What was asked for, if anything was.
+    #[must_use]
+    pub fn wish(self) -> Option<Streams> {
+        match (self.tty, self.no_tty) {
+            (true, _) => Some(Streams::Terminal),
+            (false, true) => Some(Streams::Pipes),
+            (false, false) => None,
+        }
+    }
+}
+
+/// `vm create`.
+#[derive(Debug, Args)]
+pub struct CreateArgs {
+    /// Only make it
+    #[arg(long, conflicts_with = "wait")]
+    pub no_start: bool,
+    #[command(flatten)]
+    pub machine: Machine,
+}
+
+/// One or several machines.
+#[derive(Debug, Args)]
+pub struct Refs {
+    /// Machines: id, name, or the beginning of one
+    #[arg(required = true, value_name = "REF", value_parser = reference, add = ArgValueCandidates::new(complete::vms))]
+    pub refs: Vec<String>,
+}
+
+/// `vm start`.
+#[derive(Debug, Args)]
+pub struct StartArgs {
+    #[command(flatten)]
+    pub refs: Refs,
+    /// What makes them ready; without it what their images say
+    #[arg(long, value_enum, value_name = "WHAT")]
+    pub wait: Option<WaitFor>,
+}
+
+/// `vm kill`.
+#[derive(Debug, Args)]
+pub struct KillArgs {
+    #[command(flatten)]
+    pub refs: Refs,
+    /// The signal for the monitor's process
+    #[arg(long, short, value_enum, value_name = "NAME", ignore_case = true, default_value = "KILL")]
+    pub signal: Signal,
+}
+
+/// A signal by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "UPPER")]
+pub enum Signal {
+    #[value(alias = "SIGTERM")]
+    Term,
+    #[value(alias = "SIGKILL")]
+    Kill,
+    #[value(alias = "SIGINT")]
+    Int,
+    #[value(alias = "SIGHUP")]
+    Hup,
+    #[value(alias = "SIGQUIT")]
+    Quit,
+    #[value(alias = "SIGUSR1")]
+    Usr1,
+    #[value(alias = "SIGUSR2")]
+    Usr2,
+    #[value(alias = "SIGABRT")]
+    Abrt,
+}
+
+impl Signal {
+    /// Its name without `SIG`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Term => "TERM",
+            Self::Kill => "KILL",
+            Self::Int => "INT",
+            Self::Hup => "HUP",
+            Self::Quit => "QUIT",
+            Self::Usr1 => "USR1",
+            Self::Usr2 => "USR2",
+            Self::Abrt => "ABRT",
+        }
+    }
+}
+
+/// `vm prune`.
+#[derive(Debug, Args)]
+pub struct PruneArgs {
+    /// Do not ask
+    #[arg(long, short)]
+    pub force: bool,
+}
+
+/// `vm list`.
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// Only ids
+    #[arg(long, short = 'q', conflicts_with = "output")]
+    pub ids: bool,
+    #[command(flatten)]
+    pub format: Format,
+}
+
+/// `ps`.
+#[derive(Debug, Args)]
+pub struct PsArgs {
+    /// Also those that are stopped
+    #[arg(long, short)]
+    pub all: bool,
+    #[command(flatten)]
+    pub list: ListArgs,
+}
+
+/// `vm show`.
+#[derive(Debug, Args)]
+pub struct ShowArgs {
+    /// The machine
+    #[arg(value_name = "REF", value_parser = reference, add = ArgValueCandidates::new(complete::vms))]
+    pub reference: String,
+    /// What its last start spent its time on
+    #[arg(long, conflicts_with = "output")]
+    pub timeline: bool,
+    #[command(flatten)]
+    pub format: Format,
+}
+
+/// `vm exec`.
+#[derive(Debug, Args)]
+#[command(
+    before_help = "\
+Examples:
+  banger vm exec dev -- make test             run a command, exit with its code
+  banger vm exec dev                          a shell
+  tar c . | banger vm exec dev -- tar x -C /tmp
+",
+    help_template = "{about-with-newline}\n{before-help}{usage-heading} {usage}\n\n{all-args}{after-help}"
+)]
+pub struct ExecArgs {
+    /// The machine
+    #[arg(value_name = "REF", value_parser = reference, add = ArgValueCandidates::new(complete::vms))]
+    pub reference: String,
+    /// The command and its arguments; they reach the guest as they are, through no shell. Without: a shell
+    #[arg(last = true, value_name = "CMD")]
+    pub command: Vec<OsString>,
+    /// The working directory
+    #[arg(long, value_name = "PATH")]
+    pub cwd: Option<OsString>,
+    /// A variable for the command
+    #[arg(long, short = 'e', value_name = "KEY=VALUE", value_parser = variable(), action = ArgAction::Append)]
+    pub env: Vec<(Word, Word)>,
+    /// The user who runs it; without it root
+    #[arg(long, short)]
+    pub user: Option<String>,
+    #[command(flatten)]
+    pub terminal: Terminal,
+}
+
+/// `vm logs`.
+#[derive(Debug, Args)]
+pub struct LogsArgs {
+    /// The machine
+    #[arg(value_name = "REF", value_parser = reference, add = ArgValueCandidates::new(complete::vms))]
+    pub reference: String,
+    /// Go on as more is written
+    #[arg(long, short)]
+    pub follow: bool,
+    /// Whose log
+    #[arg(long, value_enum, default_value = "console", value_name = "SOURCE")]
+    pub source: LogSource,
+}
+
+/// Whose log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogSource {
+    /// The guest's console
+    Console,
+    /// The virtual machine monitor
+    Vmm,
+    /// banger's agent in the guest
+    Agent,
+}
+
+impl LogSource {
+    /// Its name in a request.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Console => "console",
+            Self::Vmm => "vmm",
+            Self::Agent => "agent",
+        }
+    }
+}
+
+/// Something that may be an id, a name or a prefix.
+fn reference(text: &str) -> Result<String, &'static str> {
+    match text {
+        "" => Err("it is empty"),
+        _ => Ok(text.to_owned()),
+    }
+}
+
+/// A parser of `KEY=VALUE` in any bytes.
+fn variable() -> impl clap::builder::TypedValueParser<Value = (Word, Word)> {
+    use clap::builder::{OsStringValueParser, TypedValueParser};
+    OsStringValueParser::new().try_map(|text: OsString| {
+        let bytes = text.into_vec();
+        match bytes.iter().position(|&b| b == b'=') {
+            None => Err("a variable is KEY=VALUE"),
+            Some(0) => Err("a variable needs a name before the ="),
+            Some(at) => Ok((Word::from(bytes[..at].to_vec()), Word::from(bytes[at + 1..].to_vec()))),
+        }
+    })
+}

@@ -1,0 +1,180 @@
+//! `banger image`.
+
+use std::{ffi::OsStr, io, path::Path};
+
+use bytes::Bytes;
+use futures_util::stream;
+use http_body_util::{BodyExt, StreamBody};
+use hyper::{Method, body::Frame};
+use model::size::human;
+use tokio::sync::mpsc;
+use wire::control::{BuildImage, Image, Images, Outcome, Wait};
+
+use super::{Context, several};
+use crate::{
+    args::{BuildArgs, ImageCommand, ImportImageArgs, Output},
+    client::{Body, json, path, with},
+    error::Error,
+    progress::Progress,
+    signals::Signals,
+    talk::{print, print_json},
+    text::{age, fields, table, timestamp, visible},
+};
+
+/// Bytes of a tar that are read at once.
+const PIECE: usize = 256 << 10;
+
+/// `banger image`.
+///
+/// # Errors
+/// Why it could not be done.
+pub async fn run(context: &Context, command: ImageCommand) -> Result<(), Error> {
+    match command {
+        ImageCommand::Import(args) => import(context, args).await,
+        ImageCommand::Build(args) => build(context, args).await,
+        ImageCommand::List(format) => list(context, format.output).await,
+        ImageCommand::Show { name, format } => {
+            let image: Image = context.client.get(&path(&["images", name.as_str()])).await?;
+            match format.output {
+                Output::Json => print_json(&image),
+                Output::Text => print(&describe(&image)),
+            }
+        }
+        ImageCommand::Delete { names } => {
+            several::each(context, &names, async |name| {
+                context.client.send(Method::DELETE, &path(&["images", name.as_str()])).await?;
+                Ok(name.to_string())
+            })
+            .await
+        }
+    }
+}
+
+async fn list(context: &Context, output: Output) -> Result<(), Error> {
+    let images: Images = context.client.get(&path(&["images"])).await?;
+    if output == Output::Json {
+        return print_json(&images);
+    }
+    let now = host::clock::now_ms();
+    let row = |image: &Image| {
+        [
+            image.name.clone(),
+            human(image.size),
+            image.kernel.clone().unwrap_or_else(|| "(default)".to_owned()),
+            image.used_by.len().to_string(),
+            age(now, image.created_ms),
+            image.source.clone(),
+        ]
+    };
+    let rows: Vec<_> = images.images.iter().map(row).collect();
+    print(&table(["NAME", "SIZE", "KERNEL", "VMS", "CREATED", "SOURCE"], &rows))
+}
+
+fn describe(image: &Image) -> String {
+    fields(&[
+        ("name", image.name.clone()),
+        ("source", image.source.clone()),
+        ("digest", image.digest.clone()),
+        ("size", human(image.size)),
+        ("kernel", image.kernel.clone().unwrap_or_else(|| "(default)".to_owned())),
+        ("init", image.init.clone()),
+        (
+            "ready when",
+            match image.ready {
+                Wait::Agent => "the agent answers".to_owned(),
+                Wait::Init => "init has started everything".to_owned(),
+            },
+        ),
+        ("created", timestamp(image.created_ms)),
+        ("file", image.rootfs.clone()),
+        ("used by", image.used_by.join("\n")),
+    ])
+}
+
+async fn import(context: &Context, args: ImportImageArgs) -> Result<(), Error> {
+    let source = if args.source == "-" {
+        "standard input".to_owned()
+    } else {
+        let path = Path::new(&args.source);
+        std::path::absolute(path).as_deref().unwrap_or(path).display().to_string()
+    };
+    let mut target = with(path(&["images", args.name.as_str(), "import"]), "source", &source);
+    for (key, value) in [("kernel", args.kernel.as_ref().map(|k| k.as_str())), ("init", args.init.as_deref())]
+    {
+        if let Some(value) = value {
+            target = with(target, key, value);
+        }
+    }
+    let body = upload(&args.source)?;
+    made(context, &target, body).await
+}
+
+async fn build(context: &Context, args: BuildArgs) -> Result<(), Error> {
+    let request = BuildImage {
+        recipe: args.recipe,
+        name: args.name.map(|name| name.to_string()),
+        variant: args.variant,
+        include: args.include,
+    };
+    made(context, &path(&["images", "build"]), json(&request)).await
+}
+
+/// Follows the operation that makes an image, and prints the image's name.
+async fn made(context: &Context, target: &str, body: Body) -> Result<(), Error> {
+    let mut signals = Signals::ending()?;
+    let work = async {
+        let mut events = context.client.operate(Method::POST, target, body).await?;
+        match Progress::new(&context.talk).follow(&mut events).await? {
+            Outcome::Image(image) => print(&format!("{}\n", visible(&image.name))),
+            Outcome::None | Outcome::Vm(_) | Outcome::Kernel(_) => Ok(()),
+        }
+    };
+    tokio::select! {
+        result = work => result,
+        _ = signals.next() => Err(Error::Cancelled),
+    }
+}
+
+/// A tar as the body of a request, read while it is sent.
+fn upload(source: &OsStr) -> Result<Body, Error> {
+    let file = match source.to_str() {
+        Some("-") => None,
+        _ => {
+            let path = Path::new(source);
+            let file = host::fs::open(path)?;
+            let is_dir = file.metadata().map_err(|e| host::Error::path("stat", path, e))?.is_dir();
+            if is_dir {
+                return Err(Error::Usage {
+                    message: format!("{} is a directory; this version imports tars", path.display()),
+                    hint: Some("tar -C DIRECTORY -c . | banger image import - --name NAME"),
+                });
+            }
+            Some((path.to_owned(), file))
+        }
+    };
+    let (sender, receiver) = mpsc::channel::<io::Result<Bytes>>(4);
+    std::thread::spawn(move || {
+        let mut buffer = vec![0; PIECE];
+        loop {
+            let read = match &file {
+                None => host::stdio::read(&mut buffer),
+                Some((path, file)) => {
+                    io::Read::read(&mut &*file, &mut buffer).map_err(|e| host::Error::path("read", path, e))
+                }
+            };
+            let piece = match read {
+                Ok(0) => return,
+                Ok(count) => Ok(Bytes::copy_from_slice(&buffer[..count])),
+                Err(e) => Err(e.into()),
+            };
+            let last = piece.is_err();
+            if sender.blocking_send(piece).is_err() || last {
+                return;
+            }
+        }
+    });
+    let pieces = stream::unfold(receiver, |mut receiver| async {
+        receiver.recv().await.map(|piece| (piece.map(Frame::data), receiver))
+    });
+    Ok(StreamBody::new(pieces).boxed_unsync())
+}

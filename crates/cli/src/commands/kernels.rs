@@ -1,0 +1,100 @@
+//! `banger kernel`.
+
+use hyper::Method;
+use model::size::human;
+use wire::control::{ImportKernel, Kernel, Kernels, Outcome};
+
+use super::{Context, several};
+use crate::{
+    args::{ImportKernelArgs, KernelCommand, Output},
+    client::{json, path},
+    error::Error,
+    progress::Progress,
+    signals::Signals,
+    talk::{print, print_json},
+    text::{age, fields, table, timestamp, visible},
+};
+
+/// `banger kernel`.
+///
+/// # Errors
+/// Why it could not be done.
+pub async fn run(context: &Context, command: KernelCommand) -> Result<(), Error> {
+    match command {
+        KernelCommand::Import(args) => import(context, args).await,
+        KernelCommand::List(format) => list(context, format.output).await,
+        KernelCommand::Show { name, format } => {
+            let kernel: Kernel = context.client.get(&path(&["kernels", name.as_str()])).await?;
+            match format.output {
+                Output::Json => print_json(&kernel),
+                Output::Text => print(&describe(&kernel)),
+            }
+        }
+        KernelCommand::Rm { names } => {
+            several::each(context, &names, async |name| {
+                context.client.send(Method::DELETE, &path(&["kernels", name.as_str()])).await?;
+                Ok(name.to_string())
+            })
+            .await
+        }
+    }
+}
+
+async fn list(context: &Context, output: Output) -> Result<(), Error> {
+    let kernels: Kernels = context.client.get(&path(&["kernels"])).await?;
+    if output == Output::Json {
+        return print_json(&kernels);
+    }
+    let now = host::clock::now_ms();
+    let row = |kernel: &Kernel| {
+        [
+            kernel.name.clone(),
+            kernel.release.clone(),
+            human(kernel.size),
+            age(now, kernel.created_ms),
+            kernel.source.clone(),
+        ]
+    };
+    let rows: Vec<_> = kernels.kernels.iter().map(row).collect();
+    print(&table(["NAME", "RELEASE", "SIZE", "IMPORTED", "SOURCE"], &rows))
+}
+
+fn describe(kernel: &Kernel) -> String {
+    fields(&[
+        ("name", kernel.name.clone()),
+        ("release", kernel.release.clone()),
+        ("source", kernel.source.clone()),
+        ("size", human(kernel.size)),
+        ("imported", timestamp(kernel.created_ms)),
+        ("used by", kernel.used_by.join("\n")),
+    ])
+}
+
+async fn import(context: &Context, args: ImportKernelArgs) -> Result<(), Error> {
+    let source = match args.from {
+        Some(from) => {
+            // Looked at here, where the user's working directory is, before the daemon is asked.
+            host::fs::open(&from)?;
+            let absolute = std::path::absolute(&from).map_err(|e| host::Error::path("find", &from, e))?;
+            let text = absolute.into_os_string().into_string();
+            ImportKernel::Path(
+                text.map_err(|path| Error::usage(format!("the path {} is not UTF-8", path.display())))?,
+            )
+        }
+        None if args.host => ImportKernel::Host,
+        None => ImportKernel::Distribution,
+    };
+    let mut signals = Signals::ending()?;
+    let work = async {
+        let target = path(&["kernels", args.name.as_str(), "import"]);
+        let mut events = context.client.operate(Method::POST, &target, json(&source)).await?;
+        match Progress::new(&context.talk).follow(&mut events).await? {
+            Outcome::Kernel(kernel) => print(&format!("{}\n", visible(&kernel.name))),
+            Outcome::None | Outcome::Vm(_) | Outcome::Image(_) => Ok(()),
+        }
+    };
+    tokio::select! {
+        result = work => result,
+        _ = signals.next() => Err(Error::Cancelled),
+    }
+}

@@ -1,0 +1,157 @@
+//! `vm start`, `stop`, `restart`, `kill`, `delete` and `prune`: several machines at once, each on its own.
+
+use std::io::IsTerminal;
+
+use futures_util::future::join_all;
+use hyper::Method;
+use wire::control::{Outcome, State, Vm, Vms};
+
+use super::{Context, several};
+use crate::{
+    args::{KillArgs, PruneArgs, Refs, StartArgs, WaitFor},
+    client::{empty, path, with},
+    error::Error,
+    progress::Progress,
+    signals::Signals,
+    talk::{Answer, confirm},
+    text::visible,
+};
+
+/// `vm start`.
+///
+/// # Errors
+/// As [`several::each`].
+pub async fn start(context: &Context, args: StartArgs) -> Result<(), Error> {
+    let wait = args.wait.map(|wait| match wait {
+        WaitFor::Agent => "agent",
+        WaitFor::Init => "init",
+    });
+    change(context, &args.refs, "start", wait.map(|wait| ("wait", wait))).await
+}
+
+/// `vm stop`, `vm restart` and `vm delete`, by the name of the request.
+///
+/// # Errors
+/// As [`several::each`].
+pub async fn plain(context: &Context, refs: &Refs, request: &str) -> Result<(), Error> {
+    change(context, refs, request, None).await
+}
+
+/// `vm kill`.
+///
+/// # Errors
+/// As [`several::each`].
+pub async fn kill(context: &Context, args: KillArgs) -> Result<(), Error> {
+    change(context, &args.refs, "kill", Some(("signal", args.signal.name()))).await
+}
+
+/// `vm prune`.
+///
+/// # Errors
+/// As [`several::each`]; without a terminal it has to be forced.
+pub async fn prune(context: &Context, args: PruneArgs) -> Result<(), Error> {
+    if !args.force && !std::io::stdin().is_terminal() {
+        return Err(Error::Usage {
+            message: "prune deletes machines and cannot ask without a terminal".to_owned(),
+            hint: Some("banger vm prune -f"),
+        });
+    }
+    let vms: Vms = context.client.get(&path(&["vms"])).await?;
+    let idle: Vec<Vm> = vms.vms.into_iter().filter(|vm| is_idle(vm.state)).collect();
+    if idle.is_empty() {
+        context.talk.say("nothing to delete: every machine is running");
+        return Ok(());
+    }
+    if !args.force {
+        let names: Vec<_> = idle.iter().map(|vm| visible(&vm.name)).collect();
+        let question = format!("Delete {} with their disks?", names.join(", "));
+        if confirm(&context.talk, &question, Answer::No)? == Answer::No {
+            return Err(Error::Cancelled);
+        }
+    }
+    operate_all(context, idle.into_iter().map(Ok).collect(), "delete", None).await
+}
+
+/// Whether a machine is one that `prune` takes.
+fn is_idle(state: State) -> bool {
+    match state {
+        State::Created | State::Stopped | State::Error => true,
+        State::Starting | State::Running | State::Stopping | State::Deleting => false,
+    }
+}
+
+/// Finds each machine, then asks the same of each. Two words for one machine are one request.
+async fn change(
+    context: &Context,
+    refs: &Refs,
+    request: &str,
+    query: Option<(&str, &str)>,
+) -> Result<(), Error> {
+    let mut words: Vec<&str> = Vec::new();
+    for word in &refs.refs {
+        if !words.contains(&word.as_str()) {
+            words.push(word);
+        }
+    }
+    let found =
+        join_all(words.iter().map(|word| async { context.client.get::<Vm>(&path(&["vms", word])).await }));
+    let mut once: Vec<Result<Vm, Error>> = Vec::new();
+    for result in found.await {
+        let twice = |vm: &Vm| once.iter().flatten().any(|other| other.id == vm.id);
+        if !result.as_ref().is_ok_and(twice) {
+            once.push(result);
+        }
+    }
+    operate_all(context, once, request, query).await
+}
+
+async fn operate_all(
+    context: &Context,
+    machines: Vec<Result<Vm, Error>>,
+    request: &str,
+    query: Option<(&str, &str)>,
+) -> Result<(), Error> {
+    let all = machines.len();
+    let mut signals = Signals::ending()?;
+    let work = join_all(machines.into_iter().map(|machine| async {
+        let vm = machine?;
+        let mut target = path(&["vms", &vm.id, request]);
+        if let Some((key, value)) = query {
+            target = with(target, key, value);
+        }
+        let mut events = context.client.operate(Method::POST, &target, empty()).await?;
+        let progress = match all {
+            1 => Progress::new(&context.talk),
+            _ => Progress::about(&context.talk, &vm.name),
+        };
+        let name = match progress.follow(&mut events).await? {
+            Outcome::Vm(now) => now.name,
+            Outcome::None | Outcome::Image(_) | Outcome::Kernel(_) => vm.name,
+        };
+        Ok(visible(&name).into_owned())
+    }));
+    tokio::select! {
+        results = work => several::report(context, all, results),
+        _ = signals.next() => Err(Error::Cancelled),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prune_takes_what_does_not_run() {
+        let taken = [
+            State::Created,
+            State::Starting,
+            State::Running,
+            State::Stopping,
+            State::Stopped,
+            State::Error,
+            State::Deleting,
+        ]
+        .map(is_idle);
+        assert_eq!(taken, [true, false, false, false, true, true, false]);
+    }
+}

@@ -1,0 +1,22 @@
+//! What each command does: a request or a few, and their answers in words.
+
+pub mod create;
+pub mod daemon;
+pub mod images;
+pub mod kernels;
+pub mod lifecycle;
+pub mod operations;
+mod several;
+pub mod show;
+pub mod version;
+
+use crate::{client::Client, talk::Talk};
+
+/// What every command works with.
+#[derive(Debug)]
+pub struct Context {
+    /// The way to the daemon.
+    pub client: Client,
+    /// The way to the user.
+    pub talk: Talk,
+}

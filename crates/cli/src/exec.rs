@@ -1,0 +1,313 @@
+//! One command in a guest: this process's standard streams, terminal and signals become the command's.
+//!
+//! ```text
+//! stdin ──thread──▶ uplink ───┐            ┌──▶ downlink ──thread──▶ stdout, stderr
+//! SIGWINCH, SIGINT, … ────────┴─▶ socket ──┘
+//! ```
+//! Standard streams are read and written by threads of their own, so a reader that does not read and a writer that does
+//! not write stall neither each other nor a signal. Bounded channels carry their pressure to the guest.
+
+use std::{
+    io,
+    time::{Duration, Instant},
+};
+
+use bytes::{Bytes, BytesMut};
+use host::stdio::{self, Output, RawTerminal};
+use model::exit;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::unix::{OwnedReadHalf, OwnedWriteHalf},
+    sync::{mpsc, oneshot},
+};
+use wire::exec::{Decoder, Exit, Frame, MAX_DATA, Size, Spec, UPGRADE};
+
+use crate::{
+    client::{Client, path},
+    error::Error,
+    signals::{Heard, Signals},
+};
+
+/// What the command gets for its standard streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Streams {
+    /// A terminal.
+    Terminal,
+    /// Pipes.
+    Pipes,
+}
+
+/// Two interrupts within this time mean that banger is to leave, not only the command.
+const TWICE: Duration = Duration::from_secs(2);
+/// How long a command that was told to end may take before banger leaves without its exit code.
+const PARTING: Duration = Duration::from_secs(2);
+/// Pieces of at most [`MAX_DATA`] that wait for a standard stream.
+const QUEUE: usize = 8;
+
+/// Runs `spec` in the VM and gives its exit code.
+///
+/// # Errors
+/// Where banger failed, the command did not.
+pub async fn run(client: &Client, vm: &str, mut spec: Spec, streams: Streams) -> Result<u8, Error> {
+    let mut signals = Signals::all()?;
+    if streams == Streams::Terminal {
+        spec.terminal = Some(window());
+    }
+    let target = path(&["vms", vm, "exec"]);
+    let (socket, first) = tokio::select! {
+        connected = client.upgrade(&target, UPGRADE) => connected?,
+        _ = signals.next() => return Err(Error::Cancelled),
+    };
+    // Only where there is a terminal at this end; `-t` with pipes here still gives the command one.
+    let _raw = match streams {
+        Streams::Terminal if io::IsTerminal::is_terminal(&io::stdin()) => Some(RawTerminal::enter()?),
+        Streams::Terminal | Streams::Pipes => None,
+    };
+    let (receiver, sender) = socket.into_split();
+    let (control, controls) = mpsc::unbounded_channel();
+    let (output, broken) = Writer::start();
+    let up = uplink(sender, spec, controls);
+    let down = downlink(receiver, first, output);
+    tokio::pin!(up, down, broken);
+
+    let mut leaving = Leaving::default();
+    let (mut up_done, mut pipe_broken) = (false, false);
+    loop {
+        let parting = async {
+            match leaving.deadline {
+                Some(at) => tokio::time::sleep_until(at.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            ended = &mut down => return ended.map(|how| exit::Outcome::from(how).code()),
+            // The answer that is still to come says why nothing more is taken.
+            _ = &mut up, if !up_done => up_done = true,
+            heard = signals.next() => match leaving.heard(heard, Instant::now()) {
+                Action::Resize => drop(control.send(Frame::Resize(window()))),
+                Action::Forward(number) => drop(control.send(Frame::Signal(number))),
+                Action::Leave(code) => return Ok(code),
+            },
+            failure = &mut broken, if !pipe_broken => {
+                pipe_broken = true;
+                let Ok(failure) = failure else { continue };
+                if failure.kind() != io::ErrorKind::BrokenPipe {
+                    return Err(failure.into());
+                }
+                // What a command learns where its reader has gone.
+                let _ = control.send(Frame::Signal(SIGPIPE));
+                leaving.after(128 + SIGPIPE, Instant::now());
+            }
+            () = parting => return Ok(leaving.code),
+        }
+    }
+}
+
+const SIGPIPE: u8 = 13;
+
+fn window() -> Size {
+    let (rows, cols) = stdio::terminal_size().unwrap_or((24, 80));
+    Size { rows, cols }
+}
+
+/// What to do about a signal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Action {
+    /// The terminal has another size.
+    Resize,
+    /// The command gets it.
+    Forward(u8),
+    /// End now, with this code.
+    Leave(u8),
+}
+
+/// Whether and when this process leaves although the command goes on.
+#[derive(Debug, Default)]
+struct Leaving {
+    interrupted: Option<Instant>,
+    deadline: Option<Instant>,
+    code: u8,
+}
+
+impl Leaving {
+    fn heard(&mut self, heard: Heard, now: Instant) -> Action {
+        match heard {
+            Heard::Window => Action::Resize,
+            Heard::Interrupt => {
+                let before = self.interrupted.replace(now);
+                match before {
+                    Some(before) if now - before < TWICE => Action::Leave(exit::CANCELLED),
+                    _ if self.deadline.is_some() => Action::Leave(exit::CANCELLED),
+                    _ => Action::Forward(heard.number()),
+                }
+            }
+            Heard::Quit => Action::Forward(heard.number()),
+            Heard::Terminate | Heard::Hangup => {
+                if self.deadline.is_some() {
+                    return Action::Leave(self.code);
+                }
+                self.after(128 + heard.number(), now);
+                Action::Forward(heard.number())
+            }
+        }
+    }
+
+    fn after(&mut self, code: u8, now: Instant) {
+        self.deadline.get_or_insert(now + PARTING);
+        self.code = code;
+    }
+}
+
+/// Sends the spec, then what standard input and signals bring, until the connection takes no more.
+async fn uplink(
+    mut to: OwnedWriteHalf,
+    spec: Spec,
+    mut controls: mpsc::UnboundedReceiver<Frame>,
+) -> io::Result<()> {
+    let mut buffer = BytesMut::new();
+    Frame::Spec(Box::new(spec)).encode(&mut buffer);
+    to.write_all(&buffer).await?;
+    let mut stdin = read_stdin();
+    let mut ended = false;
+    loop {
+        let frame = tokio::select! {
+            biased;
+            Some(frame) = controls.recv() => frame,
+            data = stdin.recv(), if !ended => match data {
+                Some(data) => Frame::Stdin(data),
+                None => {
+                    ended = true;
+                    Frame::StdinEnd
+                }
+            },
+            else => return Ok(()),
+        };
+        buffer.clear();
+        frame.encode(&mut buffer);
+        to.write_all(&buffer).await?;
+    }
+}
+
+/// Standard input in pieces, to its end; one that cannot be read has ended.
+fn read_stdin() -> mpsc::Receiver<Bytes> {
+    let (sender, receiver) = mpsc::channel(QUEUE);
+    // The thread may sit in read(2) when everything else is over; it ends with the process.
+    std::thread::spawn(move || {
+        let mut buffer = vec![0; MAX_DATA];
+        while let Ok(count @ 1..) = stdio::read(&mut buffer) {
+            if sender.blocking_send(Bytes::copy_from_slice(&buffer[..count])).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+/// Passes on what the command writes until it has ended and everything is written.
+async fn downlink(mut from: OwnedReadHalf, first: Bytes, output: Writer) -> Result<Exit, Error> {
+    let cut = |cause| Error::Cut("the command was running", cause);
+    let mut decoder = Decoder::default();
+    decoder.push(&first);
+    let mut buffer = BytesMut::with_capacity(2 * MAX_DATA);
+    loop {
+        while let Some(frame) = decoder.next_frame().map_err(|e| Error::Protocol(e.to_string()))? {
+            match frame {
+                Frame::Stdout(data) => output.write(Output::Stdout, data).await,
+                Frame::Stderr(data) => output.write(Output::Stderr, data).await,
+                Frame::Started(_) => {}
+                Frame::Exited(exit) => {
+                    output.flush().await;
+                    return Ok(exit);
+                }
+                Frame::Failed(error) => {
+                    output.flush().await;
+                    return Err(Error::Daemon(*error));
+                }
+                Frame::Spec(_) | Frame::Stdin(_) | Frame::StdinEnd | Frame::Resize(_) | Frame::Signal(_) => {
+                    return Err(Error::Protocol("a frame that only banger sends".to_owned()));
+                }
+            }
+        }
+        buffer.clear();
+        match from.read_buf(&mut buffer).await {
+            Ok(0) => {
+                output.flush().await;
+                return Err(cut(None));
+            }
+            Ok(_) => decoder.push(&buffer),
+            Err(e) => return Err(cut(Some(e))),
+        }
+    }
+}
+
+/// The thread that writes standard output and standard error, in the order the command wrote them.
+struct Writer {
+    queue: mpsc::Sender<(Output, Bytes)>,
+    done: oneshot::Receiver<()>,
+}
+
+impl Writer {
+    /// Starts it. The second value gives the first failure to write; what comes for that stream later is discarded.
+    fn start() -> (Self, oneshot::Receiver<host::Error>) {
+        let (queue, mut pieces) = mpsc::channel::<(Output, Bytes)>(QUEUE);
+        let (finished, done) = oneshot::channel();
+        let (failed, failure) = oneshot::channel();
+        std::thread::spawn(move || {
+            let mut failed = Some(failed);
+            let mut broken = Vec::new();
+            while let Some((output, data)) = pieces.blocking_recv() {
+                if broken.contains(&output) {
+                    continue;
+                }
+                if let Err(error) = stdio::write_all(output, &data) {
+                    broken.push(output);
+                    if let Some(failed) = failed.take() {
+                        let _ = failed.send(error);
+                    }
+                }
+            }
+            let _ = finished.send(());
+        });
+        (Self { queue, done }, failure)
+    }
+
+    async fn write(&self, output: Output, data: Bytes) {
+        // The thread takes pieces until this value goes.
+        let _ = self.queue.send((output, data)).await;
+    }
+
+    async fn flush(self) {
+        drop(self.queue);
+        let _ = self.done.await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_interrupt_in_two_seconds_leaves() {
+        let begin = Instant::now();
+        let at = |ms| begin + Duration::from_millis(ms);
+        let mut leaving = Leaving::default();
+        assert_eq!(leaving.heard(Heard::Interrupt, at(0)), Action::Forward(2));
+        assert_eq!(leaving.heard(Heard::Interrupt, at(2_500)), Action::Forward(2));
+        assert_eq!(leaving.heard(Heard::Window, at(2_600)), Action::Resize);
+        assert_eq!(leaving.heard(Heard::Quit, at(2_700)), Action::Forward(3));
+        assert_eq!(leaving.heard(Heard::Interrupt, at(4_000)), Action::Leave(130));
+        assert_eq!(leaving.deadline, None, "an interrupt alone is the command's business");
+    }
+
+    #[test]
+    fn a_termination_is_passed_on_and_then_obeyed() {
+        let now = Instant::now();
+        for (heard, number) in [(Heard::Terminate, 15), (Heard::Hangup, 1)] {
+            let mut leaving = Leaving::default();
+            assert_eq!(leaving.heard(heard, now), Action::Forward(number));
+            assert_eq!((leaving.deadline, leaving.code), (Some(now + PARTING), 128 + number));
+            assert_eq!(leaving.heard(Heard::Hangup, now), Action::Leave(128 + number));
+            assert_eq!(leaving.heard(Heard::Interrupt, now), Action::Leave(130));
+        }
+    }
+}

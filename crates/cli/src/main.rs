@@ -1,0 +1,5 @@
+//! The program `banger`.
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

@@ -1,0 +1,160 @@
+//! The two output streams: stdout is data, stderr is talk.
+
+use std::io::IsTerminal;
+
+use host::stdio::{self, Output};
+use indicatif::MultiProgress;
+
+use crate::error::{Error, Label};
+
+/// How much is said on standard error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// Only failures.
+    Silent,
+    /// Failures and questions, no progress.
+    Quiet,
+    /// Stages and remarks.
+    Normal,
+    /// Also what helps to understand what happened.
+    Verbose,
+}
+
+/// What the command does with the terminal.
+#[derive(Debug, Clone)]
+pub struct Talk {
+    level: Level,
+    terminal: bool,
+    colour: bool,
+    bars: MultiProgress,
+}
+
+impl Talk {
+    /// For a process with this environment: `NO_COLOR` and `TERM=dumb` are obeyed.
+    #[must_use]
+    pub fn new(level: Level) -> Self {
+        let terminal = std::io::stderr().is_terminal();
+        let dumb = host::env::text("TERM").is_none_or(|term| term == "dumb");
+        let colour = terminal && !dumb && host::env::var("NO_COLOR").is_none();
+        Self { level, terminal: terminal && !dumb, colour, bars: MultiProgress::new() }
+    }
+
+    /// The same, in command mode: where standard error is no terminal it belongs to the command alone.
+    #[must_use]
+    pub fn for_command(mut self) -> Self {
+        if !std::io::stderr().is_terminal() && self.level < Level::Verbose {
+            self.level = Level::Silent;
+        }
+        self
+    }
+
+    /// Whether bars and spinners can be drawn.
+    #[must_use]
+    pub fn draws(&self) -> bool {
+        self.terminal && self.level >= Level::Normal
+    }
+
+    /// Where bars are drawn.
+    #[must_use]
+    pub fn bars(&self) -> &MultiProgress {
+        &self.bars
+    }
+
+    /// One line, unless it should be quiet.
+    pub fn say(&self, line: &str) {
+        if self.level >= Level::Normal {
+            self.stderr(&format!("{line}\n"));
+        }
+    }
+
+    /// One line for whoever asked for more.
+    pub fn detail(&self, line: &str) {
+        if self.level >= Level::Verbose {
+            self.stderr(&format!("{line}\n"));
+        }
+    }
+
+    /// A failure; always said, unless it was already.
+    pub fn error(&self, error: &Error) {
+        if !error.is_reported() {
+            self.stderr(&error.render(if self.colour { Label::coloured } else { Label::plain }));
+        }
+    }
+
+    /// A question, at the beginning of the answer's line.
+    pub fn question(&self, text: &str) {
+        self.stderr(text);
+    }
+
+    fn stderr(&self, text: &str) {
+        // Nobody is left to be told when standard error has gone.
+        self.bars.suspend(|| drop(stdio::write_all(Output::Stderr, text.as_bytes())));
+    }
+}
+
+/// Puts data on standard output.
+///
+/// # Errors
+/// Where it cannot be written. A reader that has seen enough is none.
+pub fn print(text: &str) -> Result<(), Error> {
+    print_bytes(text.as_bytes()).map(|_| ())
+}
+
+/// Whether somebody still reads standard output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reader {
+    /// It does.
+    There,
+    /// It has seen enough and gone.
+    Gone,
+}
+
+/// Puts bytes on standard output.
+///
+/// # Errors
+/// As [`print`].
+pub fn print_bytes(bytes: &[u8]) -> Result<Reader, Error> {
+    match stdio::write_all(Output::Stdout, bytes) {
+        Ok(()) => Ok(Reader::There),
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(Reader::Gone),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Puts `value` on standard output as JSON.
+///
+/// # Errors
+/// As [`print`].
+pub fn print_json(value: &impl serde::Serialize) -> Result<(), Error> {
+    let mut text = serde_json::to_string_pretty(value).expect("wire types have no keys that are no strings");
+    text.push('\n');
+    print(&text)
+}
+
+/// The answer to a yes-or-no question on the terminal; `default` for an empty line, no for the end of input.
+///
+/// # Errors
+/// Where standard input cannot be read.
+pub fn confirm(talk: &Talk, question: &str, default: Answer) -> Result<Answer, Error> {
+    talk.question(&format!("{question} {} ", if default == Answer::Yes { "[Y/n]" } else { "[y/N]" }));
+    let mut line = Vec::new();
+    let mut byte = [0];
+    // A terminal gives whole lines; byte by byte so that what follows is left for the command.
+    while stdio::read(&mut byte)? == 1 {
+        match (byte[0], line.as_slice()) {
+            (b'\n', b"") => return Ok(default),
+            (b'\n', _) => return Ok(if matches!(line[0], b'y' | b'Y') { Answer::Yes } else { Answer::No }),
+            (other, _) => line.push(other),
+        }
+    }
+    Ok(Answer::No)
+}
+
+/// An answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// Go on.
+    Yes,
+    /// Do not.
+    No,
+}
