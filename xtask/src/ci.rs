@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::{binaries, deny, layers, setup, shell, tidy};
+use crate::{binaries, deny, generate, layers, setup, shell, tidy};
 
 /// What tests must find here; where one is missing the test fails instead of being skipped.
 pub const REQUIRE: &str = "qemu,e2fsck,mmdebstrap,git";
@@ -20,6 +20,7 @@ const STEPS: &[Step] = &[
     ("format", format),
     ("repository", check_repository),
     ("build", build),
+    ("reference", || generate::run(generate::Action::Compare)),
     ("clippy", clippy),
     ("test", test),
 ];

@@ -13,6 +13,7 @@ mod ci;
 mod demo;
 mod deny;
 mod elf;
+mod generate;
 mod layers;
 mod setup;
 mod shell;
@@ -33,6 +34,7 @@ Commands:
   setup [demo|ci] [--yes]
                        Install the Debian packages that a task needs; says which, and asks on a terminal
   build [--release]    Build banger, bangerd and the static banger-agent side by side, and check the agent
+  gen [--check]        Make the reference pages from the programs, or tell whether they are stale
   check                The checks on the repository itself: layers, tidiness, licences and banned packages
 
 --yes does not ask before packages are installed; without a terminal nothing asks.";
@@ -60,6 +62,8 @@ fn run(words: &[&str]) -> Result<()> {
         ["setup", "ci", rest @ ..] | ["setup", rest @ ..] => setup::run(&setup::CI, consent(rest)?),
         ["build"] => binaries::build(binaries::Profile::Debug).map(drop),
         ["build", "--release"] => binaries::build(binaries::Profile::Release).map(drop),
+        ["gen"] => generate::run(generate::Action::Write),
+        ["gen", "--check"] => generate::run(generate::Action::Compare),
         ["check"] => ci::check_repository(),
         other => bail!("unknown command: {}\n\n{HELP}", other.join(" ")),
     }
