@@ -21,10 +21,12 @@ mod manifest;
 mod modinfo;
 mod tree;
 mod trie;
+pub(crate) mod xz;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
+    ops::ControlFlow,
     path::{Path, PathBuf},
 };
 
@@ -79,6 +81,9 @@ pub enum Progress {
 /// Why a kernel could not be imported.
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
+    /// The caller stopped it.
+    #[error("the import was cancelled")]
+    Cancelled,
     /// A file could not be read or made.
     #[error(transparent)]
     File(#[from] host::Error),
@@ -193,8 +198,8 @@ impl KernelError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Unreadable { path } => Some(format!(
-                "make it readable with `sudo chmod +r {}`, or import a package: `apt-get download \
-                 linux-image-cloud-amd64` tells its name",
+                "`sudo chmod a+r {}`, or `apt-get download` the packages linux-image-… and linux-modules-… of this release \
+                 and import them",
                 path.display()
             )),
             Self::Unknown => {
@@ -208,7 +213,8 @@ impl KernelError {
             Self::SeveralKernels { .. } => {
                 Some("give the file, or a directory with one kernel and its modules".to_owned())
             }
-            Self::File(_)
+            Self::Cancelled
+            | Self::File(_)
             | Self::Write { .. }
             | Self::Deb { .. }
             | Self::BootImage { .. }
@@ -236,14 +242,15 @@ struct Found {
     releases: BTreeSet<String>,
 }
 
-/// Imports the kernel of `source` into `staging`, an empty directory, and says what it is.
+/// Imports the kernel of `source` into `staging`, an empty directory, and says what it is. `progress` hears how far it is,
+/// and may stop it.
 ///
 /// # Errors
 /// [`KernelError`]; what is in `staging` then is of no use.
 pub fn import(
     source: &Source,
     staging: &Path,
-    progress: &mut dyn FnMut(Progress),
+    progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<KernelManifest, KernelError> {
     let tree_dir = staging.join(".tree");
     let modules = ModuleTree::new(tree_dir.clone())?;
@@ -253,7 +260,9 @@ pub fn import(
         Source::Image(path) => files::from_image(path, modules)?,
         Source::Host => files::from_host(Path::new("/"), modules, progress)?,
     };
-    progress(Progress::Packing);
+    if progress(Progress::Packing).is_break() {
+        return Err(KernelError::Cancelled);
+    }
     let manifest = publish(found, staging)?;
     fs::remove_all(&tree_dir)?;
     Ok(manifest)

@@ -60,7 +60,8 @@ fn fetch() -> Option<PathBuf> {
     let _ = fs::remove_dir_all(&staging);
     fs::create_dir(&staging).expect("the assets are writable");
     let fetched = Command::new("apt-get")
-        .args(["-q", "download", &format!("linux-image-{name}")])
+        // Root downloads as root: apt's own user has no business in the build's directories.
+        .args(["-q", "-o", "APT::Sandbox::User=root", "download", &format!("linux-image-{name}")])
         .current_dir(&staging)
         .stdin(Stdio::null())
         .stdout(Stdio::null())

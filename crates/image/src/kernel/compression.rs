@@ -2,7 +2,12 @@
 
 use std::io::{self, BufReader, Read};
 
-use super::lz4;
+use super::{lz4, xz::WindowLimit};
+
+/// The most that a byte of a packed file stands for on the whole: several times what the best packer makes of kernels.
+pub(crate) const MAX_RATIO: u64 = 64;
+/// What a file may unpack to whatever its packed length.
+pub(crate) const FREE: u64 = 16 << 20;
 
 /// How bytes are packed, told by how they begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +50,7 @@ impl Compression {
         Ok(match self {
             Self::None => Box::new(packed),
             Self::Gzip => Box::new(flate2::bufread::GzDecoder::new(packed)),
-            Self::Xz => Box::new(lzma_rust2::XzReader::new(packed, false)),
+            Self::Xz => Box::new(lzma_rust2::XzReader::new(WindowLimit::new(packed, 1 << WINDOW_LOG), false)),
             Self::Zstd => {
                 let mut reader = zstd::stream::read::Decoder::with_buffer(packed)?;
                 reader.window_log_max(WINDOW_LOG)?;
@@ -68,8 +73,9 @@ fn unsupported(name: &str) -> io::Error {
 /// All of `packed`, unpacked where it is packed.
 ///
 /// # Errors
-/// Where it is damaged, or holds more than `limit` bytes.
+/// Where it is damaged, or holds more than `limit` bytes, or more than files of its kind do for their packed length.
 pub(crate) fn unpack(packed: Vec<u8>, limit: u64) -> io::Result<Vec<u8>> {
+    let limit = limit.min((packed.len() as u64 * MAX_RATIO).max(FREE));
     match Compression::of(&packed) {
         Compression::None => Ok(packed),
         other => read_all(&mut other.reader(packed.as_slice())?, limit),

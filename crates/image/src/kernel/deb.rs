@@ -6,14 +6,13 @@
 use std::{
     fs::File,
     io::{self, BufReader, Read},
+    ops::ControlFlow,
 };
 
-use super::compression::{Bounded, Compression};
+use super::compression::{Bounded, Compression, FREE, MAX_RATIO};
 
 /// The most that a package unpacks to.
 const MAX_UNPACKED: u64 = 8 << 30;
-/// The most that a byte of a package unpacks to, on the whole: four times what the best packer makes of kernels.
-const MAX_RATIO: u64 = 64;
 /// The most entries that a package has.
 const MAX_ENTRIES: usize = 500_000;
 /// The longest path, and the longest extended header.
@@ -61,10 +60,11 @@ pub(crate) enum FileKind {
     Other,
 }
 
-/// Gives each file of the package `deb` to `visit`, and how far the package was read to `progress`.
+/// Gives each file of the package `deb` to `visit`, and how far the package was read to `progress`, which may stop it: then
+/// an error is given back, whichever.
 pub(crate) fn each_file<E: From<DebError>>(
     deb: &File,
-    progress: &mut dyn FnMut(u64, u64),
+    progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
     visit: &mut dyn FnMut(PackedFile<'_>) -> Result<(), E>,
 ) -> Result<(), E> {
     let length = deb.metadata().map_err(DebError::Unpack)?.len();
@@ -74,13 +74,13 @@ pub(crate) fn each_file<E: From<DebError>>(
         reader: packed,
         count: |n| {
             read += n;
-            progress(read, packed_length);
+            progress(read, packed_length)
         },
     };
     let mut packed = BufReader::with_capacity(1 << 18, counted);
     let head = io::BufRead::fill_buf(&mut packed).map_err(DebError::Unpack)?;
     let packing = Compression::of(head);
-    let limit = (packed_length.saturating_mul(MAX_RATIO)).clamp(64 << 20, MAX_UNPACKED);
+    let limit = packed_length.saturating_mul(MAX_RATIO).clamp(FREE, MAX_UNPACKED);
     let mut unpacked = Bounded::new(packing.reader(packed).map_err(DebError::Unpack)?, limit);
     each_entry(&mut unpacked, visit)?;
     // To the very end: the packers' checksums come last.
@@ -227,10 +227,12 @@ struct Counted<R, F> {
     count: F,
 }
 
-impl<R: Read, F: FnMut(u64)> Read for Counted<R, F> {
+impl<R: Read, F: FnMut(u64) -> ControlFlow<()>> Read for Counted<R, F> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.reader.read(buffer)?;
-        (self.count)(count as u64);
-        Ok(count)
+        match (self.count)(count as u64) {
+            ControlFlow::Continue(()) => Ok(count),
+            ControlFlow::Break(()) => Err(io::Error::other("cancelled")),
+        }
     }
 }

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
+    ops::ControlFlow,
     path::{Path, PathBuf},
 };
 
@@ -68,7 +69,7 @@ impl<'a> Part<'a> {
 pub(super) fn from_debs(
     paths: &[PathBuf],
     mut modules: ModuleTree,
-    progress: &mut dyn FnMut(Progress),
+    progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Found, KernelError> {
     let names = paths.iter().map(|path| file_name(path)).collect::<Vec<_>>().join(", ");
     let mut images = BTreeMap::new();
@@ -108,8 +109,15 @@ pub(super) fn from_debs(
             Ok(())
         };
         let deb = fs::open(path)?;
-        let mut tell = |done, total| progress(Progress::Reading { done, total });
-        deb::each_file(&deb, &mut tell, &mut take).map_err(|error| match error {
+        let mut cancelled = false;
+        let mut tell = |done, total| {
+            let flow = progress(Progress::Reading { done, total });
+            cancelled = flow.is_break();
+            flow
+        };
+        let read = deb::each_file(&deb, &mut tell, &mut take);
+        read.map_err(|error| match error {
+            DebOrKernel::Deb(_) if cancelled => KernelError::Cancelled,
             DebOrKernel::Deb(cause) => fail(cause),
             DebOrKernel::Kernel(error) => error,
         })?;
@@ -122,8 +130,9 @@ pub(super) fn from_debs(
 pub(super) fn from_directory(
     dir: &Path,
     modules: ModuleTree,
-    progress: &mut dyn FnMut(Progress),
+    progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Found, KernelError> {
+    fs::open(dir)?; // what is below is looked for and may be missing, but this must be there
     let mut images = BTreeMap::new();
     let trees = TREES.map(|tree| dir.join(tree));
     let mut candidates = vec![dir.join("vmlinuz"), dir.join("vmlinux")];
@@ -174,7 +183,7 @@ pub(super) fn from_image(path: &Path, modules: ModuleTree) -> Result<Found, Kern
 pub(super) fn from_host(
     root: &Path,
     modules: ModuleTree,
-    progress: &mut dyn FnMut(Progress),
+    progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Found, KernelError> {
     let release = fs::read_text(&root.join("proc/sys/kernel/osrelease"))?.trim().to_owned();
     let trees = TREES.map(|tree| root.join(tree).join(&release));
@@ -183,26 +192,8 @@ pub(super) fn from_host(
         trees[0].join("vmlinuz"),
         trees[1].join("vmlinuz"),
     ];
-    let mut unreadable = None;
-    let mut found = None;
-    for path in images {
-        match fs::read_limited(&path, MAX_IMAGE) {
-            Ok(image) => {
-                found = Some((path, image));
-                break;
-            }
-            Err(e) if e.is_missing() => {}
-            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => unreadable = unreadable.or(Some(path)),
-            Err(e) => return Err(e.into()),
-        }
-    }
-    let (path, image) = match (found, unreadable) {
-        (Some(found), _) => found,
-        (None, Some(path)) => return Err(KernelError::Unreadable { path }),
-        (None, None) => {
-            return Err(KernelError::NoKernel { place: format!("this machine, which runs {release},") });
-        }
-    };
+    let candidates = images.into_iter().map(|path| (fs::read_limited(&path, MAX_IMAGE), path));
+    let (path, image) = first_readable(candidates, &release)?;
     let configs = [
         root.join("boot").join(format!("config-{release}")),
         trees[0].join("config"),
@@ -222,6 +213,26 @@ pub(super) fn from_host(
         found.releases.insert(release);
     }
     Ok(found)
+}
+
+/// The first of the host's bootable files that can be read. Ubuntu lets only root read its kernels.
+fn first_readable(
+    candidates: impl Iterator<Item = (host::Result<Vec<u8>>, PathBuf)>,
+    release: &str,
+) -> Result<(PathBuf, Vec<u8>), KernelError> {
+    let mut unreadable = None;
+    for (read, path) in candidates {
+        match read {
+            Ok(image) => return Ok((path, image)),
+            Err(e) if e.is_missing() => {}
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => unreadable = unreadable.or(Some(path)),
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Err(match unreadable {
+        Some(path) => KernelError::Unreadable { path },
+        None => KernelError::NoKernel { place: format!("this machine, which runs {release},") },
+    })
 }
 
 /// The one image of the best rank.
@@ -257,7 +268,7 @@ fn first_of(paths: impl Iterator<Item = PathBuf>) -> Result<Option<Vec<u8>>, Ker
 fn add_tree(
     dir: &Path,
     modules: &mut ModuleTree,
-    progress: &mut dyn FnMut(Progress),
+    progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<(), KernelError> {
     const MAX_DEPTH: usize = 32;
     let mut files = Vec::new();
@@ -279,7 +290,9 @@ fn add_tree(
     for (relative, size) in files {
         modules.add(&relative, fs::read_limited(&dir.join(&relative), MAX_MODULE)?)?;
         done += size;
-        progress(Progress::Reading { done, total });
+        if progress(Progress::Reading { done, total }).is_break() {
+            return Err(KernelError::Cancelled);
+        }
     }
     Ok(())
 }

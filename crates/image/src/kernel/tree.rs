@@ -23,7 +23,7 @@ use crate::initramfs::{Archive, Entry, MODULES_LIST_PATH};
 /// More than any module takes, debug information included.
 pub(crate) const MAX_MODULE: u64 = 512 << 20;
 /// More than a distribution's whole tree takes unpacked.
-const MAX_TREE: u64 = 8 << 30;
+const MAX_TREE: u64 = 4 << 30;
 /// More modules than Linux has.
 const MAX_MODULES: usize = 100_000;
 

@@ -1,6 +1,6 @@
 //! A real Debian kernel, from its package to what a guest boots.
 
-use std::{fs, path::Path, process::Command};
+use std::{fs, ops::ControlFlow, path::Path, process::Command};
 
 use image::{
     initramfs,
@@ -46,7 +46,11 @@ fn a_package_becomes_a_kernel_that_boots() {
     let scratch = Scratch::new("kernel-deb");
     let dir = scratch.dir("kernel");
     let mut told = Vec::new();
-    let manifest = kernel::import(&Source::Deb(vec![deb]), &dir, &mut |at| told.push(at)).unwrap();
+    let manifest = kernel::import(&Source::Deb(vec![deb]), &dir, &mut |at| {
+        told.push(at);
+        ControlFlow::Continue(())
+    })
+    .unwrap();
     check_manifest(&manifest, &dir);
     assert_eq!(told.last(), Some(&Progress::Packing));
     let last_read = told.iter().rev().find(|at| **at != Progress::Packing).unwrap();

@@ -6,4 +6,6 @@
 )]
 
 mod kernel_deb;
+mod kernel_forge;
+mod kernel_import;
 mod kernel_support;
