@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use crate::{binaries, deny, generate, layers, setup, shell, tidy};
 
 /// What tests must find here; where one is missing the test fails instead of being skipped.
-pub const REQUIRE: &str = "qemu,e2fsck,mmdebstrap,git";
+pub const REQUIRE: &str = "qemu,kernel,busybox,e2fsck,mmdebstrap,git";
 
 type Step = (&'static str, fn() -> Result<()>);
 
@@ -141,7 +141,35 @@ fn totals(closing: &[String]) -> [u64; 3] {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+    use std::fs;
+
     use super::*;
+
+    /// What only some machines can have.
+    const OPTIONAL: [&str; 2] = ["kvm", "firecracker"];
+
+    #[test]
+    fn what_tests_need_is_required() {
+        let mut words = BTreeSet::new();
+        for file in
+            shell::files().unwrap().iter().filter(|file| file.extension().is_some_and(|it| it == "rs"))
+        {
+            let text = fs::read_to_string(shell::root().join(file)).unwrap();
+            for call in [concat!("need::", "missing"), concat!("need::", "program")] {
+                let rests =
+                    text.split(call).skip(1).filter_map(|rest| rest.split_once("(\"")?.1.split_once('"'));
+                words.extend(rests.map(|(word, _)| word.to_owned()));
+            }
+            if text.contains(concat!("need::", "qemu()")) {
+                words.insert("qemu".into());
+            }
+        }
+        assert!(!words.is_empty(), "no test says what it needs");
+        for word in words.iter().filter(|word| !OPTIONAL.contains(&word.as_str())) {
+            assert!(REQUIRE.split(',').any(|required| required == word), "{word} is needed but not required");
+        }
+    }
 
     #[test]
     fn closing_lines_are_added_up() {

@@ -8,6 +8,7 @@
 )]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool")]
 
+mod bench;
 mod binaries;
 mod ci;
 mod demo;
@@ -35,6 +36,8 @@ Commands:
                        Install the Debian packages that a task needs; says which, and asks on a terminal
   build [--release]    Build banger, bangerd and the static banger-agent side by side, and check the agent
   gen [--check]        Make the reference pages from the programs, or tell whether they are stale
+  bench [--runs N] [NAME...]
+                       Measure the figures of SPECIFICATION.md on a release build
   check                The checks on the repository itself: layers, tidiness, licences and banned packages
 
 --yes does not ask before packages are installed; without a terminal nothing asks.";
@@ -64,6 +67,7 @@ fn run(words: &[&str]) -> Result<()> {
         ["build", "--release"] => binaries::build(binaries::Profile::Release).map(drop),
         ["gen"] => generate::run(generate::Action::Write),
         ["gen", "--check"] => generate::run(generate::Action::Compare),
+        ["bench", rest @ ..] => bench::run(rest),
         ["check"] => ci::check_repository(),
         other => bail!("unknown command: {}\n\n{HELP}", other.join(" ")),
     }

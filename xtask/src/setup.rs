@@ -15,10 +15,14 @@ pub struct Needs {
     pub task: &'static str,
     /// Each package with what it is for.
     pub packages: &'static [(&'static str, &'static str)],
+    /// What is fetched later without being installed, so apt must know where from.
+    pub fetched: &'static [&'static str],
     /// What an ordinary user needs besides.
     pub ordinary: &'static [(&'static str, &'static str)],
 }
 
+/// The package whose newest version is the guests' kernel.
+const KERNEL: &str = "linux-image-cloud-amd64";
 const NEWUIDMAP: (&str, &str) = ("uidmap", "lets an ordinary user build an image with its owners");
 
 /// Running banger from a clone.
@@ -31,6 +35,7 @@ pub static DEMO: Needs = Needs {
         ("mmdebstrap", "builds the default image"),
         ("ca-certificates", "the image's packages come over https"),
     ],
+    fetched: &[KERNEL],
     ordinary: &[NEWUIDMAP],
 };
 
@@ -51,6 +56,7 @@ pub static CI: Needs = Needs {
         ("zstd", "makes archives to read"),
         ("git", "lists the repository's files"),
     ],
+    fetched: &[KERNEL],
     ordinary: &[NEWUIDMAP],
 };
 
@@ -83,7 +89,7 @@ pub fn run(needs: &Needs, consent: Consent) -> Result<()> {
     let installed = installed(&status);
     wanted.retain(|(name, _)| !installed.contains(name));
     if wanted.is_empty() {
-        return Ok(());
+        return if known(needs.fetched)? { Ok(()) } else { update(root) };
     }
     println!("{} needs these packages, which are missing:", needs.task);
     for (name, purpose) in &wanted {
@@ -93,11 +99,16 @@ pub fn run(needs: &Needs, consent: Consent) -> Result<()> {
         bail!("packages are missing");
     }
     let names: Vec<&str> = wanted.iter().map(|(name, _)| *name).collect();
-    if !known(&names)? {
-        shell::run(apt(root).args(["update", "--quiet"]))?;
+    if !known(&[&names, needs.fetched].concat())? {
+        update(root)?;
     }
     shell::run(apt(root).args(["install", "--quiet", "--yes", "--no-install-recommends"]).args(&names))
-        .context("cannot install the packages")
+        .with_context(|| format!("cannot install the packages; as root: apt-get install {}", names.join(" ")))
+}
+
+/// Fetches apt's lists.
+fn update(root: bool) -> Result<()> {
+    shell::run(apt(root).args(["update", "--quiet"])).context("cannot fetch the lists of packages")
 }
 
 fn apt(root: bool) -> Command {
@@ -108,7 +119,10 @@ fn apt(root: bool) -> Command {
         sudo.args(["--preserve-env=DEBIAN_FRONTEND", "apt-get"]);
         sudo
     };
-    command.env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null());
+    command
+        .args(["--option", "Dpkg::Use-Pty=0"])
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .stdin(Stdio::null());
     command
 }
 

@@ -1,0 +1,239 @@
+//! The figures of SPECIFICATION.md, measured on the real programs of a release build.
+//!
+//! Each figure is a median of several, and where that makes sense a ratio of two things measured in turn in the same
+//! run, so that it means the same on another machine. A bench that belongs to one crate lives there and is only named
+//! here.
+
+mod bare;
+mod world;
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{binaries, shell};
+use world::World;
+
+/// One figure.
+struct Figure {
+    what: String,
+    value: f64,
+    unit: &'static str,
+    limit: Limit,
+}
+
+/// What a figure may be.
+#[derive(Clone, Copy)]
+enum Limit {
+    AtMost(f64),
+    /// It is there to be read.
+    None,
+}
+
+impl Figure {
+    fn kept(&self) -> bool {
+        match self.limit {
+            Limit::AtMost(limit) => self.value <= limit,
+            Limit::None => true,
+        }
+    }
+}
+
+struct Bench {
+    name: &'static str,
+    what: &'static str,
+    measure: fn(runs: usize) -> Result<Vec<Figure>>,
+}
+
+const BENCHES: &[Bench] = &[
+    Bench { name: "agent", what: "the agent's size on disk", measure: agent },
+    Bench { name: "import", what: "a root tar into an image (cargo bench -p image)", measure: import },
+    Bench {
+        name: "create",
+        what: "host and guest side of a create, whole runs over bare QEMU",
+        measure: create,
+    },
+    Bench { name: "list", what: "`banger vm list`", measure: list },
+    Bench {
+        name: "resident",
+        what: "the daemon's memory with 10 running and 100 stopped VMs",
+        measure: resident,
+    },
+];
+
+/// How often each thing is measured.
+const RUNS: usize = 7;
+
+/// Runs the benches that `names` lists, or all, and fails where a figure misses its limit.
+pub fn run(mut names: &[&str]) -> Result<()> {
+    let mut runs = RUNS;
+    if let ["--runs", number, rest @ ..] = names {
+        runs = number.parse().with_context(|| format!("not a number of runs: {number}"))?;
+        names = rest;
+    }
+    if let Some(unknown) = names.iter().find(|name| BENCHES.iter().all(|bench| bench.name != **name)) {
+        let list: Vec<String> =
+            BENCHES.iter().map(|bench| format!("  {:<10} {}", bench.name, bench.what)).collect();
+        bail!("no bench is called {unknown}; there are\n{}", list.join("\n"));
+    }
+    binaries::build(binaries::Profile::Release)?;
+    let mut figures = Vec::new();
+    for bench in BENCHES.iter().filter(|bench| names.is_empty() || names.contains(&bench.name)) {
+        println!("== {}: {}", bench.name, bench.what);
+        figures.extend((bench.measure)(runs).with_context(|| format!("bench {}", bench.name))?);
+    }
+    println!("\n{:<60} {:>12} {:>12}", "figure", "median", "limit");
+    for figure in &figures {
+        let limit = match figure.limit {
+            Limit::AtMost(limit) => format!("≤ {limit} {}", figure.unit),
+            Limit::None => String::new(),
+        };
+        let verdict = if figure.kept() { "" } else { "  MISSED" };
+        println!(
+            "{:<60} {:>12} {limit:>12}{verdict}",
+            figure.what,
+            format!("{:.2} {}", figure.value, figure.unit)
+        );
+    }
+    let missed = figures.iter().filter(|figure| !figure.kept()).count();
+    if missed > 0 {
+        bail!("{missed} figures missed their limits");
+    }
+    Ok(())
+}
+
+fn agent(_runs: usize) -> Result<Vec<Figure>> {
+    let path = shell::target()?.join("release/banger-agent");
+    let size = path.metadata().with_context(|| format!("cannot read {}", path.display()))?.len();
+    #[expect(clippy::cast_precision_loss, reason = "a few million")]
+    let mebibytes = size as f64 / f64::from(1 << 20);
+    Ok(vec![Figure {
+        what: "agent on disk".into(),
+        value: mebibytes,
+        unit: "MiB",
+        limit: Limit::AtMost(4.0),
+    }])
+}
+
+fn import(_runs: usize) -> Result<Vec<Figure>> {
+    // It prints its own table and fails by itself.
+    shell::run(shell::cargo().args(["bench", "--locked", "--package", "image", "--bench", "import"]))?;
+    Ok(Vec::new())
+}
+
+/// One image, one VM at a time; whole runs and bare QEMU in turn.
+fn create(runs: usize) -> Result<Vec<Figure>> {
+    let world = World::new()?;
+    let image = world.minimal_image()?;
+    let mut host = Vec::new();
+    let mut guest = Vec::new();
+    let mut whole = Vec::new();
+    let mut bare = Vec::new();
+    // The first start makes the templates and the shared part of the payload, which later ones find.
+    world.banger(&["vm", "run", "--rm", "--image", &image, "--", "true"])?;
+    for run in 0..runs {
+        let name = format!("bench-create-{run}");
+        let begin = Instant::now();
+        world.banger(&["vm", "create", "--image", &image, "--name", &name])?;
+        let wall = begin.elapsed();
+        let vm = world.show(&name)?;
+        let timeline = world::Timeline::of(&vm)?;
+        host.push(millis(wall.saturating_sub(timeline.waited_for_guest)));
+        guest.push(timeline.guest.as_secs_f64() / timeline.kernel.as_secs_f64() * 100.0);
+        let machine = bare::Machine::like(&world, &vm)?;
+        world.banger(&["vm", "delete", &name])?;
+        let begin = Instant::now();
+        world.banger(&["vm", "run", "--rm", "--image", &image, "--", "true"])?;
+        whole.push(begin.elapsed());
+        bare.push(machine.until_init()?);
+    }
+    let (whole, bare) =
+        (median(whole.iter().map(Duration::as_secs_f64)), median(bare.iter().map(Duration::as_secs_f64)));
+    Ok(vec![
+        figure("host side of a create, the command line included", median(host), "ms", Limit::AtMost(100.0)),
+        figure(
+            "guest side: /init to answer, over the kernel's own boot",
+            median(guest),
+            "%",
+            Limit::AtMost(25.0),
+        ),
+        figure("bare QEMU to /init", bare, "s", Limit::None),
+        figure("vm run --rm -- true", whole, "s", Limit::None),
+        figure("the same less 0.5 s, over bare QEMU to /init", (whole - 0.5) / bare, "x", Limit::AtMost(1.5)),
+    ])
+}
+
+fn list(runs: usize) -> Result<Vec<Figure>> {
+    let world = World::new()?;
+    world.crowd(100)?;
+    let mut walls = Vec::new();
+    for _ in 0..runs.max(21) {
+        let begin = Instant::now();
+        world.banger(&["vm", "list"])?;
+        walls.push(millis(begin.elapsed()));
+    }
+    Ok(vec![figure("banger vm list, wall, 100 VMs", median(walls), "ms", Limit::AtMost(15.0))])
+}
+
+fn resident(_runs: usize) -> Result<Vec<Figure>> {
+    let world = World::new()?;
+    let image = world.minimal_image()?;
+    world.crowd(100)?;
+    for number in 0..10 {
+        let name = format!("bench-running-{number}");
+        world.banger(&["vm", "create", "--image", &image, "--memory", "256M", "--name", &name])?;
+        world.banger(&["vm", "exec", &name, "--", "true"])?;
+    }
+    let value = world.daemon_resident()?;
+    Ok(vec![figure("daemon resident, 10 running and 100 stopped VMs", value, "MiB", Limit::AtMost(30.0))])
+}
+
+fn figure(what: &str, value: f64, unit: &'static str, limit: Limit) -> Figure {
+    Figure { what: what.to_owned(), value, unit, limit }
+}
+
+fn millis(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1000.0
+}
+
+/// The middle one, or the mean of the two in the middle.
+fn median(values: impl IntoIterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.into_iter().collect();
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    match values.len() {
+        0 => f64::NAN,
+        length if length % 2 == 1 => values[middle],
+        _ => f64::midpoint(values[middle - 1], values[middle]),
+    }
+}
+
+/// Fails unless `command` succeeds; what it says on standard error is shown then.
+fn quietly(command: &mut Command) -> Result<Vec<u8>> {
+    let output = command.output().with_context(|| format!("cannot run {}", shell::words(command)))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        bail!("{} failed: {}\n{}", shell::words(command), output.status, said.trim_end());
+    }
+    Ok(output.stdout)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn medians() {
+        assert!((median([3.0, 1.0, 2.0]) - 2.0).abs() < f64::EPSILON);
+        assert!((median([4.0, 1.0, 2.0, 3.0]) - 2.5).abs() < f64::EPSILON);
+        assert!(median([]).is_nan());
+    }
+
+    #[test]
+    fn a_missed_limit_is_missed() {
+        assert!(figure("a", 1.0, "s", Limit::AtMost(1.0)).kept());
+        assert!(!figure("a", 1.1, "s", Limit::AtMost(1.0)).kept());
+        assert!(!figure("a", f64::NAN, "s", Limit::AtMost(1.0)).kept());
+    }
+}
