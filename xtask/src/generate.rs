@@ -64,10 +64,11 @@ fn exit_codes() -> String {
     page
 }
 
-/// The API's document, which `bangerd` prints.
+/// The API's document, as `bangerd` prints it.
 fn openapi(bangerd: &Path) -> Result<String> {
-    let document = shell::json(Command::new(bangerd).arg("--openapi"))?;
-    Ok(format!("{document:#}\n"))
+    let document = shell::output(Command::new(bangerd).arg("--openapi"))?;
+    serde_json::from_slice::<serde_json::Value>(&document).context("bangerd --openapi printed no JSON")?;
+    String::from_utf8(document).context("bangerd --openapi printed something that is not UTF-8")
 }
 
 /// The help of every command, as a terminal of 100 columns shows it.
@@ -92,9 +93,18 @@ fn commands(banger: &Path) -> Result<String> {
 
 fn help(banger: &Path, path: &[String]) -> Result<String> {
     let mut command = Command::new(banger);
+    // None of the three is a terminal, so that nobody's window decides how wide the page is.
     command.args(path).arg("--help").env_clear().env("COLUMNS", "100").stdin(Stdio::null());
-    let help = shell::output(&mut command)?;
-    String::from_utf8(help).context("a help text is not UTF-8")
+    let output = command.output().with_context(|| format!("cannot run {}", shell::words(&command)))?;
+    if !output.status.success() {
+        bail!(
+            "{} failed: {}\n{}",
+            shell::words(&command),
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    String::from_utf8(output.stdout).context("a help text is not UTF-8")
 }
 
 /// The names below `Commands:` in a help text, without the built-in `help`.
