@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::{binaries, deny, generate, layers, setup, shell, tidy};
+use crate::{binaries, deny, generate, layers, links, setup, shell, tidy};
 
 /// What tests must find here; where one is missing the test fails instead of being skipped.
 pub const REQUIRE: &str = "qemu,kernel,busybox,e2fsck,mmdebstrap,git";
@@ -87,6 +87,7 @@ pub fn check_repository() -> Result<()> {
     let mut problems = layers::check(&shell::root())?;
     problems.extend(tidy::check(&shell::root(), &files)?);
     problems.extend(tidy::check_dependencies(&shell::root(), &files)?);
+    problems.extend(links::check(&shell::root(), &files)?);
     problems.extend(deny::check()?);
     for problem in &problems {
         eprintln!("{problem}");

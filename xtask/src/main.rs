@@ -16,6 +16,7 @@ mod deny;
 mod elf;
 mod generate;
 mod layers;
+mod links;
 mod setup;
 mod shell;
 mod tidy;
