@@ -12,7 +12,10 @@ use std::{env, path::PathBuf};
 #[expect(clippy::disallowed_methods, reason = "a test's environment is its edge")]
 pub fn program(word: &str, name: &str) -> Option<PathBuf> {
     let directories = env::var_os("PATH").unwrap_or_default();
-    let found = env::split_paths(&directories).map(|dir| dir.join(name)).find(|path| path.is_file());
+    // Where the system's own programs lie, which users do not always have in their path.
+    let system = ["/usr/sbin", "/sbin"].map(PathBuf::from);
+    let mut candidates = env::split_paths(&directories).chain(system).map(|dir| dir.join(name));
+    let found = candidates.find(|path| path.is_file());
     found.or_else(|| missing(word, &format!("no {name}")))
 }
 

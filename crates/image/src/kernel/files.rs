@@ -318,3 +318,127 @@ impl From<KernelError> for DebOrKernel {
         Self::Kernel(error)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{fs as plain, io::Write};
+
+    use super::*;
+    use crate::kernel::modinfo::tests::module;
+
+    /// A machine's root directory with these files, and where to collect modules.
+    struct Machine(PathBuf);
+
+    impl Machine {
+        fn new(name: &str, files: &[(&str, &[u8])]) -> Self {
+            let root = std::env::temp_dir().join(format!("banger-image-{name}-{}", std::process::id()));
+            let _ = fs::remove_all(&root);
+            for (path, content) in files {
+                let path = root.join(path);
+                plain::DirBuilder::new().recursive(true).create(path.parent().unwrap()).unwrap();
+                fs::create_new(&path).unwrap().write_all(content).unwrap();
+            }
+            Self(root)
+        }
+
+        fn find(&self) -> Result<Found, KernelError> {
+            let tree = self.0.join("tree");
+            fs::remove_all(&tree)?;
+            from_host(&self.0, ModuleTree::new(tree)?, &mut |_| ControlFlow::Continue(()))
+        }
+    }
+
+    impl Drop for Machine {
+        fn drop(&mut self) {
+            let _ = fs::remove_all(&self.0);
+        }
+    }
+
+    const RELEASE: (&str, &[u8]) = ("proc/sys/kernel/osrelease", b"6.1.0-5-amd64\n");
+
+    #[test]
+    fn the_host_gives_the_kernel_that_it_runs() {
+        let ko = module(&["depends="]);
+        let machine = Machine::new(
+            "host",
+            &[
+                RELEASE,
+                ("boot/vmlinuz-6.1.0-4-amd64", b"older"),
+                ("boot/vmlinuz-6.1.0-5-amd64", b"running"),
+                ("boot/config-6.1.0-5-amd64", b"its config"),
+                ("lib/modules/6.1.0-4-amd64/kernel/old.ko", &ko),
+                ("lib/modules/6.1.0-5-amd64/kernel/overlay.ko", &ko),
+            ],
+        );
+        let found = machine.find().unwrap();
+        assert_eq!(
+            (found.image.as_slice(), found.config.as_deref()),
+            (&b"running"[..], Some(&b"its config"[..]))
+        );
+        assert_eq!(found.source, "host 6.1.0-5-amd64");
+        assert_eq!(found.modules.finish().unwrap().files.into_keys().collect::<Vec<_>>(), ["overlay"]);
+    }
+
+    #[test]
+    fn the_host_keeps_its_kernel_beside_its_modules_or_its_configuration_in_proc() {
+        let machine = Machine::new(
+            "host-modern",
+            &[
+                RELEASE,
+                ("usr/lib/modules/6.1.0-5-amd64/vmlinuz", b"running"),
+                ("proc/config.gz", b"in the clear here"),
+            ],
+        );
+        let found = machine.find().unwrap();
+        assert_eq!(
+            (found.image.as_slice(), found.config.as_deref()),
+            (&b"running"[..], Some(&b"in the clear here"[..]))
+        );
+    }
+
+    #[test]
+    fn a_host_without_its_kernel_says_which_it_wants() {
+        let machine = Machine::new("host-bare", &[RELEASE, ("boot/vmlinuz-6.1.0-4-amd64", b"older")]);
+        let error = machine.find().err().unwrap().to_string();
+        assert_eq!(
+            error,
+            "this machine, which runs 6.1.0-5-amd64, holds no kernel: neither vmlinuz nor boot/vmlinuz-*"
+        );
+    }
+
+    #[test]
+    fn a_kernel_that_only_root_reads_is_said_to_be_so() {
+        let path = PathBuf::from("/boot/vmlinuz-6.8.0-45-generic");
+        let denied =
+            || (Err(host::Error::path("read", &path, io::ErrorKind::PermissionDenied)), path.clone());
+        let missing =
+            || (Err(host::Error::path("read", &path, io::ErrorKind::NotFound)), PathBuf::from("/other"));
+        let error = first_readable([missing(), denied(), missing()].into_iter(), "6.8.0").unwrap_err();
+        assert_eq!(error.to_string(), "only root can read the host's kernel /boot/vmlinuz-6.8.0-45-generic");
+        assert!(error.hint().unwrap().contains("chmod a+r /boot/vmlinuz-6.8.0-45-generic"));
+        let readable = (Ok(b"kernel".to_vec()), PathBuf::from("/readable"));
+        let found = first_readable([denied(), readable].into_iter(), "6.8.0").unwrap();
+        assert_eq!(found.0, Path::new("/readable"));
+    }
+
+    #[test]
+    fn what_a_path_is_to_a_kernel() {
+        let check = |path, expect| assert_eq!(Part::of(path), expect, "{path}");
+        check("vmlinuz", Some(Part::Image { rank: 0 }));
+        check("boot/vmlinuz-6.1", Some(Part::Image { rank: 2 }));
+        check("boot/grub/vmlinuz-6.1", None);
+        check("boot/System.map-6.1", None);
+        check("usr/lib/debug/boot/vmlinux-6.1", None);
+        check("boot/config-6.1", Some(Part::Config));
+        check("usr/lib/modules/6.1/vmlinuz", Some(Part::Image { rank: 4 }));
+        check("lib/modules/6.1/kernel/a.ko.xz", Some(Part::Tree { release: "6.1", path: "kernel/a.ko.xz" }));
+        check(
+            "lib/modules/6.1/modules.builtin",
+            Some(Part::Tree { release: "6.1", path: "modules.builtin" }),
+        );
+        check("lib/modules/6.1/modules.dep", None);
+        check("lib/modules/6.1/build", None);
+        check("lib/modules-load.d/a.ko", None);
+        check("lib/modules", None);
+    }
+}

@@ -143,7 +143,7 @@ fn range(bytes: &[u8], at: u64, length: u64) -> Result<&[u8], ModuleError> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// An object file with a `.modinfo` of these strings.

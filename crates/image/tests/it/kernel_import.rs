@@ -123,6 +123,9 @@ fn a_bare_file_that_no_guest_could_boot_is_refused() {
 
 #[test]
 fn a_directory_with_packed_modules_gives_the_boot_closure() {
+    if testkit::need::program("cpio", "cpio").is_none() {
+        return;
+    }
     let scratch = Scratch::new("kernel-directory");
     let config = CONFIG.replace("VIRTIO_BLK=y", "VIRTIO_BLK=m").replace("OVERLAY_FS=y", "OVERLAY_FS=m");
     let source = directory(

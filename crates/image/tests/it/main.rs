@@ -8,4 +8,5 @@
 mod kernel_deb;
 mod kernel_forge;
 mod kernel_import;
+mod kernel_initramfs;
 mod kernel_support;
