@@ -111,7 +111,8 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
 /// # Errors
 /// Where the rename fails.
 pub fn rename(from: &Path, to: &Path) -> Result<()> {
-    fs::rename(from, to).map_err(|e| Error::new("rename", format_args!("{} to {}", from.display(), to.display()), e))?;
+    fs::rename(from, to)
+        .map_err(|e| Error::new("rename", format_args!("{} to {}", from.display(), to.display()), e))?;
     to.parent().map_or(Ok(()), sync_dir)
 }
 
@@ -158,7 +159,11 @@ pub fn create_dir(path: &Path) -> Result<()> {
 /// # Errors
 /// Where it is a symbolic link, somebody else's, no directory, or cannot be made.
 pub fn private_dir(path: &Path) -> Result<()> {
-    fs::DirBuilder::new().mode(0o700).recursive(true).create(path).map_err(|e| Error::path("create", path, e))?;
+    fs::DirBuilder::new()
+        .mode(0o700)
+        .recursive(true)
+        .create(path)
+        .map_err(|e| Error::path("create", path, e))?;
     let meta = fs::symlink_metadata(path).map_err(|e| Error::path("stat", path, e))?;
     let refuse = |why: &str| Err(Error::path("use", path, io::Error::other(why)));
     if !meta.is_dir() {
@@ -168,7 +173,7 @@ pub fn private_dir(path: &Path) -> Result<()> {
         return refuse("it belongs to another user");
     }
     if meta.mode() & 0o777 != 0o700 {
-        fs::set_permissions(path, fs::Permissions::from(std::os::unix::fs::PermissionsExt::from_mode(0o700)))
+        fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o700))
             .map_err(|e| Error::path("restrict", path, e))?;
     }
     Ok(())
@@ -231,6 +236,14 @@ pub fn symlink(target: &Path, link: &Path) -> Result<()> {
     std::os::unix::fs::symlink(target, link).map_err(|e| Error::path("link", link, e))
 }
 
+/// Gives the disk space of `length` bytes of `file` from `offset` on back, which then read as zeros, where the file system
+/// can; where it cannot they stay as they are.
+pub fn punch_hole(file: &File, offset: u64, length: u64) {
+    use rustix::fs::FallocateFlags;
+    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    let _ = rustix::fs::fallocate(file, flags, offset, length);
+}
+
 /// Copies `from` to the new file `to`, mode 0600: sharing blocks where the file system can (`FICLONE`), else data
 /// only, so that holes stay holes.
 ///
@@ -247,9 +260,11 @@ pub fn clone_sparse(from: &Path, to: &Path) -> Result<()> {
         target.set_len(length)?;
         copy_data(&source, &target, length)
     };
-    copy().map_err(|e| Error::new("copy", format_args!("{} to {}", from.display(), to.display()), e)).inspect_err(|_| {
-        let _ = fs::remove_file(to);
-    })
+    copy()
+        .map_err(|e| Error::new("copy", format_args!("{} to {}", from.display(), to.display()), e))
+        .inspect_err(|_| {
+            let _ = fs::remove_file(to);
+        })
 }
 
 /// Copies the data extents of the first `length` bytes of `source` to the same places of `target`.
@@ -266,13 +281,14 @@ fn copy_data(source: &File, target: &File, length: u64) -> io::Result<()> {
         let (mut from, mut to) = (begin, begin);
         while from < end {
             let count = usize::try_from(end - from).unwrap_or(usize::MAX).min(1 << 30);
-            let copied = match rustix::fs::copy_file_range(source, Some(&mut from), target, Some(&mut to), count) {
-                Ok(copied) => copied,
-                Err(Errno::XDEV | Errno::NOSYS | Errno::INVAL | Errno::OPNOTSUPP) => {
-                    copy_through_memory(source.as_fd(), target.as_fd(), &mut from, &mut to, end)?
-                }
-                Err(e) => return Err(e.into()),
-            };
+            let copied =
+                match rustix::fs::copy_file_range(source, Some(&mut from), target, Some(&mut to), count) {
+                    Ok(copied) => copied,
+                    Err(Errno::XDEV | Errno::NOSYS | Errno::INVAL | Errno::OPNOTSUPP) => {
+                        copy_through_memory(source.as_fd(), target.as_fd(), &mut from, &mut to, end)?
+                    }
+                    Err(e) => return Err(e.into()),
+                };
             if copied == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }

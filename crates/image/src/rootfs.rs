@@ -1,1 +1,191 @@
-//! Placeholder.
+//! From a root tar, or a directory, to an immutable ext4 image.
+//!
+//! ```text
+//! source ─ decompress ─ tar ─▶ merge ─▶ ext4::Writer
+//!          (bounded)   entries  (names, links, types)
+//! ```
+//! `decompress` finds the format and enforces the limits; `tar` knows the formats of archives and nothing of trees; `merge`
+//! applies one entry after the other to the tree with the rules of images, so a further source of layers is one more
+//! caller of it; the file system is `ext4`'s business. A failed import leaves no file.
+
+mod decompress;
+mod merge;
+mod tar;
+
+use std::{fs::File, io::Read, ops::ControlFlow, path::Path};
+
+pub use decompress::{Limits, Progress};
+pub use merge::Refusal;
+pub use tar::Malformed;
+
+use crate::ext4::{self, tree::EntryPath};
+use decompress::{Stop, Unpacked};
+use merge::Merge;
+
+/// How an image is made.
+#[derive(Debug, Clone, Default)]
+pub struct ImportOptions {
+    /// What a source may ask for.
+    pub limits: Limits,
+    /// The file system's identity; it follows from the content where this is `None`.
+    pub uuid: Option<[u8; 16]>,
+    /// The file system's label, of which 16 bytes are kept.
+    pub label: String,
+}
+
+/// A finished image.
+#[derive(Debug)]
+pub struct RootfsReport {
+    /// The image's file, not yet synced to the disk.
+    pub file: File,
+    /// Its size in bytes.
+    pub size: u64,
+    /// The file system's identity.
+    pub uuid: [u8; 16],
+    /// Entries that the source had.
+    pub entries: u64,
+    /// Bytes that the source had, unpacked.
+    pub unpacked: u64,
+    /// Extended attributes that were left out: of kinds that ext4 has not, or that would confuse overlayfs.
+    pub ignored_attributes: u64,
+}
+
+/// Why a source was not made an image.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportError {
+    /// The caller stopped it.
+    #[error("the import was cancelled")]
+    Cancelled,
+    /// The source is no archive.
+    #[error("this is not a tar archive")]
+    NotATar,
+    /// The source is compressed with something else than gzip, zstd or xz.
+    #[error("archives compressed with {0} are not supported, only gzip, zstd and xz")]
+    UnsupportedCompression(&'static str),
+    /// The archive has nothing in it.
+    #[error("the archive has no entries")]
+    Empty,
+    /// The source ends within its content.
+    #[error("the archive is cut off after {}", last.as_ref().map_or("its beginning".to_owned(), ToString::to_string))]
+    Truncated {
+        /// The last entry that was begun.
+        last: Option<EntryPath>,
+    },
+    /// The source cannot be read or unpacked.
+    #[error("cannot read the archive")]
+    Read(#[source] std::io::Error),
+    /// Unpacking needs more memory than allowed.
+    #[error("unpacking needs a window of more than {} MiB", limit >> 20)]
+    WindowTooLarge {
+        /// The allowed window in bytes.
+        limit: u64,
+    },
+    /// The source unpacks to more than allowed.
+    #[error("the archive unpacks to more than {limit} bytes")]
+    TooLarge {
+        /// The allowed size.
+        limit: u64,
+    },
+    /// The source unpacks to so many times its size that it can only be an attack.
+    #[error("the archive unpacks to more than {limit} times its size")]
+    Bomb {
+        /// The allowed ratio.
+        limit: u64,
+    },
+    /// The source has more entries than allowed.
+    #[error("the archive has more than {limit} entries")]
+    TooManyEntries {
+        /// The allowed number.
+        limit: u64,
+    },
+    /// Something at the beginning of an entry is not as tars have it.
+    #[error("the archive is malformed after {}", last.as_ref().map_or("its beginning".to_owned(), ToString::to_string))]
+    Malformed {
+        /// The last entry that was intact.
+        last: Option<EntryPath>,
+        /// What is wrong.
+        #[source]
+        cause: Malformed,
+    },
+    /// An entry cannot be in an image.
+    #[error("entry {path} is refused")]
+    Refused {
+        /// The entry.
+        path: EntryPath,
+        /// Why.
+        #[source]
+        cause: Refusal,
+    },
+    /// The image cannot be written.
+    #[error("cannot write the image")]
+    Write(#[source] ext4::Error),
+}
+
+/// Makes the root tar that `reader` gives, plain or compressed, the new image file `out`. `progress` is told every few MiB and can
+/// stop the import.
+///
+/// # Errors
+/// Where the source is refused or the image cannot be written; `out` does not exist then, unless it did before.
+pub fn import_tar(
+    reader: impl Read,
+    out: &Path,
+    options: &ImportOptions,
+    progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+) -> Result<RootfsReport, ImportError> {
+    let unpacked = Unpacked::new(reader, options.limits, progress)?;
+    let mut archive = tar::Archive::new(unpacked);
+    let mut merge = Merge::create(out, options.limits.bytes).map_err(ImportError::Write)?;
+    let mut last = None;
+    let mut read_all = || -> Result<(), tar::Error> {
+        while let Some(entry) = archive.next()? {
+            archive.source_mut().count_entry()?;
+            last = Some(entry.path.clone());
+            merge.apply(entry, &mut archive)?;
+        }
+        Ok(())
+    };
+    let result = read_all();
+    result.map_err(|error| import_error(error, last, options.limits))?;
+    let source = archive.source();
+    if source.entries() == 0 {
+        return Err(ImportError::Empty);
+    }
+    let (entries, unpacked) = (source.entries(), source.unpacked());
+    finish(merge, options, entries, unpacked).map_err(ImportError::Write)
+}
+
+fn finish(
+    merge: Merge,
+    options: &ImportOptions,
+    entries: u64,
+    unpacked: u64,
+) -> Result<RootfsReport, ext4::Error> {
+    let ignored_attributes = merge.ignored_attributes();
+    let ext4::Written { file, size, uuid } = merge.into_writer().finish(options.uuid, &options.label)?;
+    Ok(RootfsReport { file, size, uuid, entries, unpacked, ignored_attributes })
+}
+
+fn import_error(error: tar::Error, last: Option<Vec<u8>>, limits: Limits) -> ImportError {
+    let path = || EntryPath(last.clone().unwrap_or_default());
+    let last = || last.clone().map(EntryPath);
+    match error {
+        tar::Error::NotATar => ImportError::NotATar,
+        tar::Error::Truncated => ImportError::Truncated { last: last() },
+        tar::Error::Malformed(cause) => ImportError::Malformed { last: last(), cause },
+        tar::Error::Refused(Refusal::FileSystem(
+            cause @ (ext4::Error::Write(_) | ext4::Error::TooLarge { .. }),
+        )) => ImportError::Write(cause),
+        tar::Error::Refused(cause) => ImportError::Refused { path: path(), cause },
+        tar::Error::Read(cause) => match Stop::of(&cause) {
+            Some(Stop::Cancelled) => ImportError::Cancelled,
+            Some(Stop::TooLarge) => ImportError::TooLarge { limit: limits.bytes },
+            Some(Stop::Bomb) => ImportError::Bomb { limit: limits.ratio },
+            Some(Stop::TooManyEntries) => ImportError::TooManyEntries { limit: limits.entries },
+            Some(Stop::WindowTooLarge) => ImportError::WindowTooLarge { limit: limits.window },
+            None if cause.kind() == std::io::ErrorKind::UnexpectedEof => {
+                ImportError::Truncated { last: last() }
+            }
+            None => ImportError::Read(cause),
+        },
+    }
+}

@@ -10,3 +10,6 @@ mod kernel_forge;
 mod kernel_import;
 mod kernel_initramfs;
 mod kernel_support;
+mod rootfs_import;
+mod rootfs_support;
+mod rootfs_template;

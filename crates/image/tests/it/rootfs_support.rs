@@ -1,0 +1,276 @@
+//! What the tests of images share: archives made by hand, the oracles, and what a tree looks like.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs,
+    ops::ControlFlow,
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{FileTypeExt, MetadataExt},
+    },
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use image::rootfs::{ImportError, ImportOptions, RootfsReport, import_tar};
+use testkit::need;
+
+use crate::kernel_support::{Scratch, run};
+
+/// Imports `tar` into `out` with the usual limits.
+pub fn import(tar: &[u8], out: &Path) -> Result<RootfsReport, ImportError> {
+    import_tar(tar, out, &ImportOptions::default(), &mut |_| ControlFlow::Continue(()))
+}
+
+/// Lets e2fsck look at `image`, without which none of these tests can say anything.
+#[track_caller]
+pub fn e2fsck(image: &Path) -> Option<()> {
+    let output = Command::new(need::program("e2fsck", "e2fsck")?)
+        .arg("-fn")
+        .arg(image)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "e2fsck of {}:\n{said}", image.display());
+    Some(())
+}
+
+/// A mounted file system, unmounted with the value.
+pub struct Mount(PathBuf);
+
+impl Mount {
+    /// Mounts `image` in `scratch` with `options`, where this machine and user can.
+    pub fn new(scratch: &Scratch, image: &Path, options: &str) -> Option<Self> {
+        let at = scratch.dir("mount");
+        let status = Command::new("mount")
+            .args(["-t", "ext4", "-o", options])
+            .arg(image)
+            .arg(&at)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        if status.status.success() {
+            return Some(Self(at));
+        }
+        // Where mounting works at all, a refusal is the image's fault.
+        let said = String::from_utf8_lossy(&status.stderr).into_owned();
+        assert!(!rustix::process::geteuid().is_root() || !Path::new("/dev/loop-control").exists(), "{said}");
+        need::missing("loop", "no right to mount loop devices")
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}
+
+/// Unpacks `tar` with the system's tar as root, as the oracle of what it means.
+pub fn unpack(scratch: &Scratch, name: &str, tar: &[u8]) -> Option<PathBuf> {
+    if !rustix::process::geteuid().is_root() {
+        return need::missing("root", "no right to unpack owners and devices");
+    }
+    let archive = scratch.file(&format!("{name}.tar"), tar);
+    let out = scratch.dir(name);
+    run(Command::new("tar")
+        .args(["--numeric-owner", "--xattrs", "--xattrs-include=*", "-xpf"])
+        .arg(archive)
+        .arg("-C")
+        .arg(&out));
+    Some(out)
+}
+
+/// All that there is to know of the tree below `root`, by path.
+pub fn listing(root: &Path) -> BTreeMap<Vec<u8>, String> {
+    let mut found = BTreeMap::new();
+    let mut names_of_inode = HashMap::new();
+    let mut rest = vec![root.to_owned()];
+    while let Some(path) = rest.pop() {
+        let meta = fs::symlink_metadata(&path).unwrap();
+        if meta.is_dir() {
+            rest.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        }
+        let name = path.strip_prefix(root).unwrap().as_os_str().as_bytes().to_vec();
+        names_of_inode.entry(meta.ino()).or_insert_with(Vec::new).push(name.clone());
+        found.insert(name, (path, meta));
+    }
+    for names in names_of_inode.values_mut() {
+        names.sort();
+    }
+    found
+        .into_iter()
+        .map(|(name, (path, meta))| {
+            let kind = meta.file_type();
+            let what = if kind.is_file() {
+                format!("{} bytes {:08x}", meta.size(), crc(&fs::read(&path).unwrap()))
+            } else if kind.is_symlink() {
+                fs::read_link(&path).unwrap().as_os_str().as_bytes().escape_ascii().to_string()
+            } else if kind.is_char_device() || kind.is_block_device() {
+                format!("{}:{}", rustix::fs::major(meta.rdev()), rustix::fs::minor(meta.rdev()))
+            } else {
+                String::new()
+            };
+            let links = if kind.is_dir() { &[][..] } else { &names_of_inode[&meta.ino()][..] };
+            let links: Vec<_> = links.iter().map(|link| link.escape_ascii().to_string()).collect();
+            let (mode, uid, gid) = (meta.mode(), meta.uid(), meta.gid());
+            // Directories that the archive does not list get the time of unpacking from tar. No archive here is as new.
+            let made = kind.is_dir() && meta.mtime() > 1_750_000_000;
+            let (seconds, nanoseconds) = if made { (0, 0) } else { (meta.mtime(), meta.mtime_nsec()) };
+            let text = format!(
+                "{mode:o} {uid}:{gid} {seconds}.{nanoseconds:09} {what} links {} {links:?} {:?}",
+                meta.nlink(),
+                attributes(&path)
+            );
+            (name, text)
+        })
+        .collect()
+}
+
+fn attributes(path: &Path) -> Vec<(String, String)> {
+    let mut names = vec![0; 65536];
+    let length = rustix::fs::llistxattr(path, &mut names[..]).unwrap();
+    let mut found: Vec<_> = names[..length]
+        .split(|byte| *byte == 0)
+        .filter(|name| !name.is_empty())
+        .map(|name| {
+            let mut value = vec![0; 65536];
+            let length = rustix::fs::lgetxattr(path, name, &mut value[..]).unwrap();
+            (name.escape_ascii().to_string(), value[..length].escape_ascii().to_string())
+        })
+        .collect();
+    found.sort();
+    found
+}
+
+fn crc(bytes: &[u8]) -> u32 {
+    let mut crc = flate2::Crc::new();
+    crc.update(bytes);
+    crc.sum()
+}
+
+/// Compares two listings entry by entry.
+#[track_caller]
+pub fn assert_same(expected: &BTreeMap<Vec<u8>, String>, found: &BTreeMap<Vec<u8>, String>) {
+    for (path, expected) in expected {
+        assert_eq!(Some(expected), found.get(path), "{}", path.escape_ascii());
+    }
+    let extra: Vec<_> = found
+        .keys()
+        .filter(|path| !expected.contains_key(*path))
+        .map(|path| path.escape_ascii().to_string())
+        .collect();
+    assert!(extra.is_empty(), "{extra:?}");
+}
+
+/// An archive made by hand, entry by entry.
+#[derive(Debug, Clone, Default)]
+pub struct Tar(pub Vec<u8>);
+
+/// The fields of a header that tests change.
+#[derive(Debug, Clone)]
+pub struct Head<'a> {
+    pub path: &'a [u8],
+    pub kind: u8,
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    pub mtime: u64,
+    pub target: &'a [u8],
+    pub device: (u32, u32),
+}
+
+impl<'a> Head<'a> {
+    pub fn new(kind: u8, path: &'a str) -> Self {
+        let mode = if kind == b'5' { 0o755 } else { 0o644 };
+        Self {
+            path: path.as_bytes(),
+            kind,
+            mode,
+            uid: 0,
+            gid: 0,
+            mtime: 1_700_000_000,
+            target: b"",
+            device: (0, 0),
+        }
+    }
+
+    pub fn to(self, target: &'a str) -> Self {
+        Self { target: target.as_bytes(), ..self }
+    }
+
+    /// The header's block, for content of `size` bytes.
+    pub fn block(&self, size: u64) -> [u8; 512] {
+        let mut block = [0; 512];
+        let mut put = |at: usize, bytes: &[u8]| block[at..at + bytes.len()].copy_from_slice(bytes);
+        put(0, self.path);
+        put(100, format!("{:07o}", self.mode).as_bytes());
+        put(108, format!("{:07o}", self.uid).as_bytes());
+        put(116, format!("{:07o}", self.gid).as_bytes());
+        put(124, format!("{size:011o}").as_bytes());
+        put(136, format!("{:011o}", self.mtime).as_bytes());
+        put(156, &[self.kind]);
+        put(157, self.target);
+        put(257, b"ustar\x0000");
+        put(329, format!("{:07o}", self.device.0).as_bytes());
+        put(337, format!("{:07o}", self.device.1).as_bytes());
+        seal(&mut block);
+        block
+    }
+}
+
+/// Gives a header its checksum.
+pub fn seal(block: &mut [u8; 512]) {
+    block[148..156].fill(b' ');
+    let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+    block[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+}
+
+impl Tar {
+    pub fn raw(mut self, bytes: &[u8]) -> Self {
+        self.0.extend_from_slice(bytes);
+        self.0.resize(self.0.len().next_multiple_of(512), 0);
+        self
+    }
+
+    pub fn entry(self, head: &Head<'_>, content: &[u8]) -> Self {
+        self.raw(&head.block(content.len() as u64)).raw(content)
+    }
+
+    pub fn file(self, path: &str, content: &[u8]) -> Self {
+        self.entry(&Head::new(b'0', path), content)
+    }
+
+    pub fn dir(self, path: &str) -> Self {
+        self.entry(&Head::new(b'5', path), b"")
+    }
+
+    pub fn symlink(self, path: &str, target: &str) -> Self {
+        self.entry(&Head::new(b'2', path).to(target), b"")
+    }
+
+    pub fn hardlink(self, path: &str, target: &str) -> Self {
+        self.entry(&Head::new(b'1', path).to(target), b"")
+    }
+
+    /// An extended header for the next entry.
+    pub fn pax(self, records: &[(&str, &[u8])]) -> Self {
+        let mut bytes = Vec::new();
+        for (key, value) in records {
+            let rest = [b" ", key.as_bytes(), b"=", value, b"\n"].concat();
+            let length = (1..).find(|length| length.to_string().len() + rest.len() == *length).unwrap();
+            bytes.extend_from_slice(length.to_string().as_bytes());
+            bytes.extend_from_slice(&rest);
+        }
+        self.entry(&Head::new(b'x', "pax"), &bytes)
+    }
+
+    /// The archive with its end.
+    pub fn end(self) -> Vec<u8> {
+        self.raw(&[0; 1024]).0
+    }
+}
