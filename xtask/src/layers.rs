@@ -46,7 +46,7 @@ pub const LAYERS: &[Layer] = &[
     row("vmm", 2, Role::Library, &["model", "host", "wire"]),
     row("agent", 2, Role::Program, &["model", "wire", "host"]),
     row("engine", 3, Role::Library, &["model", "wire", "host", "store", "image", "vmm"]),
-    row("daemon", 4, Role::Program, &["model", "wire", "host", "engine"]),
+    row("daemon", 4, Role::Program, &["model", "wire", "host", "store", "engine"]),
     row("cli", 4, Role::Program, &["model", "wire", "host"]),
     row("testkit", 4, Role::Development, &["model", "wire", "host", "store", "image", "vmm", "engine"]),
 ];
@@ -186,6 +186,26 @@ mod tests {
                 assert_eq!(used.role, Role::Library, "{} uses {}", layer.name, used.name);
             }
         }
+    }
+
+    #[test]
+    fn the_page_on_architecture_has_the_same_table() {
+        let page = fs::read_to_string(crate::shell::root().join("ARCHITECTURE.md")).unwrap();
+        let rows = page.lines().filter_map(|line| {
+            let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+            let [_, level, name, uses, _, _] = cells.as_slice() else { return None };
+            let level: u8 = level.parse().ok()?;
+            let uses = uses.split(", ").map(|name| name.trim_matches('`').to_owned());
+            Some((level, name.trim_matches('`').to_owned(), uses.filter(|name| !name.is_empty()).collect()))
+        });
+        let table = LAYERS.iter().map(|layer| {
+            (
+                layer.level,
+                layer.name.to_owned(),
+                layer.may_use.iter().map(|name| (*name).to_owned()).collect(),
+            )
+        });
+        assert_eq!(rows.collect::<Vec<(u8, String, Vec<String>)>>(), table.collect::<Vec<_>>());
     }
 
     #[test]
