@@ -1,1 +1,23 @@
 //! The guest's side: init and agent in one static program.
+//!
+//! | module | |
+//! | --- | --- |
+//! | [`boot`] | the first role, `/init`: builds the root and hands over to the image's init |
+//! | [`reaper`] | PID 1 where the image has no init |
+//! | [`serve`] | the second role: the host's requests |
+//! | [`channel`] | sessions on the port to the host |
+//! | [`exec`] | commands |
+//! | [`storage`], [`finish`] | the writable disks, and the machine's end |
+//!
+//! What serves does not need a guest: tests run it on any Linux, over a socket.
+
+pub mod boot;
+pub mod channel;
+pub mod exec;
+pub mod finish;
+mod port;
+pub mod reaper;
+pub mod root;
+pub mod serve;
+pub mod storage;
+mod sys;
