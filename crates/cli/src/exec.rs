@@ -48,16 +48,18 @@ const QUEUE: usize = 8;
 ///
 /// # Errors
 /// Where banger failed, the command did not.
-pub async fn run(client: &Client, vm: &str, mut spec: Spec, streams: Streams) -> Result<u8, Error> {
-    let mut signals = Signals::all()?;
+pub async fn run(
+    client: &Client,
+    signals: &mut Signals,
+    vm: &str,
+    mut spec: Spec,
+    streams: Streams,
+) -> Result<u8, Error> {
     if streams == Streams::Terminal {
         spec.terminal = Some(window());
     }
     let target = path(&["vms", vm, "exec"]);
-    let (socket, first) = tokio::select! {
-        connected = client.upgrade(&target, UPGRADE) => connected?,
-        _ = signals.next() => return Err(Error::Cancelled),
-    };
+    let (socket, first) = signals.unless(client.upgrade(&target, UPGRADE)).await?;
     // Only where there is a terminal at this end; `-t` with pipes here still gives the command one.
     let _raw = match streams {
         Streams::Terminal if io::IsTerminal::is_terminal(&io::stdin()) => Some(RawTerminal::enter()?),
@@ -205,7 +207,6 @@ fn read_stdin() -> mpsc::Receiver<Bytes> {
 
 /// Passes on what the command writes until it has ended and everything is written.
 async fn downlink(mut from: OwnedReadHalf, first: Bytes, output: Writer) -> Result<Exit, Error> {
-    let cut = |cause| Error::Cut("the command was running", cause);
     let mut decoder = Decoder::default();
     decoder.push(&first);
     let mut buffer = BytesMut::with_capacity(2 * MAX_DATA);
@@ -229,14 +230,18 @@ async fn downlink(mut from: OwnedReadHalf, first: Bytes, output: Writer) -> Resu
             }
         }
         buffer.clear();
-        match from.read_buf(&mut buffer).await {
-            Ok(0) => {
-                output.flush().await;
-                return Err(cut(None));
+        let cause = match from.read_buf(&mut buffer).await {
+            Ok(0) => None,
+            // The same, of a peer that had not read everything.
+            Err(e) if e.kind() == io::ErrorKind::ConnectionReset => None,
+            Err(e) => Some(e),
+            Ok(_) => {
+                decoder.push(&buffer);
+                continue;
             }
-            Ok(_) => decoder.push(&buffer),
-            Err(e) => return Err(cut(Some(e))),
-        }
+        };
+        output.flush().await;
+        return Err(Error::Cut("the command was running", cause));
     }
 }
 

@@ -1,5 +1,6 @@
 //! Signals to this process, as values.
 
+use host::signals::Ignored;
 use tokio::signal::unix::{Signal, SignalKind};
 
 use crate::error::Error;
@@ -33,13 +34,14 @@ impl Heard {
     }
 }
 
-/// The signals that are listened to; from then on they no longer end the process by themselves.
+/// The signals that are listened to; from then on they no longer end the process by themselves. One that whoever started
+/// the process made it ignore stays ignored.
 #[derive(Debug)]
 pub struct Signals {
-    interrupt: Signal,
+    interrupt: Option<Signal>,
     quit: Option<Signal>,
-    terminate: Signal,
-    hangup: Signal,
+    terminate: Option<Signal>,
+    hangup: Option<Signal>,
     window: Option<Signal>,
 }
 
@@ -49,11 +51,12 @@ impl Signals {
     /// # Errors
     /// Where the kernel refuses, which it does not.
     pub fn ending() -> Result<Self, Error> {
+        let ignored = Ignored::of_this_process()?;
         Ok(Self {
-            interrupt: listen(SignalKind::interrupt())?,
+            interrupt: listen(Heard::Interrupt, ignored)?,
             quit: None,
-            terminate: listen(SignalKind::terminate())?,
-            hangup: listen(SignalKind::hangup())?,
+            terminate: listen(Heard::Terminate, ignored)?,
+            hangup: listen(Heard::Hangup, ignored)?,
             window: None,
         })
     }
@@ -63,31 +66,54 @@ impl Signals {
     /// # Errors
     /// As [`Signals::ending`].
     pub fn all() -> Result<Self, Error> {
-        Ok(Self {
-            quit: Some(listen(SignalKind::quit())?),
-            window: Some(listen(SignalKind::window_change())?),
-            ..Self::ending()?
-        })
+        let ignored = Ignored::of_this_process()?;
+        let quit = listen(Heard::Quit, ignored)?;
+        let window = listen(Heard::Window, ignored)?;
+        Ok(Self { quit, window, ..Self::ending()? })
     }
 
     /// The next one. Dropping the future loses none.
     pub async fn next(&mut self) -> Heard {
-        async fn maybe(signal: &mut Option<Signal>) {
+        async fn one(signal: &mut Option<Signal>) {
             match signal {
                 Some(signal) => drop(signal.recv().await),
                 None => std::future::pending().await,
             }
         }
         tokio::select! {
-            _ = self.interrupt.recv() => Heard::Interrupt,
-            _ = self.terminate.recv() => Heard::Terminate,
-            _ = self.hangup.recv() => Heard::Hangup,
-            () = maybe(&mut self.quit) => Heard::Quit,
-            () = maybe(&mut self.window) => Heard::Window,
+            () = one(&mut self.interrupt) => Heard::Interrupt,
+            () = one(&mut self.terminate) => Heard::Terminate,
+            () = one(&mut self.hangup) => Heard::Hangup,
+            () = one(&mut self.quit) => Heard::Quit,
+            () = one(&mut self.window) => Heard::Window,
+        }
+    }
+
+    /// What `work` comes to, unless a signal that ends an operation is first. Going away from the daemon then cancels
+    /// what it was asked for.
+    ///
+    /// # Errors
+    /// That of `work`, or that it was cancelled.
+    pub async fn unless<T>(&mut self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        tokio::pin!(work);
+        loop {
+            tokio::select! {
+                result = &mut work => return result,
+                heard = self.next() => match heard {
+                    Heard::Window => {}
+                    Heard::Interrupt | Heard::Quit | Heard::Terminate | Heard::Hangup => {
+                        return Err(Error::Cancelled);
+                    }
+                },
+            }
         }
     }
 }
 
-fn listen(kind: SignalKind) -> Result<Signal, Error> {
-    tokio::signal::unix::signal(kind).map_err(|e| host::Error::new("listen to", "signals", e).into())
+fn listen(heard: Heard, ignored: Ignored) -> Result<Option<Signal>, Error> {
+    if ignored.contains(heard.number()) {
+        return Ok(None);
+    }
+    let listen = tokio::signal::unix::signal(SignalKind::from_raw(i32::from(heard.number())));
+    listen.map(Some).map_err(|e| host::Error::new("listen to", "signals", e).into())
 }

@@ -135,15 +135,23 @@ pub fn print_json(value: &impl serde::Serialize) -> Result<(), Error> {
 ///
 /// # Errors
 /// Where standard input cannot be read.
-pub fn confirm(talk: &Talk, question: &str, default: Answer) -> Result<Answer, Error> {
+pub async fn confirm(talk: &Talk, question: &str, default: Answer) -> Result<Answer, Error> {
     talk.question(&format!("{question} {} ", if default == Answer::Yes { "[Y/n]" } else { "[y/N]" }));
+    let (sender, answer) = tokio::sync::oneshot::channel();
+    // On a thread of its own, so that Ctrl-C is heard while nobody answers.
+    std::thread::spawn(move || sender.send(read_answer(default)));
+    Ok(answer.await.unwrap_or(Ok(Answer::No))?)
+}
+
+fn read_answer(default: Answer) -> host::Result<Answer> {
     let mut line = Vec::new();
     let mut byte = [0];
     // A terminal gives whole lines; byte by byte so that what follows is left for the command.
     while stdio::read(&mut byte)? == 1 {
-        match (byte[0], line.as_slice()) {
-            (b'\n', b"") => return Ok(default),
-            (b'\n', _) => return Ok(if matches!(line[0], b'y' | b'Y') { Answer::Yes } else { Answer::No }),
+        match (byte[0], line.first()) {
+            (b'\n', None) => return Ok(default),
+            (b'\n', Some(b'y' | b'Y')) => return Ok(Answer::Yes),
+            (b'\n', Some(_)) => return Ok(Answer::No),
             (other, _) => line.push(other),
         }
     }

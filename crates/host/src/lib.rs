@@ -12,6 +12,7 @@ pub mod fs;
 pub mod lock;
 pub mod proc;
 pub mod rand;
+pub mod signals;
 pub mod sock;
 pub mod stdio;
 

@@ -28,17 +28,21 @@ Examples:
 Every command that lists or shows takes `-o json`. stdout is data, stderr is talk.
 ";
 
-const EXIT_CODES: &str = "\
-Exit codes:
-  `vm run -- CMD` and `vm exec` exit with CMD's own code; 128+N when signal N killed it,
-  126 not executable, 127 not found, 125 banger itself failed, 130 cancelled.
-  Everything else: 0 success, 1 failed, 2 wrong command line, 3 daemon unreachable, 4 not found,
-  5 not running, 130 cancelled. With several REFs: their common code when all failed alike, else 1.
+const ENVIRONMENT: &str = "
+With several REFs: the code that all of them have in common, else 1.
 
 Environment:
   BANGER_HOME  keep everything below this directory instead of the XDG directories
   NO_COLOR     no colours
 ";
+
+fn epilogue() -> String {
+    let mut text = "Exit codes:\n  A command in a guest gives its own code, or 128+N where signal N ended it. Otherwise:\n".to_owned();
+    for (code, meaning) in model::exit::TABLE {
+        text.push_str(&format!("  {code:>3}  {meaning}\n"));
+    }
+    text + ENVIRONMENT
+}
 
 /// A disposable Linux machine in one command
 #[derive(Debug, Parser)]
@@ -46,7 +50,7 @@ Environment:
     name = "banger",
     version,
     before_help = WORKFLOW,
-    after_help = EXIT_CODES,
+    after_help = epilogue(),
     help_template = "{about-with-newline}\n{before-help}{usage-heading} {usage}\n\n{all-args}{after-help}",
     subcommand_required = true,
     arg_required_else_help = true,

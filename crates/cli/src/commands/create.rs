@@ -26,9 +26,10 @@ use crate::{
 /// # Errors
 /// Why there is no machine.
 pub async fn create(context: &Context, args: CreateArgs) -> Result<(), Error> {
-    let yes = args.machine.yes;
+    let mut signals = Signals::ending()?;
+    let consent = Consent::of(&args.machine);
     let request = CreateVm { no_start: args.no_start, ..request(args.machine) };
-    let (vm, _) = make(context, request, yes).await?;
+    let (vm, _) = make(context, &mut signals, request, consent).await?;
     print(&format!("{}\n", visible(&vm.name)))
 }
 
@@ -45,15 +46,19 @@ pub async fn run(context: &Context, args: RunArgs) -> Result<u8, Error> {
     }
     let spec = spec(args.command, args.user);
     let streams = streams(args.terminal, &spec);
-    let yes = args.machine.yes;
-    let (vm, owner) = make(context, CreateVm { rm: args.rm, ..request(args.machine) }, yes).await?;
+    // Listened to from here to the end, so that none falls between two phases.
+    let mut signals = Signals::all()?;
+    let consent = Consent::of(&args.machine);
+    let (vm, owner) =
+        make(context, &mut signals, CreateVm { rm: args.rm, ..request(args.machine) }, consent).await?;
     if args.detach {
         return print(&format!("{}\n", visible(&vm.name))).map(|()| model::exit::OK);
     }
     let interactive = spec.argv.is_empty();
-    let result = exec::run(&context.client, &vm.id, with_terminal_type(spec, streams), streams).await;
+    let result =
+        exec::run(&context.client, &mut signals, &vm.id, with_terminal_type(spec, streams), streams).await;
     if args.rm {
-        delete(context, &vm, owner).await;
+        delete(context, &mut signals, &vm, owner).await;
     } else if interactive && result.is_ok() {
         let name = visible(&vm.name);
         context.talk.say(&format!("{name} is still running: banger vm exec {name}, banger vm delete {name}"));
@@ -70,7 +75,22 @@ pub async fn exec(context: &Context, args: ExecArgs) -> Result<u8, Error> {
     spec.env = args.env;
     spec.cwd = args.cwd.map(|path| Word::from(path.into_vec()));
     let streams = streams(args.terminal, &spec);
-    exec::run(&context.client, &args.reference, with_terminal_type(spec, streams), streams).await
+    let mut signals = Signals::all()?;
+    exec::run(&context.client, &mut signals, &args.reference, with_terminal_type(spec, streams), streams)
+        .await
+}
+
+/// Whether the default image may be built where it is missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Consent {
+    Given,
+    Asked,
+}
+
+impl Consent {
+    fn of(machine: &Machine) -> Self {
+        if machine.yes || !std::io::stdin().is_terminal() { Self::Given } else { Self::Asked }
+    }
 }
 
 fn request(machine: Machine) -> CreateVm {
@@ -117,24 +137,32 @@ fn with_terminal_type(mut spec: Spec, streams: Streams) -> Spec {
 }
 
 /// Makes the machine. Where the default image is missing it is built too; on a terminal the user is asked first.
-async fn make(context: &Context, mut request: CreateVm, yes: bool) -> Result<(Vm, Events), Error> {
-    let asks = !yes && std::io::stdin().is_terminal() && request.image.is_none();
+async fn make(
+    context: &Context,
+    signals: &mut Signals,
+    mut request: CreateVm,
+    consent: Consent,
+) -> Result<(Vm, Events), Error> {
+    let asks = consent == Consent::Asked && request.image.is_none();
     request.build_default_image = !asks;
-    match attempt(context, &request).await {
+    match attempt(context, signals, &request).await {
         Err(error) if asks && is_not_found(&error) => {
             let question = format!("{error}. Build the default image now? (~2 minutes, 300 MB)");
-            match confirm(&context.talk, &question, Answer::Yes)? {
+            match signals.unless(confirm(&context.talk, &question, Answer::Yes)).await? {
                 Answer::Yes => request.build_default_image = true,
                 Answer::No => return Err(error),
             }
-            attempt(context, &request).await
+            attempt(context, signals, &request).await
         }
         other => other,
     }
 }
 
-async fn attempt(context: &Context, request: &CreateVm) -> Result<(Vm, Events), Error> {
-    let mut signals = Signals::ending()?;
+async fn attempt(
+    context: &Context,
+    signals: &mut Signals,
+    request: &CreateVm,
+) -> Result<(Vm, Events), Error> {
     let create = async {
         let mut events = context.client.operate(Method::POST, &path(&["vms"]), json(request)).await?;
         match Progress::new(&context.talk).follow(&mut events).await? {
@@ -144,30 +172,20 @@ async fn attempt(context: &Context, request: &CreateVm) -> Result<(Vm, Events), 
             }
         }
     };
-    tokio::select! {
-        made = create => made,
-        // Going away cancels: the daemon undoes what was begun.
-        _ = signals.next() => Err(Error::Cancelled),
-    }
+    signals.unless(create).await
 }
 
 /// Deletes the machine of `--rm`. `owner` is let go last, and then the daemon does it where this did not.
-async fn delete(context: &Context, vm: &Vm, owner: Events) {
+async fn delete(context: &Context, signals: &mut Signals, vm: &Vm, owner: Events) {
     let delete = async {
         let path = path(&["vms", &vm.id, "delete"]);
         let mut events = context.client.operate(Method::POST, &path, crate::client::empty()).await?;
         Progress::new(&context.talk).follow(&mut events).await
     };
-    let result = async {
-        let mut signals = Signals::ending()?;
-        tokio::select! {
-            result = delete => result.map(drop),
-            _ = signals.next() => Ok(()),
-        }
-    };
-    match result.await {
-        Err(error) if !is_not_found(&error) => context.talk.error(&error),
-        Ok(()) | Err(_) => {}
+    match signals.unless(delete).await {
+        Ok(_) | Err(Error::Cancelled) => {}
+        Err(error) if is_not_found(&error) => {}
+        Err(error) => context.talk.error(&error),
     }
     drop(owner);
 }

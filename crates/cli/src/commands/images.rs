@@ -121,7 +121,6 @@ async fn build(context: &Context, args: BuildArgs) -> Result<(), Error> {
 
 /// Follows the operation that makes an image, and prints the image's name.
 async fn made(context: &Context, target: &str, body: Body) -> Result<(), Error> {
-    let mut signals = Signals::ending()?;
     let work = async {
         let mut events = context.client.operate(Method::POST, target, body).await?;
         match Progress::new(&context.talk).follow(&mut events).await? {
@@ -129,10 +128,7 @@ async fn made(context: &Context, target: &str, body: Body) -> Result<(), Error> 
             Outcome::None | Outcome::Vm(_) | Outcome::Kernel(_) => Ok(()),
         }
     };
-    tokio::select! {
-        result = work => result,
-        _ = signals.next() => Err(Error::Cancelled),
-    }
+    Signals::ending()?.unless(work).await
 }
 
 /// A tar as the body of a request, read while it is sent.

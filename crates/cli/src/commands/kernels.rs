@@ -84,7 +84,6 @@ async fn import(context: &Context, args: ImportKernelArgs) -> Result<(), Error> 
         None if args.host => ImportKernel::Host,
         None => ImportKernel::Distribution,
     };
-    let mut signals = Signals::ending()?;
     let work = async {
         let target = path(&["kernels", args.name.as_str(), "import"]);
         let mut events = context.client.operate(Method::POST, &target, json(&source)).await?;
@@ -93,8 +92,5 @@ async fn import(context: &Context, args: ImportKernelArgs) -> Result<(), Error> 
             Outcome::None | Outcome::Vm(_) | Outcome::Image(_) => Ok(()),
         }
     };
-    tokio::select! {
-        result = work => result,
-        _ = signals.next() => Err(Error::Cancelled),
-    }
+    Signals::ending()?.unless(work).await
 }

@@ -65,7 +65,7 @@ pub async fn prune(context: &Context, args: PruneArgs) -> Result<(), Error> {
     if !args.force {
         let names: Vec<_> = idle.iter().map(|vm| visible(&vm.name)).collect();
         let question = format!("Delete {} with their disks?", names.join(", "));
-        if confirm(&context.talk, &question, Answer::No)? == Answer::No {
+        if confirm(&context.talk, &question, Answer::No).await? == Answer::No {
             return Err(Error::Cancelled);
         }
     }
@@ -112,7 +112,6 @@ async fn operate_all(
     query: Option<(&str, &str)>,
 ) -> Result<(), Error> {
     let all = machines.len();
-    let mut signals = Signals::ending()?;
     let work = join_all(machines.into_iter().map(|machine| async {
         let vm = machine?;
         let mut target = path(&["vms", &vm.id, request]);
@@ -130,10 +129,8 @@ async fn operate_all(
         };
         Ok(visible(&name).into_owned())
     }));
-    tokio::select! {
-        results = work => several::report(context, all, results),
-        _ = signals.next() => Err(Error::Cancelled),
-    }
+    let results = Signals::ending()?.unless(async { Ok(work.await) }).await?;
+    several::report(context, all, results)
 }
 
 #[cfg(test)]
