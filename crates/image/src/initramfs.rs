@@ -27,6 +27,11 @@ pub const CONFIG_PATH: &str = "banger/config.json";
 /// that fails to load is passed over: some drive a device or an instruction that the machine may not have.
 pub const MODULES_LIST_PATH: &str = "banger/modules.load";
 
+/// The file that says which of these are of no use without a device: a line is the path, and, each after a space, the
+/// devices. Such a module may be left out where no `modalias` of the machine (`/sys/bus/{virtio,pci}/devices/*/modalias`,
+/// looked at when the module's turn comes) begins with one of them.
+pub const MODULES_DEVICES_PATH: &str = "banger/modules.devices";
+
 /// Why a boot payload could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum InitramfsError {

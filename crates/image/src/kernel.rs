@@ -14,6 +14,7 @@
 mod boot_image;
 mod compression;
 mod deb;
+mod error;
 mod files;
 mod index;
 mod lz4;
@@ -32,12 +33,15 @@ use std::{
 
 pub use boot_image::{BootImage, BootImageError, Form, embedded_config, extract_vmlinux};
 pub use deb::DebError;
+pub use error::KernelError;
 use host::fs;
 pub use manifest::{BootFiles, FileRecord, HowRecord, KernelManifest};
-use model::kernel::{Config, Evidence, Missing};
+use model::kernel::{Config, Evidence};
 pub use modinfo::ModuleError;
 pub use tree::ModuleFileError;
 use tree::{ModuleTree, Modules};
+
+use crate::ext4;
 
 /// The file that boot loaders start.
 pub const VMLINUZ: &str = "vmlinuz";
@@ -78,157 +82,6 @@ pub enum Progress {
     Packing,
 }
 
-/// Why a kernel could not be imported.
-#[derive(Debug, thiserror::Error)]
-pub enum KernelError {
-    /// The caller stopped it.
-    #[error("the import was cancelled")]
-    Cancelled,
-    /// A file could not be read or made.
-    #[error(transparent)]
-    File(#[from] host::Error),
-    /// A file of the kernel could not be written.
-    #[error("cannot write {file}")]
-    Write {
-        /// Its name.
-        file: &'static str,
-        /// Why.
-        #[source]
-        cause: io::Error,
-    },
-    /// The package cannot be read.
-    #[error("cannot import the package {}", path.display())]
-    Deb {
-        /// The package.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        cause: DebError,
-    },
-    /// A file that should be a kernel is none.
-    #[error("{file} is not a kernel that banger can boot")]
-    BootImage {
-        /// The file.
-        file: String,
-        /// Why.
-        #[source]
-        cause: BootImageError,
-    },
-    /// A file that should be a module is none.
-    #[error("cannot use the module {module}")]
-    Module {
-        /// Its path.
-        module: String,
-        /// Why.
-        #[source]
-        cause: ModuleFileError,
-    },
-    /// An entry of the source is not one that a kernel has.
-    #[error("refused {entry:?}: {why}")]
-    Entry {
-        /// Its path.
-        entry: String,
-        /// What is wrong with it.
-        why: &'static str,
-    },
-    /// The source holds no kernel.
-    #[error("{place} holds no kernel: neither vmlinuz nor boot/vmlinuz-*")]
-    NoKernel {
-        /// The source.
-        place: String,
-    },
-    /// The source holds more than one kernel.
-    #[error("{place} holds several kernels: {}", found.join(", "))]
-    SeveralKernels {
-        /// The source.
-        place: String,
-        /// Their files.
-        found: Vec<String>,
-    },
-    /// The modules belong to another kernel.
-    #[error("the kernel is {kernel}, but its modules are for {}", modules.join(", "))]
-    OtherModules {
-        /// The kernel's release.
-        kernel: String,
-        /// The releases that there are modules for.
-        modules: Vec<String>,
-    },
-    /// The host's kernel is there, but only root may read it.
-    #[error("only root can read the host's kernel {}", path.display())]
-    Unreadable {
-        /// Its file.
-        path: PathBuf,
-    },
-    /// Nothing tells what the kernel can do.
-    #[error("nothing tells what this kernel can do: it carries no configuration and came without modules")]
-    Unknown,
-    /// A guest could not run on it.
-    #[error(transparent)]
-    Missing(Missing),
-    /// It is for other processors than this machine's.
-    #[error("the kernel is for {kernel}, but this machine is {host}")]
-    OtherArch {
-        /// The kernel's processors.
-        kernel: &'static str,
-        /// This machine's.
-        host: &'static str,
-    },
-    /// The manifest of a kernel cannot be understood.
-    #[error("{} is no manifest of a kernel", path.display())]
-    Manifest {
-        /// The manifest.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        cause: serde_json::Error,
-    },
-    /// The manifest of a kernel was written by another banger.
-    #[error("{} has version {version}, which this banger does not know", path.display())]
-    ManifestVersion {
-        /// The manifest.
-        path: PathBuf,
-        /// Its version.
-        version: u32,
-    },
-}
-
-impl KernelError {
-    /// What to try, where there is something.
-    #[must_use]
-    pub fn hint(&self) -> Option<String> {
-        match self {
-            Self::Unreadable { path } => Some(format!(
-                "`sudo chmod a+r {}`, or `apt-get download` the packages linux-image-… and linux-modules-… of this release \
-                 and import them",
-                path.display()
-            )),
-            Self::Unknown => {
-                Some("import the kernel's package, or a directory with vmlinuz, config and lib/modules".to_owned())
-            }
-            Self::Missing(_) => Some(
-                "Ubuntu keeps the modules in a second package, linux-modules-…: give both; a kernel of your own needs \
-                 these options as y, or as m with its lib/modules"
-                    .to_owned(),
-            ),
-            Self::SeveralKernels { .. } => {
-                Some("give the file, or a directory with one kernel and its modules".to_owned())
-            }
-            Self::Cancelled
-            | Self::File(_)
-            | Self::Write { .. }
-            | Self::Deb { .. }
-            | Self::BootImage { .. }
-            | Self::Module { .. }
-            | Self::Entry { .. }
-            | Self::NoKernel { .. }
-            | Self::OtherModules { .. }
-            | Self::OtherArch { .. }
-            | Self::Manifest { .. }
-            | Self::ManifestVersion { .. } => None,
-        }
-    }
-}
-
 /// A kernel as it was found, before anything is made of it.
 struct Found {
     /// What it was found in, for people.
@@ -243,7 +96,7 @@ struct Found {
 }
 
 /// Imports the kernel of `source` into `staging`, an empty directory, and says what it is. `progress` hears how far it is,
-/// and may stop it.
+/// and may stop it. The files are synced; making the directory's name durable is left to who publishes it.
 ///
 /// # Errors
 /// [`KernelError`]; what is in `staging` then is of no use.
@@ -252,8 +105,7 @@ pub fn import(
     staging: &Path,
     progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<KernelManifest, KernelError> {
-    let tree_dir = staging.join(".tree");
-    let modules = ModuleTree::new(tree_dir.clone())?;
+    let modules = ModuleTree::new(&staging.join(MODULES_EXT4))?;
     let found = match source {
         Source::Deb(paths) => files::from_debs(paths, modules, progress)?,
         Source::Directory(path) => files::from_directory(path, modules, progress)?,
@@ -263,9 +115,7 @@ pub fn import(
     if progress(Progress::Packing).is_break() {
         return Err(KernelError::Cancelled);
     }
-    let manifest = publish(found, staging)?;
-    fs::remove_all(&tree_dir)?;
-    Ok(manifest)
+    publish(found, staging)
 }
 
 /// Checks what was found, and writes the kernel's files.
@@ -287,7 +137,7 @@ fn publish(found: Found, staging: &Path) -> Result<KernelManifest, KernelError> 
         Form::Elf | Form::Arm64Image => None,
     };
     let config = config.or_else(|| embedded_config(elf.as_deref().unwrap_or(&image)));
-    let modules = modules.finish()?;
+    let mut modules = modules.index()?;
     let features = assess(config.as_deref(), &modules)?;
 
     let mut out = Output { staging, files: BTreeMap::new() };
@@ -309,12 +159,13 @@ fn publish(found: Found, staging: &Path) -> Result<KernelManifest, KernelError> 
     if let Some(config) = config {
         out.write(CONFIG, &config)?;
     }
-    let boot_modules: Vec<String> = modules.boot().into_iter().map(str::to_owned).collect();
+    let boot_modules: Vec<String> =
+        modules.graph.boot_plan().iter().map(|module| module.name.to_owned()).collect();
     if !boot_modules.is_empty() {
-        let mut packed = Vec::new();
-        modules.pack_boot(&boot.release, &mut packed)?;
-        out.write(MODULES_CPIO, &packed)?;
+        out.write(MODULES_CPIO, &modules.pack_boot(&boot.release)?)?;
     }
+    let module_count = modules.files.len();
+    let modules_uuid = if module_count > 0 { Some(out.take_over(modules.finish()?)?) } else { None };
     let manifest = KernelManifest {
         version: manifest::VERSION,
         release: boot.release,
@@ -323,7 +174,8 @@ fn publish(found: Found, staging: &Path) -> Result<KernelManifest, KernelError> 
         boot: names,
         features,
         boot_modules,
-        module_count: modules.files.len(),
+        module_count,
+        modules_uuid,
         files: out.files,
     };
     let json = serde_json::to_vec_pretty(&manifest).expect("a manifest has only names and numbers");
@@ -359,16 +211,38 @@ struct Output<'a> {
 impl Output<'_> {
     fn write(&mut self, name: &'static str, content: &[u8]) -> Result<(), KernelError> {
         use io::Write;
+        let write = |cause| KernelError::Write { file: name, cause };
         let mut file = fs::create_new(&self.staging.join(name))?;
-        file.write_all(content).map_err(|cause| KernelError::Write { file: name, cause })?;
-        self.files.insert(name.to_owned(), record(content));
+        // Synced, so that a published kernel is whole after a crash.
+        file.write_all(content).and_then(|()| file.sync_all()).map_err(write)?;
+        self.files.insert(name.to_owned(), record(&mut &*content).map_err(write)?);
         Ok(())
+    }
+
+    /// Records the module tree, which lies in its place, and says which file system it is.
+    fn take_over(&mut self, mut tree: ext4::Written) -> Result<String, KernelError> {
+        use io::Seek;
+        let write = |cause| KernelError::Write { file: MODULES_EXT4, cause };
+        tree.file.sync_all().and_then(|()| tree.file.rewind()).map_err(write)?;
+        self.files.insert(MODULES_EXT4.to_owned(), record(&mut tree.file).map_err(write)?);
+        let digits: String = tree.uuid.iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok([&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]].join("-"))
     }
 }
 
-fn record(content: &[u8]) -> FileRecord {
+fn record(content: &mut dyn io::Read) -> io::Result<FileRecord> {
     use sha2::Digest;
-    let digest = sha2::Sha256::digest(content);
-    let sha256 = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    FileRecord { size: content.len() as u64, sha256 }
+    let mut digest = sha2::Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    let mut size = 0;
+    loop {
+        let count = content.read(&mut buffer)?;
+        if count == 0 {
+            break;
+        }
+        digest.update(&buffer[..count]);
+        size += count as u64;
+    }
+    let sha256 = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(FileRecord { size, sha256 })
 }

@@ -224,28 +224,46 @@ impl fmt::Display for Missing {
 
 impl std::error::Error for Missing {}
 
-/// The modules that `/init` loads, where the kernel has them as modules, most urgent first: devices are found while
-/// the later ones load. What a module needs comes before it by [`ModuleGraph::load_order`].
-pub const BOOT_MODULES: [&str; 15] = [
-    "virtio_pci",
-    "virtio_mmio",
-    "virtio_blk",
+/// The modules that `/init` loads, where the kernel has them as modules, most urgent first, and what each is for. What a
+/// module needs comes before it by [`ModuleGraph::boot_plan`]. Each costs a boot some milliseconds in software emulation,
+/// so the driver of a device is loaded where the device is.
+pub const BOOT_MODULES: [(&str, LoadWhen); 14] = [
+    ("virtio_pci", LoadWhen::Always),
+    ("virtio_mmio", LoadWhen::Always),
+    ("virtio_blk", LoadWhen::Device("virtio:d00000002")),
     // The checksums of ext4, for kernels that have neither built in.
-    "crc32c_generic",
-    "crc32c_intel",
-    "ext4",
-    "overlay",
-    "virtio_console",
-    "vmw_vsock_virtio_transport",
-    "virtio_net",
-    "unix",
-    "af_packet",
+    ("crc32c_generic", LoadWhen::Always),
+    ("ext4", LoadWhen::Always),
+    ("overlay", LoadWhen::Always),
+    ("virtio_console", LoadWhen::Device("virtio:d00000003")),
+    ("vmw_vsock_virtio_transport", LoadWhen::Device("virtio:d00000013")),
+    ("virtio_net", LoadWhen::Device("virtio:d00000001")),
+    ("unix", LoadWhen::Always),
+    ("af_packet", LoadWhen::Always),
     // The guest's entropy, most of all that of a restored clone.
-    "virtio_rng",
-    "virtio_balloon",
+    ("virtio_rng", LoadWhen::Device("virtio:d00000004")),
+    ("virtio_balloon", LoadWhen::Device("virtio:d00000005")),
     // Tells QEMU that the guest panicked.
-    "pvpanic_pci",
+    ("pvpanic_pci", LoadWhen::Device("pci:v00001B36d00000011")),
 ];
+
+/// When a boot module is loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LoadWhen {
+    /// At every boot.
+    Always,
+    /// Where there is a device whose `modalias` begins with this.
+    Device(&'static str),
+}
+
+/// A module of the boot, in its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BootModule<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// It is loaded where there is a device whose `modalias` begins with one of these, and always where there are none.
+    pub devices: Vec<&'static str>,
+}
 
 /// A module's name in its one spelling: file names use `-` and `_` as they like, the kernel only `_`.
 #[must_use]
@@ -300,6 +318,32 @@ impl ModuleGraph {
             self.visit(name, Follow::HardAndSoft, &mut order, &mut seen);
         }
         order
+    }
+
+    /// The modules that a guest loads at boot, in order, each after what it needs. What several need is loaded where one of
+    /// them is.
+    #[must_use]
+    pub fn boot_plan(&self) -> Vec<BootModule<'_>> {
+        let mut plan: Vec<BootModule<'_>> = Vec::new();
+        let mut always = BTreeSet::new();
+        for (wanted, when) in BOOT_MODULES {
+            for name in self.load_order([wanted]) {
+                let at = plan.iter().position(|module| module.name == name).unwrap_or_else(|| {
+                    plan.push(BootModule { name, devices: Vec::new() });
+                    plan.len() - 1
+                });
+                match when {
+                    LoadWhen::Always => {
+                        always.insert(name);
+                    }
+                    LoadWhen::Device(device) => plan[at].devices.push(device),
+                }
+            }
+        }
+        for module in plan.iter_mut().filter(|module| always.contains(module.name)) {
+            module.devices.clear();
+        }
+        plan
     }
 
     /// Everything whose symbols `name` uses, itself not included; what must be loaded first comes last, as
@@ -463,6 +507,37 @@ mod tests {
         );
         assert_eq!(graph.dependencies("pci"), ["legacy", "ring", "virtio"]);
         assert_eq!(graph.dependencies("blk"), ["ring", "virtio"], "soft needs are not in modules.dep");
+    }
+
+    #[test]
+    fn the_boot_plan_loads_a_driver_where_its_device_is() {
+        let graph = graph(&[
+            ("virtio_blk", &["virtio"], &[]),
+            ("virtio", &[], &[]),
+            ("virtio_pci", &["virtio"], &[]),
+            ("virtio_net", &["net_failover"], &[]),
+            ("virtio_rng", &["shared"], &[]),
+            ("virtio_balloon", &["shared"], &[]),
+            ("net_failover", &[], &[]),
+            ("shared", &[], &[]),
+            ("virtio_console", &["absent"], &[]),
+            ("unrelated", &[], &[]),
+        ]);
+        let plan = graph.boot_plan();
+        let plan: Vec<_> = plan.iter().map(|module| (module.name, module.devices.as_slice())).collect();
+        assert_eq!(
+            plan,
+            [
+                ("virtio", &[][..]),
+                ("virtio_pci", &[]),
+                ("virtio_blk", &["virtio:d00000002"]),
+                ("net_failover", &["virtio:d00000001"]),
+                ("virtio_net", &["virtio:d00000001"]),
+                ("shared", &["virtio:d00000004", "virtio:d00000005"]),
+                ("virtio_rng", &["virtio:d00000004"]),
+                ("virtio_balloon", &["virtio:d00000005"]),
+            ]
+        );
     }
 
     #[test]

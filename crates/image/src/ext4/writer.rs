@@ -252,6 +252,22 @@ impl Writer {
         })
     }
 
+    /// The content of regular file `node`, where it is one without holes and of up to `limit` bytes.
+    ///
+    /// # Errors
+    /// Where it cannot be read back.
+    pub fn content(&mut self, node: NodeId, limit: u64) -> Result<Option<Vec<u8>>, Error> {
+        let inode = *self.tree.inode(self.tree.inode_of(node));
+        match inode.content {
+            Content::File(first) if inode.size <= limit => {
+                let mut content = vec![0; inode.size as usize];
+                self.stream.read(first, &mut content)?;
+                Ok(Some(content))
+            }
+            _ => Ok(None),
+        }
+    }
+
     /// Adds a device or a named pipe.
     ///
     /// # Errors

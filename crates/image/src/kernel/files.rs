@@ -342,9 +342,8 @@ mod tests {
         }
 
         fn find(&self) -> Result<Found, KernelError> {
-            let tree = self.0.join("tree");
-            fs::remove_all(&tree)?;
-            from_host(&self.0, ModuleTree::new(tree)?, &mut |_| ControlFlow::Continue(()))
+            let tree = ModuleTree::new(&self.0.join("modules.ext4"))?;
+            from_host(&self.0, tree, &mut |_| ControlFlow::Continue(()))
         }
     }
 
@@ -376,7 +375,7 @@ mod tests {
             (&b"running"[..], Some(&b"its config"[..]))
         );
         assert_eq!(found.source, "host 6.1.0-5-amd64");
-        assert_eq!(found.modules.finish().unwrap().files.into_keys().collect::<Vec<_>>(), ["overlay"]);
+        assert_eq!(found.modules.index().unwrap().files.into_keys().collect::<Vec<_>>(), ["overlay"]);
     }
 
     #[test]

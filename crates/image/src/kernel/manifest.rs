@@ -30,6 +30,9 @@ pub struct KernelManifest {
     pub boot_modules: Vec<String>,
     /// How many modules its tree has.
     pub module_count: usize,
+    /// The UUID of the file system in `modules.ext4`, where there are modules.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub modules_uuid: Option<String>,
     /// Every file beside this one: its size and digest.
     pub files: BTreeMap<String, FileRecord>,
 }

@@ -1,24 +1,28 @@
-//! A kernel's module tree, collected file by file from wherever it comes, unpacked, checked and indexed.
+//! A kernel's module tree, collected file by file from wherever it comes, checked, indexed, and written straight to the
+//! ext4 file system that guests see it as.
 //!
 //! Modules are kept unpacked: which packings a guest's `modprobe` knows is the image's matter, and a kernel runs with any
 //! image. What a tree holds besides modules (links to headers, debug images) is left out.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io::Write,
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
+    path::Path,
 };
 
-use host::fs;
-use model::kernel::{BOOT_MODULES, ModuleGraph, Needs, module_name};
+use model::kernel::{ModuleGraph, Needs, module_name};
 
 use super::{
     KernelError, compression,
     index::{self, BuildLists, Module},
     modinfo::{Modinfo, ModuleError},
 };
-use crate::initramfs::{Archive, Entry, MODULES_LIST_PATH};
+use crate::{
+    ext4::{
+        AttributeSet, FillError, Writer, Written,
+        tree::{InodeId, Meta, NodeId, ROOT, Timestamp},
+    },
+    initramfs::{Archive, Entry, MODULES_DEVICES_PATH, MODULES_LIST_PATH},
+};
 
 /// More than any module takes, debug information included.
 pub(crate) const MAX_MODULE: u64 = 512 << 20;
@@ -26,30 +30,22 @@ pub(crate) const MAX_MODULE: u64 = 512 << 20;
 const MAX_TREE: u64 = 4 << 30;
 /// More modules than Linux has.
 const MAX_MODULES: usize = 100_000;
+/// The label of the file system.
+const LABEL: &str = "banger-modules";
 
-/// A module tree being collected under `dir`.
+/// A module tree being collected.
 #[derive(Debug)]
 pub(crate) struct ModuleTree {
-    dir: PathBuf,
-    made: BTreeSet<String>,
-    modules: BTreeMap<String, Module>,
+    writer: Writer,
+    modules: BTreeMap<String, (Module, NodeId)>,
     lists: BuildLists,
-    bytes: u64,
 }
 
 impl ModuleTree {
-    /// A tree to be collected in `dir`, which is made.
-    pub(crate) fn new(dir: PathBuf) -> Result<Self, KernelError> {
-        fs::create_dir(&dir)?;
-        let tree = Self {
-            dir,
-            made: BTreeSet::new(),
-            modules: BTreeMap::new(),
-            lists: BuildLists::default(),
-            bytes: 0,
-        };
-        share(&tree.dir, 0o755)?;
-        Ok(tree)
+    /// A tree to be collected in the new file `path`, which goes away again where the tree is not finished.
+    pub(crate) fn new(path: &Path) -> Result<Self, KernelError> {
+        let writer = Writer::create(path, meta(0o755), MAX_TREE).map_err(KernelError::Tree)?;
+        Ok(Self { writer, modules: BTreeMap::new(), lists: BuildLists::default() })
     }
 
     /// Whether `path`, relative to the tree, is something that [`ModuleTree::add`] keeps.
@@ -65,54 +61,48 @@ impl ModuleTree {
             return self.add_list(path, content);
         };
         if !is_plain(unpacked_path) {
-            return Err(KernelError::Entry {
-                entry: path.to_owned(),
-                why: "its name is not one that a module has",
-            });
+            return Err(entry(path, "its name is not one that a module has"));
         }
         let content =
             compression::unpack(content, MAX_MODULE).map_err(|e| refuse(ModuleFileError::Unpack(e)))?;
-        self.bytes += content.len() as u64;
-        if self.bytes > MAX_TREE || self.modules.len() >= MAX_MODULES {
-            return Err(KernelError::Entry { entry: path.to_owned(), why: "the module tree is too large" });
-        }
         let info = Modinfo::parse(&content).map_err(|e| refuse(ModuleFileError::Content(e)))?;
-        self.write(unpacked_path, &content)?;
+        if self.modules.len() >= MAX_MODULES {
+            return Err(entry(path, "there are too many modules"));
+        }
+        let node = self.write(unpacked_path, &content)?;
         let name = index::name_of(unpacked_path).expect("module_file saw that it ends in .ko");
-        let module = Module { path: unpacked_path.to_owned(), info };
         // Of two with a name the one that a distribution or its user put in place of the kernel's own counts.
-        match self.modules.get(&name) {
-            Some(other) if !other.path.starts_with("kernel/") => {}
-            _ => {
-                self.modules.insert(name, module);
-            }
+        let replaced = self.modules.get(&name).is_none_or(|(other, _)| other.path.starts_with("kernel/"));
+        if replaced {
+            self.modules.insert(name, (Module { path: unpacked_path.to_owned(), info }, node));
         }
         Ok(())
     }
 
-    /// Resolves what the modules need, and writes the indexes.
-    pub(crate) fn finish(mut self) -> Result<Modules, KernelError> {
-        let graph = graph(&self.modules);
-        let builtin = self.lists.builtin_names().collect();
-        if self.modules.is_empty() {
-            return Ok(Modules { dir: self.dir, files: BTreeMap::new(), graph, builtin });
-        }
-        for (name, content) in index::files(&self.modules, &graph, &self.lists) {
-            self.write(name, &content)?;
-        }
+    /// Resolves what the modules need, and adds the indexes.
+    pub(crate) fn index(mut self) -> Result<Modules, KernelError> {
         let lists = std::mem::take(&mut self.lists);
-        self.write("modules.order", lists.order.as_bytes())?;
-        self.write("modules.builtin", lists.builtin.as_bytes())?;
-        self.write("modules.builtin.modinfo", &lists.builtin_info)?;
-        let files = self.modules.into_iter().map(|(name, module)| (name, module.path)).collect();
-        Ok(Modules { dir: self.dir, files, graph, builtin })
+        let (mut modules, mut nodes) = (BTreeMap::new(), BTreeMap::new());
+        for (name, (module, node)) in std::mem::take(&mut self.modules) {
+            nodes.insert(name.clone(), node);
+            modules.insert(name, module);
+        }
+        let graph = graph(&modules);
+        let builtin = lists.builtin_names().collect();
+        if !modules.is_empty() {
+            for (name, content) in index::files(&modules, &graph, &lists) {
+                self.write(name, &content)?;
+            }
+            self.write("modules.order", lists.order.as_bytes())?;
+            self.write("modules.builtin", lists.builtin.as_bytes())?;
+            self.write("modules.builtin.modinfo", &lists.builtin_info)?;
+        }
+        let files = modules.into_iter().map(|(name, module)| (name, module.path)).collect();
+        Ok(Modules { writer: self.writer, files, nodes, graph, builtin })
     }
 
     fn add_list(&mut self, path: &str, content: Vec<u8>) -> Result<(), KernelError> {
-        let text = |content| {
-            String::from_utf8(content)
-                .map_err(|_| KernelError::Entry { entry: path.to_owned(), why: "it is not text" })
-        };
+        let text = |content| String::from_utf8(content).map_err(|_| entry(path, "it is not text"));
         match path {
             "modules.order" => self.lists.order = text(content)?,
             "modules.builtin" => self.lists.builtin = text(content)?,
@@ -122,28 +112,47 @@ impl ModuleTree {
         Ok(())
     }
 
-    /// Writes the new file `path` of the tree, readable by all as it will be in the guest.
-    fn write(&mut self, path: &str, content: &[u8]) -> Result<(), KernelError> {
-        for (at, _) in path.match_indices('/') {
-            if self.made.insert(path[..at].to_owned()) {
-                let dir = self.dir.join(&path[..at]);
-                fs::create_dir(&dir)?;
-                share(&dir, 0o755)?;
-            }
+    /// Writes the new file `path` of the tree, with its directories.
+    fn write(&mut self, path: &str, content: &[u8]) -> Result<NodeId, KernelError> {
+        let mut at = ROOT;
+        let mut rest = path;
+        while let Some((name, below)) = rest.split_once('/') {
+            at = match self.writer.tree().find(at, name.as_bytes()) {
+                Some(found) if self.writer.tree().is_directory(found) => found,
+                Some(_) => return Err(entry(path, "it lies in what is a file")),
+                None => {
+                    let made = self.writer.directory(meta(0o755), &AttributeSet::default());
+                    self.name(at, name, made.map_err(KernelError::Tree)?)?
+                }
+            };
+            rest = below;
         }
-        let path = self.dir.join(path);
-        fs::create_new(&path)?.write_all(content).map_err(|e| host::Error::path("write", &path, e))?;
-        share(&path, 0o644)
+        if self.writer.tree().find(at, rest.as_bytes()).is_some() {
+            return Err(entry(path, "it is there twice"));
+        }
+        let made =
+            self.writer.file(meta(0o644), &AttributeSet::default(), content.len() as u64, &mut &*content);
+        let inode = made.map_err(|error| match error {
+            FillError::Write(cause) => KernelError::Tree(cause),
+            FillError::Read(cause) => KernelError::Write { file: super::MODULES_EXT4, cause },
+            FillError::Ended => unreachable!("the content is in memory, as long as it says"),
+        })?;
+        self.name(at, rest, inode)
+    }
+
+    fn name(&mut self, directory: NodeId, name: &str, inode: InodeId) -> Result<NodeId, KernelError> {
+        self.writer.tree_mut().insert(directory, name.as_bytes(), inode).map_err(KernelError::Tree)?;
+        Ok(self.writer.tree().find(directory, name.as_bytes()).expect("it was inserted just now"))
     }
 }
 
-/// A whole module tree on disk.
+/// A module tree that is whole, and not written to its end yet.
 #[derive(Debug)]
 pub(crate) struct Modules {
-    /// Where it lies: what will be `/lib/modules/<release>`.
-    pub(crate) dir: PathBuf,
+    writer: Writer,
     /// The path of each module.
     pub(crate) files: BTreeMap<String, String>,
+    nodes: BTreeMap<String, NodeId>,
     /// What each needs.
     pub(crate) graph: ModuleGraph,
     /// What the kernel has built in, by its own list.
@@ -151,32 +160,39 @@ pub(crate) struct Modules {
 }
 
 impl Modules {
-    /// The modules that a guest loads at boot, in this order.
-    pub(crate) fn boot(&self) -> Vec<&str> {
-        self.graph.load_order(BOOT_MODULES)
-    }
-
-    /// Writes `modules.cpio`: the boot modules, and the list of them in their order.
-    pub(crate) fn pack_boot(&self, release: &str, out: impl Write) -> Result<(), KernelError> {
-        let write = |e| KernelError::Write { file: super::MODULES_CPIO, cause: e };
-        let mut archive = Archive::new(out);
+    /// `modules.cpio`: the boot modules, the list of them in their order, and which devices they are for.
+    pub(crate) fn pack_boot(&mut self, release: &str) -> Result<Vec<u8>, KernelError> {
+        let write = |cause| KernelError::Write { file: super::MODULES_CPIO, cause };
+        let mut archive = Archive::new(Vec::new());
         let mut made = BTreeSet::new();
-        let mut list = String::new();
-        for name in self.boot() {
-            let path = format!("lib/modules/{release}/{}", self.files[name]);
+        let (mut list, mut devices) = (String::new(), String::new());
+        for module in self.graph.boot_plan() {
+            let file = &self.files[module.name];
+            let path = format!("lib/modules/{release}/{file}");
             for (at, _) in path.match_indices('/') {
                 if made.insert(path[..at].to_owned()) {
                     archive.add(&path[..at], &Entry::Directory).map_err(write)?;
                 }
             }
-            let content = fs::read_limited(&self.dir.join(&self.files[name]), MAX_MODULE)?;
+            let content =
+                self.writer.content(self.nodes[module.name], MAX_MODULE).map_err(KernelError::Tree)?;
+            let content = content.expect("it was written as a file of at most this size");
             archive.add(&path, &Entry::File { mode: 0o644, content: &content }).map_err(write)?;
             list.extend(["/", &path, "\n"]);
+            if !module.devices.is_empty() {
+                devices.extend(["/", &path, " ", &module.devices.join(" "), "\n"]);
+            }
         }
         archive.add("banger", &Entry::Directory).map_err(write)?;
-        let entry = Entry::File { mode: 0o644, content: list.as_bytes() };
-        archive.add(MODULES_LIST_PATH, &entry).map_err(write)?;
-        archive.finish().and_then(|mut out| out.flush()).map_err(write)
+        for (path, text) in [(MODULES_LIST_PATH, list), (MODULES_DEVICES_PATH, devices)] {
+            archive.add(path, &Entry::File { mode: 0o644, content: text.as_bytes() }).map_err(write)?;
+        }
+        archive.finish().map_err(write)
+    }
+
+    /// Writes `modules.ext4` to its end.
+    pub(crate) fn finish(self) -> Result<Written, KernelError> {
+        self.writer.finish(None, LABEL).map_err(KernelError::Tree)
     }
 }
 
@@ -229,7 +245,11 @@ fn is_plain(path: &str) -> bool {
         && path.split('/').all(|part| !part.starts_with('.') && !part.is_empty() && part.bytes().all(letter))
 }
 
-fn share(path: &Path, mode: u32) -> Result<(), KernelError> {
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
-        .map_err(|e| host::Error::path("set the mode of", path, e).into())
+/// Root's, at the beginning of time: the same modules give the same bytes.
+fn meta(mode: u16) -> Meta {
+    Meta { mode, uid: 0, gid: 0, mtime: Timestamp::default() }
+}
+
+fn entry(path: &str, why: &'static str) -> KernelError {
+    KernelError::Entry { entry: path.to_owned(), why }
 }
