@@ -11,7 +11,18 @@
 //! A machine is a process of its own session and survives this program. Dropping a [`Machine`] lets go of it and nothing
 //! else; [`Backend::adopt`] takes hold of it again. Nothing here decides what a machine's end means: `model::end` does.
 
+#[cfg(feature = "fake")]
+pub mod fake;
+pub mod qemu;
+pub mod ring;
+
+mod channel;
+mod console;
+mod end;
 mod machine;
+mod qmp;
+mod task;
+mod watcher;
 
 pub use machine::{
     Accelerator, AdoptError, AgentError, Backend, ByteStream, Channel, ControlError, Disk, End, Future,

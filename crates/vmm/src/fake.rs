@@ -1,0 +1,325 @@
+//! A backend without a guest, for tests of what stands on this crate.
+//!
+//! Its processes are real, they go through the gate and can be killed and adopted; only what runs in them is not a machine. The
+//! "guest" is a function of the test that is handed the other end of every channel.
+
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use host::proc::{Command, Gated, Process, ProcessId, Program, Signal};
+use model::{boot, end::MachineEnd};
+use tokio::{
+    io::DuplexStream,
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    time::timeout,
+};
+use wire::session::Secret;
+
+use crate::{
+    Accelerator, AdoptError, AgentError, Backend, Channel, ControlError, End, Future, LaunchError, Machine,
+    MachinePlan, MachineStatus, Place, Report, SpawnError, Spawned, ring::Ring, task::Task, watcher,
+};
+
+/// What a channel holds on its way.
+const BUFFER: usize = 64 << 10;
+const KILLED: Duration = Duration::from_secs(30);
+
+/// The guest: serves one channel until its stream ends.
+pub type Guest = dyn Fn(DuplexStream, Control) -> Future<'static, ()> + Send + Sync;
+
+/// What the guest makes of the power button.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PowerButton {
+    /// It powers off.
+    Heard,
+    /// Nothing.
+    Ignored,
+}
+
+/// What fails next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// [`Backend::spawn`].
+    Spawn,
+    /// [`Spawned::release`].
+    Release,
+}
+
+/// The backend. Clones are the same.
+#[derive(Clone)]
+pub struct Fake {
+    report: Report,
+    guest: Arc<Guest>,
+    button: PowerButton,
+    fault: Arc<Mutex<Option<Fault>>>,
+    /// How machines ended that their guests or their owner ended. A leaf: held for one look or one entry.
+    ends: Arc<Mutex<HashMap<ProcessId, MachineEnd>>>,
+}
+
+impl Fake {
+    /// A backend whose guests are `guest`.
+    pub fn new(guest: impl Fn(DuplexStream, Control) -> Future<'static, ()> + Send + Sync + 'static) -> Self {
+        let report = Report {
+            backend: "fake",
+            program: PathBuf::from("/bin/sleep"),
+            version: "1".to_owned(),
+            accelerator: Accelerator::Tcg,
+            why_not_kvm: Some("it is a fake".to_owned()),
+        };
+        let (fault, ends) = (Arc::default(), Arc::default());
+        Self { report, guest: Arc::new(guest), button: PowerButton::Heard, fault, ends }
+    }
+
+    /// The same with guests that take the power button so.
+    #[must_use]
+    pub fn with_power_button(self, button: PowerButton) -> Self {
+        Self { button, ..self }
+    }
+
+    /// Makes the next call of that kind fail.
+    pub fn fail_next(&self, fault: Fault) {
+        *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(fault);
+    }
+
+    fn fails(&self, fault: Fault) -> bool {
+        self.fault.lock().unwrap_or_else(PoisonError::into_inner).take_if(|next| *next == fault).is_some()
+    }
+}
+
+/// What a guest can do to its machine.
+#[derive(Clone)]
+pub struct Control {
+    id: ProcessId,
+    log_dir: PathBuf,
+    ends: Arc<Mutex<HashMap<ProcessId, MachineEnd>>>,
+}
+
+impl Control {
+    /// Ends the machine in that way.
+    pub fn end(&self, what: MachineEnd) {
+        self.ends.lock().unwrap_or_else(PoisonError::into_inner).entry(self.id.clone()).or_insert(what);
+        if let Ok(Some(process)) = self.id.open() {
+            let _ = process.signal(Signal::Kill);
+        }
+    }
+
+    /// Writes `text` to the machine's console.
+    ///
+    /// # Errors
+    /// Where its log cannot be written.
+    pub fn say(&self, text: &str) -> host::Result<()> {
+        Ring::open(&self.log_dir, Instant::now())?.write(text.as_bytes(), Instant::now())
+    }
+}
+
+impl Backend for Fake {
+    fn report(&self) -> &Report {
+        &self.report
+    }
+
+    fn machine(&self) -> boot::Machine {
+        boot::Machine::Pc
+    }
+
+    fn spawn(&self, plan: MachinePlan) -> Future<'_, Result<Box<dyn Spawned>, SpawnError>> {
+        Box::pin(async move {
+            if self.fails(Fault::Spawn) {
+                return Err(SpawnError::Plan { field: "fault", value: "spawn".to_owned() });
+            }
+            // A while, not for ever: what a killed test leaves behind ends by itself.
+            let command = Command::new(Program::Qemu(self.report.program.clone()))
+                .arg("900")
+                .dir(&plan.place.run_dir)
+                .stderr(watcher::fresh_log(&plan.place.log_dir)?);
+            let gated = command.gated()?;
+            Ok(Box::new(Waiting { gated, place: plan.place, fake: self.clone() }) as Box<dyn Spawned>)
+        })
+    }
+
+    fn adopt(
+        &self,
+        id: ProcessId,
+        place: Place,
+        _secret: Secret,
+    ) -> Future<'_, Result<Option<Arc<dyn Machine>>, AdoptError>> {
+        Box::pin(async move {
+            let Some(process) = id.open().map_err(AdoptError::Process)? else { return Ok(None) };
+            Ok(Some(Arc::new(FakeMachine::new(process, place, self.clone())?) as Arc<dyn Machine>))
+        })
+    }
+}
+
+struct Waiting {
+    gated: Gated,
+    place: Place,
+    fake: Fake,
+}
+
+impl Spawned for Waiting {
+    fn id(&self) -> &ProcessId {
+        self.gated.id()
+    }
+
+    fn release(self: Box<Self>) -> Future<'static, Result<Arc<dyn Machine>, LaunchError>> {
+        Box::pin(async move {
+            let Self { gated, place, fake } = *self;
+            if fake.fails(Fault::Release) {
+                return Err(LaunchError::Ended { exit: None, lines: vec!["a fault".to_owned()], hint: None });
+            }
+            let process = gated.release().map_err(LaunchError::Execute)?;
+            let machine = FakeMachine::new(process, place, fake).map_err(LaunchError::Execute)?;
+            Ok(Arc::new(machine) as Arc<dyn Machine>)
+        })
+    }
+}
+
+struct FakeMachine {
+    process: Process,
+    fake: Fake,
+    control: Control,
+    end: watch::Receiver<Option<End>>,
+    agent: Arc<Semaphore>,
+    _watcher: Task<()>,
+}
+
+impl FakeMachine {
+    fn new(process: Process, place: Place, fake: Fake) -> host::Result<Self> {
+        let control =
+            Control { id: process.id().clone(), log_dir: place.log_dir.clone(), ends: fake.ends.clone() };
+        let (sender, end) = watch::channel(None);
+        let (watched, ends) = (process.try_clone()?, fake.ends.clone());
+        let watcher = Task::spawn(async move {
+            let _ = watcher::ended(&watched).await;
+            let exit = watched.reap().ok().flatten();
+            let what = ends.lock().unwrap_or_else(PoisonError::into_inner).get(watched.id()).copied();
+            let what = what.unwrap_or(MachineEnd::VmmDied);
+            let vmm_lines =
+                if what == MachineEnd::VmmDied { watcher::log_lines(&place.log_dir) } else { Vec::new() };
+            sender.send_replace(Some(End { what, exit, vmm_lines }));
+        });
+        Ok(Self { process, fake, control, end, agent: Arc::new(Semaphore::new(1)), _watcher: watcher })
+    }
+
+    async fn gone(&self) -> Result<(), ControlError> {
+        timeout(KILLED, self.ended()).await.map(drop).map_err(|_| ControlError::Timeout(KILLED))
+    }
+}
+
+impl Machine for FakeMachine {
+    fn id(&self) -> &ProcessId {
+        self.process.id()
+    }
+
+    fn ended(&self) -> Future<'static, End> {
+        let end = self.end.clone();
+        Box::pin(watcher::end_of(end))
+    }
+
+    fn connect_agent(&self) -> Future<'static, Result<Channel, AgentError>> {
+        let (permits, ended) = (self.agent.clone(), self.ended());
+        let (guest, control) = (self.fake.guest.clone(), self.control.clone());
+        let lost = self.ended();
+        Box::pin(async move {
+            let permit = tokio::select! {
+                permit = permits.acquire_owned() => permit.expect("never closed"),
+                _ = ended => return Err(AgentError::Ended),
+            };
+            if control.id.open()?.is_none() {
+                return Err(AgentError::Ended);
+            }
+            let (ours, theirs) = tokio::io::duplex(BUFFER);
+            // The guest goes with its machine, and its stream with it.
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = guest(theirs, control) => {}
+                    _ = lost => {}
+                }
+            });
+            Ok(Box::new(Held { stream: ours, _permit: permit }) as Channel)
+        })
+    }
+
+    fn powerdown(&self) -> Future<'_, Result<(), ControlError>> {
+        Box::pin(async {
+            if !self.process.is_alive() {
+                return Err(ControlError::Ended);
+            }
+            match self.fake.button {
+                PowerButton::Heard => self.control.end(MachineEnd::Poweroff),
+                PowerButton::Ignored => {}
+            }
+            Ok(())
+        })
+    }
+
+    fn quit(&self, _grace: Duration) -> Future<'_, Result<(), ControlError>> {
+        Box::pin(async {
+            self.control.end(MachineEnd::Quit);
+            self.gone().await
+        })
+    }
+
+    fn kill(&self) -> Future<'_, Result<(), ControlError>> {
+        Box::pin(async {
+            self.process.signal(Signal::Kill)?;
+            self.gone().await
+        })
+    }
+
+    fn status(&self) -> Future<'_, Result<MachineStatus, ControlError>> {
+        let alive = self.process.is_alive();
+        Box::pin(async move { Ok(if alive { MachineStatus::Running } else { MachineStatus::Ended }) })
+    }
+}
+
+/// A channel with its place in the line.
+struct Held {
+    stream: DuplexStream,
+    _permit: OwnedSemaphorePermit,
+}
+
+mod delegate {
+    //! A [`Held`] is its stream.
+
+    use std::{
+        io,
+        pin::Pin,
+        task::{Context, Poll},
+    };
+
+    use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+    use super::Held;
+
+    impl AsyncRead for Held {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+            into: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.stream).poll_read(context, into)
+        }
+    }
+
+    impl AsyncWrite for Held {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Pin::new(&mut self.stream).poll_write(context, bytes)
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.stream).poll_flush(context)
+        }
+
+        fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.stream).poll_shutdown(context)
+        }
+    }
+}

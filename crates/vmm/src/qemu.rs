@@ -1,0 +1,343 @@
+//! QEMU: one process for each machine, in software or with KVM.
+//!
+//! Its three sockets (control, console, agent) are made and listened at by us and handed to it, so each can be connected to
+//! before QEMU runs: nothing waits for a file to appear, and no byte of the console is lost. They stay in the run
+//! directory, where the next daemon finds them.
+
+use std::{os::unix::net::UnixListener, path::Path, sync::Arc, time::Duration};
+
+use host::{
+    proc::{Command, Gated, Process, ProcessId, Program, Signal},
+    sock,
+};
+use model::boot;
+use tokio::{
+    net::UnixStream,
+    sync::{Semaphore, watch},
+    time::timeout,
+};
+use wire::session::Secret;
+
+use crate::{
+    AdoptError, AgentError, Backend, Channel, ControlError, End, Future, LaunchError, Machine, MachinePlan,
+    MachineStatus, Place, Report, SpawnError, Spawned, channel,
+    console::Console,
+    end,
+    qmp::Qmp,
+    watcher::{self, Watcher},
+};
+
+mod arguments;
+mod probe;
+
+pub use probe::{ProbeError, Settings};
+
+const CONTROL_SOCKET: &str = "control.sock";
+const CONSOLE_SOCKET: &str = "console.sock";
+const AGENT_SOCKET: &str = "agent.sock";
+
+/// How long QEMU may take until it answers: it allocates memory and opens disks before, on a host that may be busy.
+const COMING_UP: Duration = Duration::from_secs(30);
+/// How long a QEMU that runs may take to answer a new connection.
+const ADOPTION: Duration = Duration::from_secs(10);
+/// How long a process that was killed may take to be gone.
+const KILLED: Duration = Duration::from_secs(30);
+/// Between two looks whether an agent socket that could not be used is usable again.
+const RECONNECT: Duration = Duration::from_millis(100);
+
+/// QEMU as it was found on this host.
+#[derive(Debug, Clone)]
+pub struct Qemu {
+    report: Report,
+}
+
+impl Qemu {
+    /// Looks for QEMU, its version, and whether guests run with KVM. Blocks for up to some seconds the first time after a
+    /// boot of the host; later it is read from the cache.
+    ///
+    /// # Errors
+    /// Where there is no QEMU that can be used.
+    pub fn find(settings: &Settings) -> Result<Self, ProbeError> {
+        probe::find(settings).map(|report| Self { report })
+    }
+}
+
+impl Backend for Qemu {
+    fn report(&self) -> &Report {
+        &self.report
+    }
+
+    fn machine(&self) -> boot::Machine {
+        boot::Machine::Pc
+    }
+
+    fn spawn(&self, plan: MachinePlan) -> Future<'_, Result<Box<dyn Spawned>, SpawnError>> {
+        let (program, accelerator) = (self.report.program.clone(), self.report.accelerator);
+        Box::pin(async move {
+            let (place, secret) = (plan.place.clone(), plan.secret.clone());
+            let (gated, control, console) = blocking(move || {
+                let run_dir = &plan.place.run_dir;
+                let mut command = Command::new(Program::Qemu(program)).dir(run_dir);
+                let mut socket = |name: &str| -> host::Result<_> {
+                    let path = run_dir.join(name);
+                    let listener: UnixListener = sock::listen(&path)?;
+                    let client = sock::connect(&path)?;
+                    Ok((command.pass(listener), client))
+                };
+                let (control_fd, control) = socket(CONTROL_SOCKET)?;
+                let (console_fd, console) = socket(CONSOLE_SOCKET)?;
+                // Its one client comes later, and until then may not be another one.
+                let agent_fd = command.pass(sock::listen(&run_dir.join(AGENT_SOCKET))?);
+                let sockets =
+                    arguments::Sockets { control: control_fd, console: console_fd, agent: agent_fd };
+                let command = command
+                    .args(arguments::arguments(&plan, accelerator, sockets)?)
+                    .stderr(watcher::fresh_log(&plan.place.log_dir)?);
+                Ok::<_, SpawnError>((command.gated()?, control, console))
+            })
+            .await?;
+            let console = Console::start(stream(console)?, &place.log_dir)?;
+            let control = stream(control)?;
+            Ok(Box::new(Waiting { gated, control, console, place, secret }) as Box<dyn Spawned>)
+        })
+    }
+
+    fn adopt(
+        &self,
+        id: ProcessId,
+        place: Place,
+        secret: Secret,
+    ) -> Future<'_, Result<Option<Arc<dyn Machine>>, AdoptError>> {
+        Box::pin(async move {
+            let Some(process) = id.open().map_err(AdoptError::Process)? else { return Ok(None) };
+            let connect = |name: &str| stream(sock::connect(&place.run_dir.join(name))?);
+            let negotiated = async {
+                let console = Console::start(connect(CONSOLE_SOCKET)?, &place.log_dir)?;
+                let (qmp, listener) = Qmp::negotiate(connect(CONTROL_SOCKET)?, ADOPTION).await?;
+                Ok::<_, ControlError>((console, qmp, listener))
+            };
+            match negotiated.await {
+                Ok((console, qmp, listener)) => {
+                    let watcher = Watcher { process, place: place.clone(), console };
+                    let machine = QemuMachine::new(id, place, secret, qmp, listener, watcher)?;
+                    Ok(Some(Arc::new(machine) as Arc<dyn Machine>))
+                }
+                Err(_) if !process.is_alive() => {
+                    let _ = process.reap();
+                    Ok(None)
+                }
+                Err(cause) => Err(AdoptError::Control { id, cause }),
+            }
+        })
+    }
+}
+
+impl From<host::Error> for AdoptError {
+    fn from(error: host::Error) -> Self {
+        Self::Process(error)
+    }
+}
+
+/// Runs what may wait for the disk.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+fn stream(socket: std::os::unix::net::UnixStream) -> host::Result<UnixStream> {
+    let converted = socket.set_nonblocking(true).and_then(|()| UnixStream::from_std(socket));
+    converted.map_err(|e| host::Error::new("use", "a socket of the machine", e))
+}
+
+/// A QEMU before its exec.
+struct Waiting {
+    gated: Gated,
+    control: UnixStream,
+    console: Console,
+    place: Place,
+    secret: Secret,
+}
+
+impl Spawned for Waiting {
+    fn id(&self) -> &ProcessId {
+        self.gated.id()
+    }
+
+    fn release(self: Box<Self>) -> Future<'static, Result<Arc<dyn Machine>, LaunchError>> {
+        Box::pin(async move {
+            let Self { gated, control, console, place, secret } = *self;
+            let id = gated.id().clone();
+            let unsettled = blocking(|| gated.release().map(|process| Unsettled(Some(process))));
+            let mut unsettled = unsettled.await.map_err(LaunchError::Execute)?;
+            let process = unsettled.0.as_ref().expect("taken only below");
+            let negotiated = tokio::select! {
+                negotiated = Qmp::negotiate(control, COMING_UP) => negotiated,
+                ended = watcher::ended(process) => ended.and(Err(ControlError::Ended)),
+            };
+            match negotiated {
+                Ok((qmp, listener)) => {
+                    let process = unsettled.0.take().expect("taken only here");
+                    let watcher = Watcher { process, place: place.clone(), console };
+                    let machine = QemuMachine::new(id, place, secret, qmp, listener, watcher);
+                    machine.map(|machine| Arc::new(machine) as _).map_err(LaunchError::Execute)
+                }
+                Err(cause) => Err(launch_error(process, &place, cause).await),
+            }
+        })
+    }
+}
+
+/// Why a QEMU that was executed is of no use; its log tells more than its silence.
+async fn launch_error(process: &Process, place: &Place, cause: ControlError) -> LaunchError {
+    // A process closes its sockets a moment before it has ended.
+    let ended = timeout(Duration::from_secs(1), watcher::ended(process)).await.is_ok();
+    let lines = watcher::log_lines(&place.log_dir);
+    if ended {
+        let exit = process.reap().ok().flatten();
+        return LaunchError::Ended { exit, hint: end::hint(&lines), lines };
+    }
+    LaunchError::Control { lines, cause }
+}
+
+/// A QEMU that nobody holds yet: killed when its start is given up.
+struct Unsettled(Option<Process>);
+
+impl Drop for Unsettled {
+    fn drop(&mut self) {
+        if let Some(process) = self.0.take() {
+            let _ = process.signal(Signal::Kill);
+            // Its memory takes a moment to be freed, and this may be a thread that must not wait.
+            std::thread::spawn(move || process.wait_exit(KILLED).and_then(|_| process.reap()));
+        }
+    }
+}
+
+/// A QEMU that runs, or did.
+struct QemuMachine {
+    id: ProcessId,
+    process: Process,
+    place: Place,
+    secret: Secret,
+    qmp: Arc<Qmp>,
+    end: watch::Receiver<Option<End>>,
+    /// One session with the agent at a time: a second client of the port would connect and hear nothing.
+    agent: Arc<Semaphore>,
+    _watcher: crate::task::Task<()>,
+}
+
+impl QemuMachine {
+    fn new(
+        id: ProcessId,
+        place: Place,
+        secret: Secret,
+        qmp: Qmp,
+        listener: crate::qmp::Listener,
+        watcher: Watcher,
+    ) -> host::Result<Self> {
+        let process = watcher.process.try_clone()?;
+        let qmp = Arc::new(qmp);
+        let (sender, end) = watch::channel(None);
+        let watching = watcher.run(sender, {
+            let qmp = qmp.clone();
+            async move {
+                // What QEMU said last is still in the socket.
+                let _ = listener.join().await;
+                qmp.shutdown_reason().map(str::to_owned)
+            }
+        });
+        let agent = Arc::new(Semaphore::new(1));
+        Ok(Self { id, process, place, secret, qmp, end, agent, _watcher: watching })
+    }
+
+    /// Waits until the process is gone.
+    async fn gone(&self, patience: Duration) -> Result<(), ControlError> {
+        timeout(patience, self.ended()).await.map(drop).map_err(|_| ControlError::Timeout(patience))
+    }
+}
+
+impl Machine for QemuMachine {
+    fn id(&self) -> &ProcessId {
+        &self.id
+    }
+
+    fn ended(&self) -> Future<'static, End> {
+        Box::pin(watcher::end_of(self.end.clone()))
+    }
+
+    fn connect_agent(&self) -> Future<'static, Result<Channel, AgentError>> {
+        let (permits, secret, ended) = (self.agent.clone(), self.secret.clone(), self.ended());
+        let path = self.place.run_dir.join(AGENT_SOCKET);
+        let connect = async move {
+            let permit = permits.acquire_owned().await.expect("never closed");
+            loop {
+                let opened = match connect_agent_once(&path)? {
+                    Some(stream) => channel::open(stream, &secret).await,
+                    None => Ok(None),
+                };
+                match opened {
+                    Ok(Some(session)) => return Ok(Box::new(session.holding(permit)) as Channel),
+                    Ok(None) => {}
+                    // QEMU let the connection go, or has ended, which the other branch tells.
+                    Err(_) => tokio::time::sleep(RECONNECT).await,
+                }
+            }
+        };
+        Box::pin(async move {
+            tokio::select! {
+                connected = connect => connected,
+                _ = ended => Err(AgentError::Ended),
+            }
+        })
+    }
+
+    fn powerdown(&self) -> Future<'_, Result<(), ControlError>> {
+        Box::pin(async { self.qmp.execute("system_powerdown").await.map(drop) })
+    }
+
+    fn quit(&self, grace: Duration) -> Future<'_, Result<(), ControlError>> {
+        Box::pin(async move {
+            // Whatever it answers, what counts is that it goes.
+            let asked = async {
+                let _ = self.qmp.execute("quit").await;
+                self.gone(grace).await
+            };
+            match timeout(grace, asked).await {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(_)) | Err(_) => self.kill().await,
+            }
+        })
+    }
+
+    fn kill(&self) -> Future<'_, Result<(), ControlError>> {
+        Box::pin(async {
+            self.process.signal(Signal::Kill)?;
+            self.gone(KILLED).await
+        })
+    }
+
+    fn status(&self) -> Future<'_, Result<MachineStatus, ControlError>> {
+        Box::pin(async {
+            let answer = match self.qmp.execute("query-status").await {
+                Err(ControlError::Ended) => return Ok(MachineStatus::Ended),
+                answer => answer?,
+            };
+            match answer["status"].as_str() {
+                Some("running") => Ok(MachineStatus::Running),
+                Some("shutdown" | "guest-panicked" | "internal-error") => Ok(MachineStatus::Ended),
+                Some(_) => Ok(MachineStatus::Paused),
+                None => Err(ControlError::Protocol),
+            }
+        })
+    }
+}
+
+/// A connection to the agent's port, `None` while nobody listens there.
+fn connect_agent_once(path: &Path) -> Result<Option<UnixStream>, AgentError> {
+    match sock::connect(path) {
+        Ok(socket) => Ok(Some(stream(socket)?)),
+        Err(e) if e.kind() == std::io::ErrorKind::ConnectionRefused => Ok(None),
+        Err(e) => Err(e.into()),
+    }
+}

@@ -1,0 +1,158 @@
+//! QEMU's command line for a plan.
+
+use std::os::fd::RawFd;
+
+use model::boot::{DiskAccess, DiskRole};
+use wire::session::PORT;
+
+use crate::{Accelerator, MachinePlan, SpawnError};
+
+/// The numbers of the listening sockets that QEMU gets.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sockets {
+    pub(super) control: RawFd,
+    pub(super) console: RawFd,
+    pub(super) agent: RawFd,
+}
+
+const MIB: u64 = 1 << 20;
+
+/// What QEMU is started with.
+pub(super) fn arguments(
+    plan: &MachinePlan,
+    accelerator: Accelerator,
+    sockets: Sockets,
+) -> Result<Vec<String>, SpawnError> {
+    let mut out: Vec<String> = Vec::new();
+    let mut put = |option: &str, value: String| out.extend([option.to_owned(), value]);
+    // What is not needed is not there: less to probe for the kernel, less to attack for the guest.
+    put("-machine", "q35,usb=off,sata=off,smbus=off,vmport=off,dump-guest-core=off".to_owned());
+    match accelerator {
+        Accelerator::Kvm => {
+            put("-accel", "kvm".to_owned());
+            put("-cpu", "host".to_owned());
+        }
+        Accelerator::Tcg => {
+            put("-accel", "tcg,thread=multi".to_owned());
+            // Software walks the page tables, and a fifth level serves guests of more than 64 TiB.
+            put("-cpu", "max,la57=off".to_owned());
+        }
+    }
+    put("-smp", plan.vcpus.max(1).to_string());
+    put("-m", format!("{}M", plan.memory / MIB));
+    put("-name", safe("name", &plan.name)?.to_owned());
+    put("-kernel", safe("kernel", &plan.kernel)?.to_owned());
+    put("-initrd", safe("initrd", &plan.initrd)?.to_owned());
+    put("-append", plan.command_line.clone());
+
+    let Sockets { control, console, agent } = sockets;
+    let socket = |id: &str, fd: RawFd| format!("socket,id={id},fd={fd},server=on,wait=off");
+    put("-chardev", socket("control", control));
+    put("-mon", "chardev=control,mode=control".to_owned());
+    put("-chardev", socket("console", console));
+    put("-serial", "chardev:console".to_owned());
+    put("-chardev", socket("agent", agent));
+    put("-device", "virtio-serial-pci,max_ports=2".to_owned());
+    put("-device", format!("virtserialport,chardev=agent,name={PORT}"));
+    put("-device", "virtio-rng-pci".to_owned());
+
+    for disk in &plan.disks {
+        let file = safe("disk", &disk.file)?;
+        let (node, access) = (disk.role.name(), access(disk.role));
+        put(
+            "-blockdev",
+            format!(
+                "driver=file,node-name={node}-file,filename={file},aio=threads,discard=unmap,cache.direct=off,\
+                 cache.no-flush=off,{access}"
+            ),
+        );
+        put("-blockdev", format!("driver=raw,node-name={node},file={node}-file,discard=unmap,{access}"));
+        put("-device", format!("virtio-blk-pci,drive={node},serial={}", disk.role.serial()));
+    }
+
+    put("-display", "none".to_owned());
+    put("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny".to_owned());
+    // A reset ends the process, which tells it; starting again is not QEMU's to decide.
+    out.extend(["-nodefaults", "-no-user-config", "-no-reboot"].map(str::to_owned));
+    Ok(out)
+}
+
+/// What may be read by many is not locked by any.
+fn access(role: DiskRole) -> &'static str {
+    match role.access() {
+        DiskAccess::ReadOnly => "read-only=on,locking=off",
+        DiskAccess::ReadWrite => "read-only=off",
+    }
+}
+
+/// `value` where it means itself among QEMU's options: no comma, and nothing outside the run directory.
+fn safe<'a>(field: &'static str, value: &'a str) -> Result<&'a str, SpawnError> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    let first = value.starts_with(|c: char| c.is_ascii_alphanumeric());
+    if first && value.chars().all(plain) {
+        return Ok(value);
+    }
+    Err(SpawnError::Plan { field, value: value.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Disk, Place};
+
+    fn plan() -> MachinePlan {
+        MachinePlan {
+            place: Place { run_dir: "/run".into(), log_dir: "/log".into() },
+            name: "dev".to_owned(),
+            kernel: "kernel".to_owned(),
+            initrd: "initrd".to_owned(),
+            command_line: "console=ttyS0".to_owned(),
+            vcpus: 2,
+            memory: 512 * MIB,
+            disks: vec![
+                Disk { file: "image".to_owned(), role: DiskRole::Image },
+                Disk { file: "work".to_owned(), role: DiskRole::Work },
+            ],
+            secret: wire::session::Secret::new([0; 16]),
+        }
+    }
+
+    const SOCKETS: Sockets = Sockets { control: 10, console: 11, agent: 12 };
+
+    #[test]
+    fn disks_have_serials_and_flushes_and_only_private_ones_are_written() {
+        let all = arguments(&plan(), Accelerator::Tcg, SOCKETS).unwrap();
+        let drives: Vec<&str> = all
+            .iter()
+            .filter(|a| a.starts_with("driver=") || a.contains("-blk-"))
+            .map(String::as_str)
+            .collect();
+        assert_eq!(
+            drives,
+            [
+                "driver=file,node-name=image-file,filename=image,aio=threads,discard=unmap,cache.direct=off,cache.no-flush=off,read-only=on,locking=off",
+                "driver=raw,node-name=image,file=image-file,discard=unmap,read-only=on,locking=off",
+                "virtio-blk-pci,drive=image,serial=banger-image",
+                "driver=file,node-name=work-file,filename=work,aio=threads,discard=unmap,cache.direct=off,cache.no-flush=off,read-only=off",
+                "driver=raw,node-name=work,file=work-file,discard=unmap,read-only=off",
+                "virtio-blk-pci,drive=work,serial=banger-work",
+            ]
+        );
+    }
+
+    #[test]
+    fn names_that_would_be_options_or_paths_are_refused() {
+        for bad in ["", "a,b", "../x", "a/b", "-x", ".x", "a b", "ä"] {
+            for field in ["kernel", "disk", "name"] {
+                let mut plan = plan();
+                match field {
+                    "kernel" => plan.kernel = bad.to_owned(),
+                    "disk" => plan.disks[0].file = bad.to_owned(),
+                    _ => plan.name = bad.to_owned(),
+                }
+                let error = arguments(&plan, Accelerator::Kvm, SOCKETS).unwrap_err();
+                assert_eq!(error.to_string(), format!("{field} of the machine cannot be {bad:?}"));
+            }
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! Which QEMU there is, and whether KVM runs guests.
+//!
+//! That `/dev/kvm` opens says little: it may belong to a hypervisor that runs only guests of its own kind. So a guest of a
+//! hundred bytes is run to its end. It goes from the reset vector into 64-bit mode with paging, looks whether it
+//! really is privileged, and writes a number to the port that ends QEMU with it.
+
+use std::{
+    ffi::OsStr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use host::{
+    env, fs,
+    proc::{Command, Exit, ProcessId, Program, find as find_program},
+};
+
+use crate::{Accelerator, Report, ring};
+
+const PROGRAM: &str = "qemu-system-x86_64";
+/// Also without these in PATH, as in a service's environment.
+const USUAL: &str = "/usr/local/bin:/usr/bin:/bin";
+/// The oldest version that is known to work: major and minor.
+const OLDEST: (u32, u32) = (7, 2);
+/// How long QEMU may take to say its version.
+const VERSION: Duration = Duration::from_secs(10);
+/// How long the guest of the probe may run. It needs a tenth of a second.
+const GUEST: Duration = Duration::from_secs(3);
+
+/// How QEMU is looked for.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The configured program; else it is searched in PATH.
+    pub program: Option<PathBuf>,
+    /// The configured accelerator; else it is KVM where guests run with it.
+    pub accelerator: Option<Accelerator>,
+    /// Where the answer about KVM is kept until the host's next boot. It exists.
+    pub cache_dir: PathBuf,
+}
+
+/// Why there is no QEMU to use.
+#[derive(Debug, thiserror::Error)]
+pub enum ProbeError {
+    /// None was found.
+    #[error("{PROGRAM} is not installed")]
+    Missing,
+    /// It cannot be executed.
+    #[error("cannot ask {} for its version", program.display())]
+    Execute {
+        /// The program.
+        program: PathBuf,
+        /// What happened instead.
+        #[source]
+        cause: host::Error,
+    },
+    /// It is no QEMU.
+    #[error("{} is not QEMU: it says {said:?}", program.display())]
+    Foreign {
+        /// The program.
+        program: PathBuf,
+        /// Its answer.
+        said: String,
+    },
+    /// It is too old.
+    #[error("{} is QEMU {version}; {}.{} or newer is needed", program.display(), OLDEST.0, OLDEST.1)]
+    TooOld {
+        /// The program.
+        program: PathBuf,
+        /// Its version.
+        version: String,
+    },
+}
+
+impl ProbeError {
+    /// What to try.
+    #[must_use]
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Missing | Self::TooOld { .. } => "install it: sudo apt-get install qemu-system-x86",
+            Self::Execute { .. } | Self::Foreign { .. } => "check `qemu` in the configuration",
+        }
+    }
+}
+
+/// Finds QEMU and decides on its accelerator.
+pub(super) fn find(settings: &Settings) -> Result<Report, ProbeError> {
+    let path = env::var("PATH").unwrap_or_default();
+    let program = settings.program.clone();
+    let program = program.or_else(|| find_program(PROGRAM, &path));
+    let program = program.or_else(|| find_program(PROGRAM, OsStr::new(USUAL))).ok_or(ProbeError::Missing)?;
+    let version = version(&program)?;
+    let why_not_kvm = match settings.accelerator {
+        Some(Accelerator::Kvm) => None,
+        Some(Accelerator::Tcg) => Some("software emulation is configured".to_owned()),
+        None => why_not_kvm(&program, &version, &settings.cache_dir),
+    };
+    let accelerator = if why_not_kvm.is_none() { Accelerator::Kvm } else { Accelerator::Tcg };
+    Ok(Report { backend: "qemu", program, version, accelerator, why_not_kvm })
+}
+
+fn version(program: &Path) -> Result<String, ProbeError> {
+    let command = Command::new(Program::Qemu(program.to_owned())).arg("--version");
+    let output = command
+        .output(4096, VERSION)
+        .map_err(|cause| ProbeError::Execute { program: program.to_owned(), cause })?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    let Some((version, number)) = parse_version(&said).filter(|_| output.exit.success()) else {
+        let said = ring::lines_of(said.as_bytes(), usize::MAX).into_iter().next().unwrap_or_default();
+        return Err(ProbeError::Foreign { program: program.to_owned(), said });
+    };
+    if number < OLDEST {
+        return Err(ProbeError::TooOld { program: program.to_owned(), version });
+    }
+    Ok(version)
+}
+
+fn parse_version(text: &str) -> Option<(String, (u32, u32))> {
+    let version = text.strip_prefix("QEMU emulator version ")?.split_whitespace().next()?;
+    let mut numbers = version.split('.').map(|number| number.parse().ok());
+    Some((version.to_owned(), (numbers.next()??, numbers.next()??)))
+}
+
+/// Why guests do not run with KVM, `None` where they do. The answer of the same boot and QEMU is remembered.
+fn why_not_kvm(program: &Path, version: &str, cache_dir: &Path) -> Option<String> {
+    if let Err(error) = fs::open_rw("/dev/kvm".as_ref()) {
+        // Quick to tell and quick to change, so never remembered.
+        return Some(match error.kind() {
+            std::io::ErrorKind::NotFound => "there is no /dev/kvm".to_owned(),
+            std::io::ErrorKind::PermissionDenied => {
+                "this user may not open /dev/kvm (members of the group kvm may)".to_owned()
+            }
+            kind => format!("/dev/kvm cannot be opened: {kind}"),
+        });
+    }
+    let boot = ProcessId::own().map(|id| id.boot).unwrap_or_default();
+    let question = format!("{boot} {version} {}\n", program.display());
+    let file = cache_dir.join("kvm-probe");
+    if let Some(answer) = fs::read_text(&file).ok().as_deref().and_then(|text| text.strip_prefix(&question)) {
+        return (answer != "usable").then(|| answer.to_owned());
+    }
+    let answer = run_guest(program, Accelerator::Kvm, cache_dir);
+    // Without the cache the next one asks again.
+    let _ = fs::write_atomic(&file, (question + answer.as_deref().unwrap_or("usable")).as_bytes());
+    answer
+}
+
+/// Runs the guest; why it did not come to its good end.
+fn run_guest(program: &Path, accelerator: Accelerator, directory: &Path) -> Option<String> {
+    let rom = directory.join("kvm-probe.rom");
+    if let Err(error) = fs::write_atomic(&rom, &guest()) {
+        return Some(error.to_string());
+    }
+    let cpu = match accelerator {
+        Accelerator::Kvm => "host",
+        Accelerator::Tcg => "max",
+    };
+    let command = Command::new(Program::Qemu(program.to_owned()))
+        .dir(directory)
+        .args([
+            "-nodefaults",
+            "-no-user-config",
+            "-no-reboot",
+            "-display",
+            "none",
+            "-machine",
+            "q35",
+            "-m",
+            "16",
+        ])
+        .args(["-accel", accelerator.name(), "-cpu", cpu, "-bios", "kvm-probe.rom"])
+        .args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4"]);
+    let why = match command.output(16 << 10, GUEST) {
+        Ok(output) if output.exit == GOOD => None,
+        Ok(output) => {
+            let said = ring::lines_of(&output.stderr, 1).concat();
+            Some(format!("a test guest did not run ({}): {said}", output.exit))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::TimedOut => {
+            Some(format!("a test guest did not end within {GUEST:?}"))
+        }
+        Err(error) => Some(error.to_string()),
+    };
+    let _ = fs::remove(&rom);
+    why
+}
+
+/// The device ends QEMU with twice the number and one; the guest writes 42.
+const GOOD: Exit = Exit::Code(42 * 2 + 1);
+
+/// A ROM of 64 KiB that ends with [`GUEST_CODE`], where the processor begins.
+fn guest() -> Vec<u8> {
+    let mut rom = vec![0; (64 << 10) - GUEST_CODE.len()];
+    rom.extend(GUEST_CODE);
+    rom
+}
+
+/// Lies at 0xfff00 below 1 MiB and again at the end of 4 GiB.
+#[rustfmt::skip]
+const GUEST_CODE: [u8; 256] = {
+    let code: &[u8] = &[
+        // 16 bits: cli; lgdt gdtr; cr0 |= 1; ljmp 0x08:next
+        0xfa, 0x2e, 0x66, 0x0f, 0x01, 0x16, 0x8b, 0xff, 0x0f, 0x20, 0xc0, 0x0c, 0x01, 0x0f, 0x22, 0xc0,
+        0x66, 0xea, 0x18, 0xff, 0x0f, 0x00, 0x08, 0x00,
+        // 32 bits: ds = ss = 0x10; a page table that maps the first 2 MiB to themselves at 0x1000
+        0xb8, 0x10, 0x00, 0x00, 0x00, 0x8e, 0xd8, 0x8e, 0xd0,
+        0xc7, 0x05, 0x00, 0x10, 0x00, 0x00, 0x03, 0x20, 0x00, 0x00,
+        0xc7, 0x05, 0x00, 0x20, 0x00, 0x00, 0x03, 0x30, 0x00, 0x00,
+        0xc7, 0x05, 0x00, 0x30, 0x00, 0x00, 0x83, 0x00, 0x00, 0x00,
+        // cr4 = PAE; cr3 = 0x1000; EFER |= LME; cr0 |= PG; ljmp 0x18:next
+        0xb8, 0x20, 0x00, 0x00, 0x00, 0x0f, 0x22, 0xe0, 0xb8, 0x00, 0x10, 0x00, 0x00, 0x0f, 0x22, 0xd8,
+        0xb9, 0x80, 0x00, 0x00, 0xc0, 0x0f, 0x32, 0x80, 0xcc, 0x01, 0x0f, 0x30,
+        0x0f, 0x20, 0xc0, 0x0d, 0x00, 0x00, 0x00, 0x80, 0x0f, 0x22, 0xc0,
+        0xea, 0x6d, 0xff, 0x0f, 0x00, 0x18, 0x00,
+        // 64 bits: esp = 0x8000; cli; pushf; pop rax; is the interrupt flag clear?
+        0xbc, 0x00, 0x80, 0x00, 0x00, 0xfa, 0x9c, 0x58, 0xf6, 0xc4, 0x02, 0x75, 0x0a,
+        // eax = cs; is this ring 0?
+        0x8c, 0xc8, 0xa8, 0x03, 0x75, 0x04,
+        // al = 42, or 1 where it was not; out 0xf4, al; halt for ever
+        0xb0, 0x2a, 0xeb, 0x02, 0xb0, 0x01, 0xe6, 0xf4, 0xf4, 0xeb, 0xfd,
+        // gdtr: 31, 0xfff91; gdt: null, 32-bit code, data, 64-bit code
+        0x1f, 0x00, 0x91, 0xff, 0x0f, 0x00,
+        0, 0, 0, 0, 0, 0, 0, 0,
+        0xff, 0xff, 0x00, 0x00, 0x00, 0x9b, 0xcf, 0x00,
+        0xff, 0xff, 0x00, 0x00, 0x00, 0x93, 0xcf, 0x00,
+        0xff, 0xff, 0x00, 0x00, 0x00, 0x9b, 0xaf, 0x00,
+    ];
+    let mut out = [0; 256];
+    let mut at = 0;
+    while at < code.len() {
+        out[at] = code[at];
+        at += 1;
+    }
+    // The reset vector, 16 bytes before the end: ljmp 0xf000:0xff00
+    let reset = [0xea, 0x00, 0xff, 0x00, 0xf0];
+    at = 0;
+    while at < reset.len() {
+        out[0xf0 + at] = reset[at];
+        at += 1;
+    }
+    out
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scratch(name: &str) -> PathBuf {
+        let dir = std::env::temp_dir().join(format!("banger-probe-{name}-{}", std::process::id()));
+        fs::remove_all(&dir).unwrap();
+        fs::create_dir(&dir).unwrap();
+        dir
+    }
+
+    #[test]
+    fn versions_are_read() {
+        let debian = "QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18)\nCopyright (c) 2003-2022\n";
+        assert_eq!(parse_version(debian), Some(("7.2.22".to_owned(), (7, 2))));
+        assert_eq!(parse_version("QEMU emulator version 10.0.2\n"), Some(("10.0.2".to_owned(), (10, 0))));
+        for bad in ["", "QEMU emulator version ", "QEMU emulator version x.y", "busybox"] {
+            assert_eq!(parse_version(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_qemu_is_refused() {
+        let dir = scratch("foreign");
+        let settings = |program: &str| Settings {
+            program: Some(program.into()),
+            accelerator: None,
+            cache_dir: dir.clone(),
+        };
+        let error = find(&settings("/bin/echo")).unwrap_err();
+        assert!(error.to_string().starts_with("/bin/echo is not QEMU: it says \"echo"), "{error}");
+        let error = find(&settings("/nonexistent")).unwrap_err();
+        assert_eq!(error.to_string(), "cannot ask /nonexistent for its version");
+        fs::remove_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn the_guest_ends_well_in_software() {
+        if testkit::need::qemu().is_none() {
+            return;
+        }
+        let dir = scratch("guest");
+        let settings =
+            Settings { program: None, accelerator: Some(Accelerator::Tcg), cache_dir: dir.clone() };
+        let program = find(&settings).unwrap().program;
+        assert_eq!(run_guest(&program, Accelerator::Tcg, &dir), None);
+        assert_eq!(fs::list(&dir).unwrap(), Vec::<PathBuf>::new(), "nothing is left");
+        fs::remove_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn the_answer_about_kvm_is_remembered_for_this_boot_and_program() {
+        if testkit::need::qemu().is_none() || fs::open_rw("/dev/kvm".as_ref()).is_err() {
+            return;
+        }
+        let dir = scratch("memory");
+        let settings = Settings { program: None, accelerator: None, cache_dir: dir.clone() };
+        let first = find(&settings).unwrap();
+        assert_eq!(first.accelerator == Accelerator::Kvm, first.why_not_kvm.is_none());
+        let file = dir.join("kvm-probe");
+        let answer = fs::read_text(&file).unwrap();
+        let (question, _) = answer.rsplit_once('\n').unwrap();
+        for said in ["usable", "because"] {
+            fs::write_atomic(&file, format!("{question}\n{said}").as_bytes()).unwrap();
+            let why = find(&settings).unwrap().why_not_kvm;
+            assert_eq!(why, (said != "usable").then(|| said.to_owned()));
+        }
+        fs::write_atomic(&file, format!("other-boot {question}\nusable").as_bytes()).unwrap();
+        assert_eq!(find(&settings).unwrap(), first, "another boot's answer does not count");
+        fs::remove_all(&dir).unwrap();
+    }
+}

@@ -1,0 +1,110 @@
+//! Watches a machine's process until it has ended, and says once what that end was.
+
+use std::{fs::File, path::Path, time::Duration};
+
+use host::{fs, proc::Process};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    sync::watch,
+    time::{MissedTickBehavior, interval, timeout},
+};
+
+use crate::{ControlError, End, Place, console::Console, end, ring, task::Task};
+
+/// What the VMM itself says. It writes there directly, because it outlives everybody who could read a pipe.
+const LOG: &str = "vmm.log";
+/// What that file may grow to.
+const LOG_LIMIT: u64 = 1 << 20;
+/// How often its size is looked at.
+const LOG_CHECK: Duration = Duration::from_secs(10);
+/// How many of its last lines are told.
+const LOG_LINES: usize = 12;
+/// How long what a dead process left in its sockets may take to be read.
+const LEFTOVERS: Duration = Duration::from_secs(5);
+
+/// The VMM's log in `directory`, empty.
+pub(crate) fn fresh_log(directory: &Path) -> host::Result<File> {
+    let path = directory.join(LOG);
+    fs::remove(&path)?;
+    fs::append(&path)
+}
+
+/// The last lines of the VMM's log in `directory`.
+pub(crate) fn log_lines(directory: &Path) -> Vec<String> {
+    let bytes = fs::read_limited(&directory.join(LOG), 2 * LOG_LIMIT).unwrap_or_default();
+    ring::lines_of(&bytes, LOG_LINES)
+}
+
+/// Waits until `process` has ended.
+pub(crate) async fn ended(process: &Process) -> Result<(), ControlError> {
+    let error = |e: std::io::Error| ControlError::Host(host::Error::new("watch", process.id(), e));
+    #[expect(deprecated, reason = "the other one is unsafe; a `Process` keeps its one descriptor for life")]
+    let watch = AsyncFd::with_interest(process.try_clone()?, Interest::READABLE).map_err(error)?;
+    watch.readable().await.map(drop).map_err(error)
+}
+
+/// Waits for the end that a watcher tells.
+pub(crate) async fn end_of(mut end: watch::Receiver<Option<End>>) -> End {
+    match end.wait_for(Option::is_some).await.map(|end| end.clone()) {
+        Ok(Some(end)) => end,
+        // The machine was let go of, so its end will not be known here.
+        Ok(None) | Err(_) => std::future::pending().await,
+    }
+}
+
+/// What there is to watch.
+pub(crate) struct Watcher {
+    pub(crate) process: Process,
+    pub(crate) place: Place,
+    pub(crate) console: Console,
+}
+
+impl Watcher {
+    /// Watches from now on. `reason` resolves soon after the end to what the VMM said of it, if it did.
+    pub(crate) fn run(
+        self,
+        sender: watch::Sender<Option<End>>,
+        reason: impl Future<Output = Option<String>> + Send + 'static,
+    ) -> Task<()> {
+        Task::spawn(async move {
+            let end = self.end(reason).await;
+            sender.send_replace(Some(end));
+        })
+    }
+
+    async fn end(self, reason: impl Future<Output = Option<String>> + Send) -> End {
+        let log = self.place.log_dir.join(LOG);
+        tokio::select! {
+            ended = ended(&self.process) => if let Err(error) = ended {
+                // A pidfd that cannot be polled does not happen; if it does, the machine is as good as lost.
+                tracing::warn!(error = &error as &dyn std::error::Error, "machine cannot be watched");
+            },
+            () = keep_short(&log) => {}
+        }
+        let exit = self.process.reap().ok().flatten();
+        let leftovers = timeout(LEFTOVERS, async { (reason.await, self.console.join().await) });
+        let (reason, console) = leftovers.await.unwrap_or_default();
+        let what = end::classify(reason.as_deref(), &console);
+        let vmm_lines = match what {
+            model::end::MachineEnd::VmmDied => log_lines(&self.place.log_dir),
+            model::end::MachineEnd::Poweroff
+            | model::end::MachineEnd::Reset
+            | model::end::MachineEnd::Panic
+            | model::end::MachineEnd::Quit
+            | model::end::MachineEnd::HostReboot => Vec::new(),
+        };
+        End { what, exit, vmm_lines }
+    }
+}
+
+/// Empties the log whenever it has grown too long. The VMM appends, so it goes on at the beginning.
+async fn keep_short(log: &Path) {
+    let mut ticks = interval(LOG_CHECK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if fs::size(log).is_ok_and(|size| size > LOG_LIMIT) {
+            let _ = fs::open_rw(log).map(|file| file.set_len(0));
+        }
+    }
+}

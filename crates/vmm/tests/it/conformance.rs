@@ -1,0 +1,229 @@
+//! What every backend does. Each case runs on the fake always, and on QEMU where it and a kernel are there.
+
+use std::{fs, time::Duration};
+
+use model::end::MachineEnd;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use vmm::{AgentError, ControlError, MachineStatus};
+
+use crate::subject::{DEADLINE, Subject, console, end_by, kill, processes_in, session, within};
+
+/// Runs a case on every backend.
+macro_rules! conformance {
+    ($($case:ident)*) => {$(
+        mod $case {
+            use crate::subject::Subject;
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn fake() {
+                super::cases::$case(Subject::fake(stringify!($case))).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn qemu() {
+                let Some(subject) = Subject::qemu(stringify!($case)) else { return };
+                super::cases::$case(subject).await;
+            }
+        }
+    )*};
+}
+
+conformance! {
+    nothing_runs_before_the_release
+    what_is_not_released_is_gone
+    a_guest_boots_and_speaks
+    a_guest_powers_off
+    a_guest_reboots
+    a_guest_panics
+    a_vmm_is_killed
+    a_machine_is_adopted
+    a_machine_quits
+    a_killed_machine_is_gone
+    the_power_button_is_pressed
+    sessions_wait_for_each_other
+    sessions_are_killed_in_mid_transfer
+}
+
+mod cases {
+    use super::*;
+
+    pub async fn nothing_runs_before_the_release(subject: Subject) {
+        let plan = subject.plan();
+        let spawned = subject.backend.spawn(plan.clone()).await.unwrap();
+        let id = spawned.id().clone();
+        assert!(id.open().unwrap().is_some(), "its identity can be committed");
+        let program = || fs::read_link(format!("/proc/{}/exe", id.pid)).unwrap();
+        assert_eq!(program(), std::env::current_exe().unwrap(), "it has executed nothing");
+        let machine = within("the release", spawned.release()).await.unwrap();
+        assert_eq!(machine.id(), &id);
+        assert_eq!(program(), subject.backend.report().program.canonicalize().unwrap());
+        kill(&*machine).await;
+    }
+
+    pub async fn what_is_not_released_is_gone(subject: Subject) {
+        let plan = subject.plan();
+        let spawned = subject.backend.spawn(plan.clone()).await.unwrap();
+        let id = spawned.id().clone();
+        drop(spawned);
+        assert!(id.open().unwrap().is_none());
+        assert_eq!(processes_in(&plan.place.run_dir), Vec::<u32>::new());
+        assert!(subject.backend.adopt(id, plan.place, plan.secret).await.unwrap().is_none());
+    }
+
+    pub async fn a_guest_boots_and_speaks(subject: Subject) {
+        let plan = subject.plan();
+        let machine = subject.start(&plan).await;
+        assert_eq!(machine.status().await.unwrap(), MachineStatus::Running);
+        let mut channel = session(&*machine, "say 200").await;
+        let mut answer = [0; 5];
+        within("the answer", channel.read_exact(&mut answer)).await.unwrap();
+        assert_eq!(&answer, b"said\n");
+        drop(channel);
+        let mut channel = session(&*machine, "echo").await;
+        let sent: Vec<u8> = (0..300_000u32).map(|n| (n % 253) as u8).collect();
+        echo(&mut channel, &sent).await;
+        drop(channel);
+        end_by(&*machine, "poweroff").await;
+        let console = console(&plan);
+        let expect: String = (0..200).map(|n| format!("guest: line {n}\n")).collect();
+        assert!(console.replace('\r', "").contains(&expect), "{console}");
+    }
+
+    pub async fn a_guest_powers_off(subject: Subject) {
+        let machine = subject.start(&subject.plan()).await;
+        let end = end_by(&*machine, "poweroff").await;
+        assert_eq!(end.what, MachineEnd::Poweroff);
+        assert_eq!(end, within("the end again", machine.ended()).await);
+        assert!(matches!(machine.connect_agent().await, Err(AgentError::Ended)));
+        assert!(matches!(machine.powerdown().await, Err(ControlError::Ended)));
+        assert_eq!(machine.status().await.unwrap(), MachineStatus::Ended);
+        kill(&*machine).await;
+    }
+
+    pub async fn a_guest_reboots(subject: Subject) {
+        let machine = subject.start(&subject.plan()).await;
+        assert_eq!(end_by(&*machine, "reboot").await.what, MachineEnd::Reset);
+    }
+
+    pub async fn a_guest_panics(subject: Subject) {
+        let plan = subject.plan();
+        let machine = subject.start(&plan).await;
+        assert_eq!(end_by(&*machine, "panic").await.what, MachineEnd::Panic);
+        let console = console(&plan);
+        assert!(console.contains("Kernel panic - not syncing: Attempted to kill init!"), "{console}");
+    }
+
+    pub async fn a_vmm_is_killed(subject: Subject) {
+        let machine = subject.start(&subject.plan()).await;
+        let mut channel = session(&*machine, "echo").await;
+        let process = machine.id().open().unwrap().unwrap();
+        process.signal(host::proc::Signal::Kill).unwrap();
+        let end = within("the end", machine.ended()).await;
+        assert_eq!((end.what, end.exit), (MachineEnd::VmmDied, Some(host::proc::Exit::Signal(9))));
+        let mut rest = Vec::new();
+        // An error or an end, never a wait.
+        let _ = within("the end of the channel", channel.read_to_end(&mut rest)).await;
+        assert_eq!(rest, b"");
+    }
+
+    pub async fn a_machine_is_adopted(subject: Subject) {
+        let plan = subject.plan();
+        let machine = subject.start(&plan).await;
+        drop(session(&*machine, "echo").await);
+        let id = machine.id().clone();
+        // Also with a session open, as a daemon that is killed leaves it.
+        let channel = session(&*machine, "echo").await;
+        drop(machine);
+        drop(channel);
+        let adopt = || subject.backend.adopt(id.clone(), plan.place.clone(), plan.secret.clone());
+        let machine = within("the adoption", adopt()).await.unwrap().expect("it lives");
+        assert_eq!(machine.id(), &id);
+        assert_eq!(machine.status().await.unwrap(), MachineStatus::Running);
+        let mut channel = session(&*machine, "say 20").await;
+        within("the answer", channel.read_u8()).await.unwrap();
+        drop(channel);
+        assert_eq!(end_by(&*machine, "poweroff").await.what, MachineEnd::Poweroff);
+        assert!(console(&plan).contains("guest: line 19"), "the console is read again");
+        drop(machine);
+        assert!(within("the adoption of the dead", adopt()).await.unwrap().is_none());
+    }
+
+    pub async fn a_machine_quits(subject: Subject) {
+        let machine = subject.start(&subject.plan()).await;
+        within("the quit", machine.quit(DEADLINE)).await.unwrap();
+        assert_eq!(machine.ended().await.what, MachineEnd::Quit);
+        within("a second quit", machine.quit(DEADLINE)).await.unwrap();
+    }
+
+    pub async fn a_killed_machine_is_gone(subject: Subject) {
+        let machine = subject.start(&subject.plan()).await;
+        kill(&*machine).await;
+        assert_eq!(machine.ended().await.what, MachineEnd::VmmDied);
+        kill(&*machine).await;
+    }
+
+    pub async fn the_power_button_is_pressed(subject: Subject) {
+        let machine = subject.start(&subject.plan()).await;
+        drop(session(&*machine, "echo").await);
+        // The suite's guest does not listen for it, the fake's does: that it is taken is what both have in common.
+        machine.powerdown().await.unwrap();
+        within("the quit", machine.quit(DEADLINE)).await.unwrap();
+        let end = machine.ended().await.what;
+        assert!([MachineEnd::Quit, MachineEnd::Poweroff].contains(&end), "{end}");
+    }
+
+    pub async fn sessions_wait_for_each_other(subject: Subject) {
+        let machine = subject.start(&subject.plan()).await;
+        let first = session(&*machine, "echo").await;
+        let mut second = machine.connect_agent();
+        tokio::select! {
+            biased;
+            _ = &mut second => panic!("two at once"),
+            () = tokio::task::yield_now() => {}
+        }
+        drop(first);
+        let mut second = within("the second session", second).await.unwrap();
+        second.write_all(b"echo\n").await.unwrap();
+        echo(&mut second, b"hello").await;
+        kill(&*machine).await;
+    }
+
+    pub async fn sessions_are_killed_in_mid_transfer(subject: Subject) {
+        /// More than all buffers between here and the guest hold.
+        const BULK: usize = 2 << 20;
+        let machine = subject.start(&subject.plan()).await;
+        for round in 0..200u32 {
+            let channel = session(&*machine, "echo").await;
+            let (mut reader, mut writer) = tokio::io::split(channel);
+            let byte = round as u8;
+            let writing = tokio::spawn(async move {
+                let _ = writer.write_all(&vec![byte; BULK]).await;
+                writer
+            });
+            // Cut at another place each time, sometimes before anything came back.
+            let mut got = vec![0; round as usize * 131 % 60_000];
+            within("a part of the echo", reader.read_exact(&mut got)).await.unwrap();
+            assert!(got.iter().all(|&b| b == byte), "round {round} heard another session");
+            writing.abort();
+            let _ = writing.await;
+            drop(reader);
+        }
+        let mut channel = session(&*machine, "echo").await;
+        echo(&mut channel, &vec![7; 100_000]).await;
+        drop(channel);
+        within("the quit", machine.quit(Duration::from_secs(10))).await.unwrap();
+    }
+}
+
+/// Sends `bytes` to a session that echoes, and expects them back.
+async fn echo(channel: &mut vmm::Channel, bytes: &[u8]) {
+    let (mut reader, mut writer) = tokio::io::split(channel);
+    let send = async {
+        writer.write_all(bytes).await.unwrap();
+        writer.flush().await.unwrap();
+    };
+    let mut got = vec![0; bytes.len()];
+    let receive = async { reader.read_exact(&mut got).await.unwrap() };
+    within("the echo", async { tokio::join!(send, receive) }).await;
+    assert!(got == bytes, "the echo is what was sent");
+}

@@ -1,0 +1,190 @@
+//! A backend under test with all that its machines need, cleaned up and checked at the end.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use host::proc::{ProcessId, Signal};
+use model::{boot, boot::DiskRole, end::MachineEnd};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, DuplexStream},
+    time::timeout,
+};
+use vmm::{
+    Accelerator, Backend, Channel, Disk, End, Machine, MachinePlan, Place,
+    fake::{Control, Fake},
+    qemu::{Qemu, Settings},
+    ring,
+};
+use wire::session::Secret;
+
+use crate::guest::Guest;
+
+/// What any wait of the suite may take on a busy machine.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Waits for `future`, at most for [`DEADLINE`].
+#[track_caller]
+pub fn within<T>(what: &'static str, future: impl Future<Output = T>) -> impl Future<Output = T> {
+    let caller = std::panic::Location::caller();
+    async move { timeout(DEADLINE, future).await.unwrap_or_else(|_| panic!("{what} took too long at {caller}")) }
+}
+
+/// One backend and a directory.
+pub struct Subject {
+    pub backend: Box<dyn Backend>,
+    guest: Option<&'static Guest>,
+    directory: PathBuf,
+    machines: AtomicU32,
+}
+
+impl Subject {
+    fn new(name: &str, backend: Box<dyn Backend>, guest: Option<&'static Guest>) -> Self {
+        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&directory);
+        fs::create_dir(&directory).unwrap();
+        Self { backend, guest, directory, machines: AtomicU32::new(0) }
+    }
+
+    /// The fake with a guest that serves what the real one serves.
+    pub fn fake(name: &str) -> Self {
+        let guest = |stream, control| Box::pin(serve(stream, control)) as vmm::Future<'static, ()>;
+        Self::new(&format!("fake-{name}"), Box::new(Fake::new(guest)), None)
+    }
+
+    /// QEMU, where it and a kernel are there.
+    pub fn qemu(name: &str) -> Option<Self> {
+        let guest = Guest::get()?;
+        let cache_dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+        let settings = Settings { program: None, accelerator: Some(Accelerator::Tcg), cache_dir };
+        let qemu = Qemu::find(&settings).unwrap();
+        Some(Self::new(&format!("qemu-{name}"), Box::new(qemu), Some(guest)))
+    }
+
+    /// A machine to be.
+    pub fn plan(&self) -> MachinePlan {
+        let number = self.machines.fetch_add(1, Ordering::Relaxed);
+        let run_dir = self.directory.join(format!("run-{number}"));
+        let log_dir = self.directory.join(format!("log-{number}"));
+        fs::create_dir(&run_dir).unwrap();
+        fs::create_dir(&log_dir).unwrap();
+        let secret = Secret::new(host::rand::bytes());
+        let disk = run_dir.join("work");
+        fs::File::create(&disk).unwrap().set_len(1 << 20).unwrap();
+        if let Some(guest) = self.guest {
+            std::os::unix::fs::symlink(&guest.kernel, run_dir.join("kernel")).unwrap();
+            guest.payload(&secret, &run_dir.join("initrd"));
+        }
+        MachinePlan {
+            place: Place { run_dir, log_dir },
+            name: format!("conformance-{number}"),
+            kernel: "kernel".to_owned(),
+            initrd: "initrd".to_owned(),
+            command_line: boot::command_line(self.backend.machine()),
+            vcpus: 1,
+            memory: 256 << 20,
+            disks: vec![Disk { file: "work".to_owned(), role: DiskRole::Work }],
+            secret,
+        }
+    }
+
+    /// A machine that runs.
+    pub async fn start(&self, plan: &MachinePlan) -> Arc<dyn Machine> {
+        let spawned = self.backend.spawn(plan.clone()).await.unwrap();
+        within("the release", spawned.release()).await.unwrap()
+    }
+}
+
+impl Drop for Subject {
+    fn drop(&mut self) {
+        for number in 0..self.machines.load(Ordering::Relaxed) {
+            let left = processes_in(&self.directory.join(format!("run-{number}")));
+            if std::thread::panicking() {
+                let log_dir = self.directory.join(format!("log-{number}"));
+                let console = ring::read(&log_dir).unwrap_or_default();
+                eprintln!("console of machine {number}:\n{}", String::from_utf8_lossy(&console));
+                for process in left.into_iter().filter_map(|pid| ProcessId::of(pid).ok()?.open().ok()?) {
+                    let _ = process.signal(Signal::Kill);
+                }
+            } else {
+                assert_eq!(left, Vec::<u32>::new(), "a process was left behind");
+            }
+        }
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// The processes that run in `directory`.
+pub fn processes_in(directory: &Path) -> Vec<u32> {
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|pid| fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == directory)).collect()
+}
+
+/// A session that begins with `line`.
+pub async fn session(machine: &dyn Machine, line: &str) -> Channel {
+    let mut channel = within("a session", machine.connect_agent()).await.unwrap();
+    channel.write_all(format!("{line}\n").as_bytes()).await.unwrap();
+    channel.flush().await.unwrap();
+    channel
+}
+
+/// Has the guest end its machine, and waits for that.
+pub async fn end_by(machine: &dyn Machine, line: &str) -> End {
+    let _channel = session(machine, line).await;
+    within("the end", machine.ended()).await
+}
+
+/// Kills what is left of a machine.
+pub async fn kill(machine: &dyn Machine) {
+    within("the kill", machine.kill()).await.unwrap();
+    assert!(machine.id().open().unwrap().is_none());
+    assert!(!is_zombie(machine.id()));
+}
+
+fn is_zombie(id: &ProcessId) -> bool {
+    Path::new(&format!("/proc/{}", id.pid)).exists() && ProcessId::of(id.pid).is_ok_and(|found| found == *id)
+}
+
+/// The console as text.
+pub fn console(plan: &MachinePlan) -> String {
+    String::from_utf8_lossy(&ring::read(&plan.place.log_dir).unwrap()).into_owned()
+}
+
+/// The fake's guest: the same commands as `examples/conformance_guest.rs`.
+async fn serve(stream: DuplexStream, control: Control) {
+    let mut stream = BufReader::new(stream);
+    let mut line = String::new();
+    if stream.read_line(&mut line).await.is_err() {
+        return;
+    }
+    match line.trim() {
+        "echo" => {
+            let mut buffer = vec![0; 4096];
+            while let Ok(count @ 1..) = stream.read(&mut buffer).await {
+                if stream.write_all(&buffer[..count]).await.is_err() {
+                    return;
+                }
+            }
+        }
+        "poweroff" => control.end(MachineEnd::Poweroff),
+        "reboot" => control.end(MachineEnd::Reset),
+        "panic" => {
+            control.say("Kernel panic - not syncing: Attempted to kill init!\n").unwrap();
+            control.end(MachineEnd::Panic);
+        }
+        line => {
+            let count = line.strip_prefix("say ").and_then(|n| n.parse().ok()).unwrap_or(0);
+            for number in 0..count {
+                control.say(&format!("guest: line {number}\n")).unwrap();
+            }
+            let _ = stream.write_all(b"said\n").await;
+        }
+    }
+}
