@@ -203,12 +203,27 @@ pub fn exists(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok()
 }
 
+/// Whether `path`, its links followed, is a directory.
+#[must_use]
+pub fn is_dir(path: &Path) -> bool {
+    path.is_dir()
+}
+
 /// The apparent size of `path` in bytes.
 ///
 /// # Errors
 /// Where it cannot be looked at.
 pub fn size(path: &Path) -> Result<u64> {
     fs::metadata(path).map(|m| m.len()).map_err(|e| Error::path("stat", path, e))
+}
+
+/// What tells a file from a later one at the same path: its size in bytes and its modification time in nanoseconds.
+///
+/// # Errors
+/// Where it cannot be looked at.
+pub fn identity(path: &Path) -> Result<(u64, i128)> {
+    let meta = fs::metadata(path).map_err(|e| Error::path("stat", path, e))?;
+    Ok((meta.len(), i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec())))
 }
 
 /// The bytes that the blocks of `path` take on disk.

@@ -30,7 +30,7 @@ mod identity;
 mod run;
 
 pub use gate::Gated;
-pub use identity::{Exit, Process, ProcessId, Signal};
+pub use identity::{Exit, Process, ProcessId, Signal, boot_id};
 pub use run::{Output, Running, Stopper};
 
 /// Every program that banger starts.
@@ -44,6 +44,8 @@ pub enum Program {
     Mmdebstrap,
     /// Fetches packages.
     AptGet,
+    /// Tells what packages there are.
+    AptCache,
 }
 
 /// Where the programs that are named without a path are searched.
@@ -92,6 +94,7 @@ impl Program {
             Self::Qemu(path) | Self::Daemon(path) => Ok(path.clone()),
             Self::Mmdebstrap => system("mmdebstrap"),
             Self::AptGet => system("apt-get"),
+            Self::AptCache => system("apt-cache"),
         }
     }
 
@@ -100,7 +103,7 @@ impl Program {
         match self {
             Self::Qemu(_) => &[],
             Self::Daemon(_) => DAEMON,
-            Self::Mmdebstrap | Self::AptGet => NETWORK,
+            Self::Mmdebstrap | Self::AptGet | Self::AptCache => NETWORK,
         }
     }
 
@@ -109,11 +112,17 @@ impl Program {
         match self {
             Self::Qemu(_) => &[("PATH", SYSTEM_PATH), ("LC_ALL", "C.UTF-8")],
             Self::Daemon(_) => &[],
-            Self::Mmdebstrap | Self::AptGet => {
+            Self::Mmdebstrap | Self::AptGet | Self::AptCache => {
                 &[("PATH", SYSTEM_PATH), ("LC_ALL", "C.UTF-8"), ("DEBIAN_FRONTEND", "noninteractive")]
             }
         }
     }
+}
+
+/// The user that this process acts as.
+#[must_use]
+pub fn own_uid() -> u32 {
+    rustix::process::geteuid().as_raw()
 }
 
 /// The executable file `name` in the first of the directories of `path` (like `$PATH`) that has one.
@@ -227,14 +236,16 @@ pub(crate) mod tests {
             Program::Daemon("/opt/bangerd".into()),
             Program::Mmdebstrap,
             Program::AptGet,
+            Program::AptCache,
         ]
         .map(|program| match program {
             // A new program is a decision: it gets its line here and its environment above.
             Program::Qemu(path) | Program::Daemon(path) => path.display().to_string(),
             Program::Mmdebstrap => "mmdebstrap".to_owned(),
             Program::AptGet => "apt-get".to_owned(),
+            Program::AptCache => "apt-cache".to_owned(),
         });
-        assert_eq!(names, ["/opt/qemu", "/opt/bangerd", "mmdebstrap", "apt-get"]);
+        assert_eq!(names, ["/opt/qemu", "/opt/bangerd", "mmdebstrap", "apt-get", "apt-cache"]);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! functions write into a staging directory that the caller made and owns.
 
 pub mod ext4;
+pub mod identity;
 pub mod initramfs;
 pub mod kernel;
 pub mod rootfs;

@@ -44,7 +44,8 @@ impl TryFrom<&str> for VmId {
                 _ => Err(NotAnId),
             })
             .collect::<Result<_, _>>()?;
-        let bytes: Vec<u8> = digits.chunks(2).map(|pair| pair[0] << 4 | pair.get(1).copied().unwrap_or(0)).collect();
+        let bytes: Vec<u8> =
+            digits.chunks(2).map(|pair| pair[0] << 4 | pair.get(1).copied().unwrap_or(0)).collect();
         match (digits.len(), <[u8; 6]>::try_from(bytes)) {
             (12, Ok(bytes)) => Ok(Self(bytes)),
             _ => Err(NotAnId),

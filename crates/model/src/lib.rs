@@ -11,8 +11,8 @@ pub mod id;
 pub mod kernel;
 pub mod name;
 pub mod refs;
-pub mod sizing;
 pub mod size;
+pub mod sizing;
 pub mod undo;
 pub mod vm;
 

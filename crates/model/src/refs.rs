@@ -26,7 +26,8 @@ pub fn resolve(all: &[(VmId, VmName)], text: &str) -> Result<VmId, RefError> {
     if let Some((id, _)) = exact {
         return Ok(*id);
     }
-    let begins = |(id, name): &&(VmId, VmName)| id.to_string().starts_with(text) || name.as_str().starts_with(text);
+    let begins =
+        |(id, name): &&(VmId, VmName)| id.to_string().starts_with(text) || name.as_str().starts_with(text);
     let found: Vec<_> = all.iter().filter(begins).cloned().collect();
     match found.as_slice() {
         [] => Err(RefError::Unknown),

@@ -110,9 +110,13 @@ mod tests {
 
     #[test]
     fn shows_sizes_shortly() {
-        for (bytes, expect) in
-            [(0, "0 B"), (1023, "1023 B"), (512 * MIB, "512 MiB"), (8 * GIB, "8 GiB"), (3 * GIB / 2, "1.5 GiB")]
-        {
+        for (bytes, expect) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (512 * MIB, "512 MiB"),
+            (8 * GIB, "8 GiB"),
+            (3 * GIB / 2, "1.5 GiB"),
+        ] {
             assert_eq!(human(bytes), expect);
         }
     }

@@ -61,7 +61,7 @@ pub const MIN_MEMORY: u64 = 96 * MIB;
 /// The smallest writable disk.
 pub const MIN_DISK: u64 = 64 * MIB;
 /// The largest writable disk.
-pub const MAX_DISK: u64 = 16 << 40;
+pub const MAX_DISK: u64 = 8 << 40;
 
 /// A size that no VM can have.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,10 +94,22 @@ impl fmt::Display for SizingError {
         match self {
             Self::Vcpu { asked, max } => write!(f, "--vcpu {asked} is out of range: 1 to {max}"),
             Self::Memory { asked, max } => {
-                write!(f, "--memory {} is out of range: {} to {}", human(*asked), human(MIN_MEMORY), human(*max))
+                write!(
+                    f,
+                    "--memory {} is out of range: {} to {}",
+                    human(*asked),
+                    human(MIN_MEMORY),
+                    human(*max)
+                )
             }
             Self::Disk { flag, asked } => {
-                write!(f, "{flag} {} is out of range: {} to {}", human(*asked), human(MIN_DISK), human(MAX_DISK))
+                write!(
+                    f,
+                    "{flag} {} is out of range: {} to {}",
+                    human(*asked),
+                    human(MIN_DISK),
+                    human(MAX_DISK)
+                )
             }
         }
     }
@@ -114,14 +126,22 @@ pub fn resolve(request: Wish, config: Wish, host: Host) -> Result<Sizing, Sizing
         request.map(|v| (v, Origin::Request)).or(config.map(|v| (v, Origin::Config))).unwrap_or(otherwise)
     }
     let whole = |(bytes, origin): (u64, Origin)| (bytes.div_ceil(MIB).saturating_mul(MIB), origin);
-    let vcpu = pick(request.vcpu, config.vcpu, match host.cpus {
-        0 => (2, Origin::Default),
-        cpus => ((cpus / 4).clamp(1, 4), Origin::Host),
-    });
-    let memory = whole(pick(request.memory, config.memory, match host.memory {
-        0 => (GIB, Origin::Default),
-        memory => ((memory / 8 / MIB * MIB).clamp(512 * MIB, 8 * GIB), Origin::Host),
-    }));
+    let vcpu = pick(
+        request.vcpu,
+        config.vcpu,
+        match host.cpus {
+            0 => (2, Origin::Default),
+            cpus => ((cpus / 4).clamp(1, 4), Origin::Host),
+        },
+    );
+    let memory = whole(pick(
+        request.memory,
+        config.memory,
+        match host.memory {
+            0 => (GIB, Origin::Default),
+            memory => ((memory / 8 / MIB * MIB).clamp(512 * MIB, 8 * GIB), Origin::Host),
+        },
+    ));
     let disk = whole(pick(request.disk, config.disk, (8 * GIB, Origin::Default)));
     let overlay = whole(pick(request.overlay, config.overlay, (8 * GIB, Origin::Default)));
 
@@ -183,6 +203,9 @@ mod tests {
         let zero = Wish { memory: Some(0), ..Wish::default() };
         assert!(matches!(resolve(zero, Wish::default(), HOST), Err(SizingError::Memory { asked: 0, .. })));
         let zero = Wish { overlay: Some(0), ..Wish::default() };
-        assert!(matches!(resolve(Wish::default(), zero, HOST), Err(SizingError::Disk { flag: "--overlay-size", .. })));
+        assert!(matches!(
+            resolve(Wish::default(), zero, HOST),
+            Err(SizingError::Disk { flag: "--overlay-size", .. })
+        ));
     }
 }

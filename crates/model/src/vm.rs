@@ -133,19 +133,23 @@ pub fn answer(state: State, request: Request) -> Answer {
         ) => Do(State::Deleting),
 
         (State::Running, Request::Start) => Already,
-        (State::Created | State::Starting | State::Stopping | State::Stopped | State::Error, Request::Start) => {
-            Do(State::Starting)
-        }
+        (
+            State::Created | State::Starting | State::Stopping | State::Stopped | State::Error,
+            Request::Start,
+        ) => Do(State::Starting),
 
         (State::Created | State::Stopped, Request::Stop | Request::Kill) => Already,
-        (State::Starting | State::Running | State::Stopping, Request::Stop | Request::Kill) => Do(State::Stopping),
+        (State::Starting | State::Running | State::Stopping, Request::Stop | Request::Kill) => {
+            Do(State::Stopping)
+        }
         // Afterwards the state is `stopped`, never `error`.
         (State::Error, Request::Stop | Request::Kill) => Do(State::Stopping),
 
         (State::Running, Request::Enter) => Do(State::Running),
-        (State::Created | State::Starting | State::Stopping | State::Stopped | State::Error, Request::Enter) => {
-            Refused(Refusal::NotRunning)
-        }
+        (
+            State::Created | State::Starting | State::Stopping | State::Stopped | State::Error,
+            Request::Enter,
+        ) => Refused(Refusal::NotRunning),
     }
 }
 
@@ -162,7 +166,9 @@ mod tests {
                 // What holds for all of them:
                 match request {
                     Request::Delete => assert_eq!(answer, Answer::Do(State::Deleting)),
-                    Request::Enter => assert_eq!(answer == Answer::Do(State::Running), state == State::Running),
+                    Request::Enter => {
+                        assert_eq!(answer == Answer::Do(State::Running), state == State::Running)
+                    }
                     Request::Start | Request::Stop | Request::Kill => {
                         let refused = answer == Answer::Refused(Refusal::BeingDeleted);
                         assert_eq!(refused, state == State::Deleting, "{state} {request:?}");

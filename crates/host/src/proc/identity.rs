@@ -108,7 +108,11 @@ fn parse_start_time(stat: &str) -> Option<u64> {
     rest.split_ascii_whitespace().nth(19)?.parse().ok()
 }
 
-fn boot_id() -> Result<String> {
+/// What tells this boot of the host from every other one.
+///
+/// # Errors
+/// Where /proc is not mounted.
+pub fn boot_id() -> Result<String> {
     Ok(crate::fs::read_text("/proc/sys/kernel/random/boot_id".as_ref())?.trim().to_owned())
 }
 
