@@ -1,1 +1,150 @@
 //! Sequences effects into operations that either happen or leave nothing.
+//!
+//! | module | knows |
+//! | --- | --- |
+//! | `operation` | what users asked for: ids, events, cancel |
+//! | `saga` | steps that undo themselves, by the ledger |
+//! | `turn` | who may change a VM now |
+//! | `vm` | create, boot, stop, delete; what happens when a guest ends by itself |
+//! | `reconcile` | what a crash left open |
+//! | `images`, `kernels` | making and publishing them |
+//! | `guest` | talking to an agent |
+//!
+//! No argv, no terminals, no HTTP serving: those are the CLI's and the daemon's.
+
+pub mod config;
+mod error;
+pub mod guest;
+mod images;
+mod kernels;
+pub mod operation;
+mod paths;
+mod payload;
+mod reconcile;
+mod saga;
+mod turn;
+mod view;
+mod vm;
+mod vmms;
+
+use std::{collections::HashMap, path::PathBuf, sync::Arc};
+
+pub use error::{Error, Result};
+use host::{dirs::Dirs, lock::Lock};
+use model::{VmId, refs::RefError};
+pub use operation::{Follow, Operation, Operations};
+use store::Store;
+use tokio::sync::Mutex;
+pub use vm::{Ending, ExecStream, logs::Source};
+use wire::control::Outcome;
+
+use crate::{config::Config, paths::Paths, saga::World, vm::Cell, vmms::Vmms};
+
+/// One installation's engine. Clones are the same one.
+#[derive(Debug, Clone)]
+pub struct Engine(Arc<Inner>);
+
+/// # Locking
+/// `cells` is a leaf: held to look up or insert, never across an effect. `claims` are per name and held while that image
+/// or kernel is being made; their holder takes no other lock.
+#[derive(Debug)]
+struct Inner {
+    world: World,
+    config: Config,
+    /// The static agent that boots guests.
+    agent: PathBuf,
+    operations: Operations,
+    cells: std::sync::Mutex<HashMap<VmId, Arc<Cell>>>,
+    claims: std::sync::Mutex<HashMap<String, Arc<Mutex<()>>>>,
+    vmms: Vmms,
+    _lock: Lock,
+}
+
+impl Engine {
+    /// Opens the installation in `dirs`: takes its lock, opens its database, and makes true again what a crash left open.
+    ///
+    /// # Errors
+    /// Where another daemon has it, a directory or the database cannot be used. `None` means another daemon has it.
+    pub async fn open(dirs: Dirs, config: Config, agent: PathBuf) -> Result<Option<Self>> {
+        let paths = Paths::prepare(dirs)?;
+        let Some(lock) = host::lock::try_exclusive(&paths.lock())? else { return Ok(None) };
+        let store = Store::open(&paths.database())?;
+        let vmms = Vmms::new(&config, paths.probes());
+        let engine = Self(Arc::new(Inner {
+            world: World { paths, store },
+            config,
+            agent,
+            operations: Operations::default(),
+            cells: std::sync::Mutex::default(),
+            claims: std::sync::Mutex::default(),
+            vmms,
+            _lock: lock,
+        }));
+        engine.reconcile().await?;
+        Ok(Some(engine))
+    }
+
+    /// The operations.
+    #[must_use]
+    pub fn operations(&self) -> &Operations {
+        &self.0.operations
+    }
+
+    /// Begins an operation named `what` and runs `work` as a task of its own, to its end whoever follows it.
+    pub fn begin<F, W>(&self, what: String, work: W) -> Operation
+    where
+        W: FnOnce(Self, Operation) -> F,
+        F: Future<Output = Result<Outcome>> + Send + 'static,
+    {
+        let operation = self.0.operations.begin(what);
+        let future = work(self.clone(), operation.clone());
+        let ended = operation.clone();
+        tokio::spawn(async move {
+            let result = future.await;
+            ended.finish(&result);
+        });
+        operation
+    }
+
+    fn store(&self) -> &Store {
+        &self.0.world.store
+    }
+
+    fn paths(&self) -> &Paths {
+        &self.0.world.paths
+    }
+
+    /// The VM that `text` refers to.
+    fn resolve(&self, text: &str) -> Result<VmId> {
+        let all: Vec<_> = self.store().vm_list()?.into_iter().map(|vm| (vm.id, vm.name)).collect();
+        model::refs::resolve(&all, text).map_err(|error| match error {
+            RefError::Unknown => {
+                let hint = (!all.is_empty()).then(|| "banger vm list".to_owned());
+                Error::NotFound { kind: "VM", name: text.to_owned(), hint }
+            }
+            RefError::Ambiguous(fits) => Error::Ambiguous {
+                text: text.to_owned(),
+                candidates: fits.iter().map(|(id, name)| format!("{name} ({id})")).collect(),
+            },
+        })
+    }
+
+    /// The right to make the image or kernel `name`; others who want the same wait, and find it there.
+    async fn claim(&self, name: String) -> tokio::sync::OwnedMutexGuard<()> {
+        let claim = {
+            let mut claims = self.0.claims.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            claims.retain(|_, claim| Arc::strong_count(claim) > 1);
+            claims.entry(name).or_default().clone()
+        };
+        claim.lock_owned().await
+    }
+}
+
+/// Runs `work` on a thread that may block.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_) => Err(Error::ShuttingDown),
+    }
+}

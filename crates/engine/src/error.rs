@@ -1,0 +1,291 @@
+//! Why an operation failed, and how that is told.
+//!
+//! Every failure keeps its cause as a source; it becomes text once, where it leaves the engine ([`Error::to_body`]).
+
+use std::error::Error as _;
+
+use model::VmName;
+use wire::control::{Code, ErrorBody};
+
+/// The result of a call to the engine.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why an operation failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A value is wrong in itself.
+    #[error("{what} {value:?} cannot be used")]
+    Invalid {
+        /// What kind of value.
+        what: &'static str,
+        /// The value.
+        value: String,
+        /// Why.
+        #[source]
+        cause: Cause,
+    },
+    /// The size that was asked for is out of range.
+    #[error(transparent)]
+    Size(#[from] model::sizing::SizingError),
+    /// Something with that name or id is not there.
+    #[error("there is no {kind} {name:?}")]
+    NotFound {
+        /// `VM`, `image`, `kernel`, `operation`, `recipe`.
+        kind: &'static str,
+        /// What was asked for.
+        name: String,
+        /// What to type.
+        hint: Option<String>,
+    },
+    /// A REF fits several VMs.
+    #[error("{text:?} is the beginning of more than one VM: {}", .candidates.join(", "))]
+    Ambiguous {
+        /// What was typed.
+        text: String,
+        /// The VMs that it fits.
+        candidates: Vec<String>,
+    },
+    /// The VM is not running.
+    #[error("VM {0} is not running")]
+    NotRunning(VmName),
+    /// The VM is being deleted.
+    #[error("VM {0} is being deleted")]
+    BeingDeleted(VmName),
+    /// The operation was cancelled.
+    #[error("cancelled")]
+    Cancelled,
+    /// The daemon is going down.
+    #[error("the daemon is stopping")]
+    ShuttingDown,
+    /// The guest never became ready; it is kept for its logs.
+    #[error("VM {name} did not become ready: {why}")]
+    NotReady {
+        /// The VM, now in `error`.
+        name: VmName,
+        /// What was seen.
+        why: String,
+        /// The last lines of its console.
+        console: Vec<String>,
+    },
+    /// The VM ended while it was being used.
+    #[error("VM {name} ended: {reason}")]
+    VmEnded {
+        /// The VM.
+        name: VmName,
+        /// Why.
+        reason: String,
+    },
+    /// The guest's agent did not do it.
+    #[error("the guest of VM {name} did not {action}")]
+    Guest {
+        /// The VM.
+        name: VmName,
+        /// What it was asked for.
+        action: &'static str,
+        /// What it said.
+        #[source]
+        cause: Cause,
+    },
+    /// There is no process for the VM.
+    #[error("cannot make the machine of VM {name}")]
+    Spawn {
+        /// The VM.
+        name: VmName,
+        /// Why.
+        #[source]
+        cause: vmm::SpawnError,
+    },
+    /// The VMM did not come up.
+    #[error("cannot start the machine of VM {name}")]
+    Launch {
+        /// The VM.
+        name: VmName,
+        /// Why, with the VMM's own last lines.
+        #[source]
+        cause: vmm::LaunchError,
+    },
+    /// A running machine could not be told something.
+    #[error("cannot end the machine of VM {name}")]
+    Control {
+        /// The VM.
+        name: VmName,
+        /// Why.
+        #[source]
+        cause: vmm::ControlError,
+    },
+    /// A machine that survived the daemon could not be taken hold of.
+    #[error("cannot find VM {name} again")]
+    Adopt {
+        /// The VM.
+        name: VmName,
+        /// Why.
+        #[source]
+        cause: vmm::AdoptError,
+    },
+    /// There is no usable VMM on this host.
+    #[error("no virtual machine monitor can be used")]
+    NoVmm(#[source] vmm::qemu::ProbeError),
+    /// A writable disk could not be made.
+    #[error("cannot make a disk")]
+    Template(#[source] Cause),
+    /// An image could not be made.
+    #[error("cannot import image {name}")]
+    ImportImage {
+        /// Its name.
+        name: String,
+        /// Why.
+        #[source]
+        cause: Cause,
+    },
+    /// A kernel could not be imported.
+    #[error("cannot import kernel {name}")]
+    ImportKernel {
+        /// Its name.
+        name: String,
+        /// What to type.
+        hint: Option<String>,
+        /// Why.
+        #[source]
+        cause: Cause,
+    },
+    /// A program of the host that is needed failed or is missing.
+    #[error("{program} failed: {why}")]
+    Program {
+        /// Its name.
+        program: &'static str,
+        /// Its last words.
+        why: String,
+        /// What to type.
+        hint: Option<String>,
+    },
+    /// The boot payload could not be made.
+    #[error("cannot prepare the boot of VM {name}")]
+    Payload {
+        /// The VM.
+        name: VmName,
+        /// Why.
+        #[source]
+        cause: Cause,
+    },
+    /// The host refused something.
+    #[error(transparent)]
+    Host(#[from] host::Error),
+    /// The database refused something.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// Something of a VM could not be released or removed.
+    #[error("cannot {action} all of VM {name}: {}", .left.join("; "))]
+    Left {
+        /// `release` or `remove`.
+        action: &'static str,
+        /// The VM.
+        name: VmName,
+        /// What is left and why.
+        left: Vec<String>,
+    },
+    /// Something failed, and so did undoing it.
+    #[error("{cause}; also, undoing it left: {}", .left.join("; "))]
+    Residue {
+        /// What failed first.
+        cause: Box<Error>,
+        /// What could not be undone.
+        left: Vec<String>,
+    },
+}
+
+impl Error {
+    /// A value of kind `what` that is wrong in itself.
+    pub fn invalid(what: &'static str, value: &str, cause: impl Into<Cause>) -> Self {
+        Self::Invalid { what, value: value.to_owned(), cause: cause.into() }
+    }
+
+    fn code(&self) -> Code {
+        match self {
+            Self::Invalid { .. } | Self::Size(_) => Code::Invalid,
+            Self::NotFound { .. } => Code::NotFound,
+            Self::Ambiguous { .. } => Code::Ambiguous,
+            Self::NotRunning(_) => Code::NotRunning,
+            Self::BeingDeleted(_) => Code::Conflict,
+            Self::Cancelled | Self::ShuttingDown => Code::Cancelled,
+            Self::NotReady { .. } | Self::Guest { .. } => Code::Guest,
+            Self::VmEnded { .. } => Code::VmEnded,
+            Self::ImportImage { .. } | Self::ImportKernel { .. } => Code::Invalid,
+            Self::Spawn { .. }
+            | Self::Launch { .. }
+            | Self::Control { .. }
+            | Self::Adopt { .. }
+            | Self::NoVmm(_)
+            | Self::Template(_)
+            | Self::Program { .. }
+            | Self::Payload { .. }
+            | Self::Left { .. }
+            | Self::Host(_) => Code::Host,
+            Self::Store(store::Error::Taken(_)) => Code::Taken,
+            Self::Store(store::Error::InUse(_)) => Code::InUse,
+            Self::Store(store::Error::Missing) => Code::NotFound,
+            Self::Store(store::Error::Full) => Code::Host,
+            Self::Store(
+                store::Error::Newer { .. }
+                | store::Error::Damaged { .. }
+                | store::Error::Value { .. }
+                | store::Error::Sql(_)
+                | store::Error::Host(_),
+            ) => Code::Internal,
+            Self::Residue { cause, .. } => cause.code(),
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::NotFound { hint, .. } | Self::Program { hint, .. } | Self::ImportKernel { hint, .. } => {
+                hint.clone()
+            }
+            Self::Ambiguous { .. } => Some("type more of the name, or the id".to_owned()),
+            Self::NotRunning(name) => Some(format!("banger vm start {name}")),
+            Self::NotReady { name, .. } => Some(format!("banger vm logs {name}")),
+            Self::Launch { cause, .. } => cause.hint().map(str::to_owned),
+            Self::NoVmm(cause) => Some(cause.hint().to_owned()),
+            Self::Store(store::Error::Taken(name)) => {
+                Some(format!("choose another --name, or delete the one there is: {name}"))
+            }
+            Self::Store(store::Error::InUse(_)) => Some("delete what uses it first".to_owned()),
+            _ if self.is_full() => Some("free some space on the disk that the cause names".to_owned()),
+            Self::Residue { cause, .. } => cause.hint(),
+            _ => None,
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        let mut next: Option<&(dyn std::error::Error + 'static)> = Some(self);
+        while let Some(error) = next {
+            let full = error.downcast_ref::<std::io::Error>().is_some_and(|e| {
+                matches!(e.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
+            });
+            if full || matches!(error.downcast_ref(), Some(store::Error::Full)) {
+                return true;
+            }
+            next = error.source();
+        }
+        false
+    }
+
+    /// The failure as it is told to a client.
+    #[must_use]
+    pub fn to_body(&self) -> ErrorBody {
+        let mut causes = Vec::new();
+        // A transparent variant shows its inner error itself.
+        let mut next = self.source();
+        while let Some(error) = next {
+            causes.push(error.to_string());
+            next = error.source();
+        }
+        if let Self::NotReady { console, .. } = self
+            && !console.is_empty()
+        {
+            causes.push(format!("the last lines of its console:\n    {}", console.join("\n    ")));
+        }
+        ErrorBody { code: self.code(), message: self.to_string(), hint: self.hint(), causes, op_id: None }
+    }
+}

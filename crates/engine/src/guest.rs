@@ -1,0 +1,169 @@
+//! Talking to a guest's agent: HTTP/2 over the one byte stream of its VMM.
+//!
+//! A guest is hostile: every length and wait is bounded here, and nothing that comes back is a path or a text to trust.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Empty, Full, Limited, channel, combinators::UnsyncBoxBody};
+use hyper::{body::Incoming, client::conn::http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use serde::de::DeserializeOwned;
+use vmm::Machine;
+use wire::{
+    control::ErrorBody,
+    guest::{Health, MAX_ANSWER, Poweroff},
+};
+
+/// How long the agent may take over an answer that needs no waiting in the guest.
+const ANSWER: Duration = Duration::from_secs(30);
+/// What is under way to the agent on one stream before it is read there.
+const STREAM_WINDOW: u32 = 256 << 10;
+
+/// Why the agent did not do it.
+#[derive(Debug, thiserror::Error)]
+pub enum GuestError {
+    /// No byte stream to the agent could be opened.
+    #[error("cannot reach the agent")]
+    Connect(#[source] vmm::AgentError),
+    /// The HTTP/2 connection failed.
+    #[error("the connection to the agent broke")]
+    Connection(#[from] hyper::Error),
+    /// The agent took too long.
+    #[error("the agent did not answer in {} s", .0.as_secs())]
+    Timeout(Duration),
+    /// The answer was not of the agreed form or too large.
+    #[error("the agent's answer is malformed")]
+    Malformed(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The agent speaks another version.
+    #[error("the agent speaks version {0} of the protocol")]
+    Version(u32),
+    /// The agent refused.
+    #[error("the agent says: {}", .0.message)]
+    Refused(Box<ErrorBody>),
+}
+
+type Body = UnsyncBoxBody<Bytes, std::convert::Infallible>;
+
+/// A guest's agent. Connects when first needed and again after the connection broke; calls share one connection.
+pub struct Guest {
+    machine: Arc<dyn Machine>,
+    /// Held while connecting, so that there is one connection: the port takes no second one.
+    connection: tokio::sync::Mutex<Option<http2::SendRequest<Body>>>,
+}
+
+impl std::fmt::Debug for Guest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Guest").field(self.machine.id()).finish()
+    }
+}
+
+impl Guest {
+    /// The agent of `machine`.
+    #[must_use]
+    pub fn new(machine: Arc<dyn Machine>) -> Self {
+        Self { machine, connection: tokio::sync::Mutex::new(None) }
+    }
+
+    async fn connection(&self) -> Result<http2::SendRequest<Body>, GuestError> {
+        let mut slot = self.connection.lock().await;
+        if let Some(sender) = slot.as_ref().filter(|sender| !sender.is_closed()) {
+            return Ok(sender.clone());
+        }
+        let stream = self.machine.connect_agent().await.map_err(GuestError::Connect)?;
+        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(4 * STREAM_WINDOW)
+            .max_header_list_size(16 << 10)
+            .max_concurrent_reset_streams(64)
+            .handshake(TokioIo::new(stream))
+            .await?;
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "the connection to an agent ended");
+            }
+        });
+        *slot = Some(sender.clone());
+        Ok(sender)
+    }
+
+    async fn send(&self, method: Method, path: &str, body: Body) -> Result<Response<Incoming>, GuestError> {
+        let mut sender = self.connection().await?;
+        let request = Request::builder().method(method).uri(format!("http://agent{path}")).body(body);
+        let response = sender.send_request(request.expect("the paths are constants or encoded")).await?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let status = response.status();
+        let body: Option<ErrorBody> = read(response.into_body()).await.ok();
+        Err(GuestError::Refused(Box::new(body.unwrap_or_else(|| unexplained(status)))))
+    }
+
+    async fn json<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Body,
+    ) -> Result<T, GuestError> {
+        let answer = async { read(self.send(method, path, body).await?.into_body()).await };
+        tokio::time::timeout(ANSWER, answer).await.map_err(|_| GuestError::Timeout(ANSWER))?
+    }
+
+    /// How the agent and the guest are.
+    ///
+    /// # Errors
+    /// [`GuestError`].
+    pub async fn health(&self) -> Result<Health, GuestError> {
+        let health: Health = self.json(Method::GET, "/v1/health", empty()).await?;
+        if health.version != wire::guest::VERSION {
+            return Err(GuestError::Version(health.version));
+        }
+        Ok(health)
+    }
+
+    /// Asks the guest to end; it answers before it does.
+    ///
+    /// # Errors
+    /// [`GuestError`].
+    pub async fn poweroff(&self, how: Poweroff) -> Result<(), GuestError> {
+        let json = serde_json::to_vec(&how).expect("a number");
+        let body = Full::new(Bytes::from(json)).boxed_unsync();
+        let sent = self.send(Method::POST, "/v1/poweroff", body);
+        tokio::time::timeout(ANSWER, sent).await.map_err(|_| GuestError::Timeout(ANSWER))?.map(drop)
+    }
+
+    /// Opens an exec: [`wire::exec`] frames go in by the sender and come out of the body.
+    ///
+    /// # Errors
+    /// [`GuestError`].
+    pub async fn exec(
+        &self,
+    ) -> Result<(channel::Sender<Bytes, std::convert::Infallible>, Incoming), GuestError> {
+        let (sender, body) = channel::Channel::new(4);
+        let sent = self.send(Method::POST, "/v1/exec", body.boxed_unsync());
+        let response =
+            tokio::time::timeout(ANSWER, sent).await.map_err(|_| GuestError::Timeout(ANSWER))??;
+        Ok((sender, response.into_body()))
+    }
+}
+
+fn empty() -> Body {
+    Empty::new().boxed_unsync()
+}
+
+fn unexplained(status: StatusCode) -> ErrorBody {
+    ErrorBody::new(wire::control::Code::Guest, format!("status {status}"))
+}
+
+async fn read<T: DeserializeOwned>(body: Incoming) -> Result<T, GuestError> {
+    let mut bytes = BytesMut::new();
+    let mut body = Limited::new(body, MAX_ANSWER);
+    while let Some(frame) = body.frame().await {
+        if let Ok(data) = frame.map_err(GuestError::Malformed)?.into_data() {
+            bytes.extend_from_slice(&data);
+        }
+    }
+    serde_json::from_slice(&bytes).map_err(|e| GuestError::Malformed(Box::new(e)))
+}

@@ -1,0 +1,374 @@
+//! Images: making them, publishing them, finding the one that a VM wants.
+//!
+//! The slow work happens in a staging directory without any lock; publication renames the directory into place and inserts
+//! the row. The loser of a race for a name fails at the row, and its directory goes.
+
+use std::{io::Read, ops::ControlFlow, path::Path};
+
+use host::proc::{Command, Program};
+use image::rootfs::{self, ImportOptions};
+use model::{ImageName, KernelName, undo::Undo};
+use store::Ready;
+use wire::control::{self, BuildImage, CreateVm, Event, ImportImage, Outcome};
+
+use crate::{Engine, Error, Operation, Result, blocking, paths, payload::uuid_text, saga::chain, view};
+
+/// What goes into `debian-bookworm`, whatever its variant.
+const PACKAGES: &[&str] = &[
+    "systemd",
+    "systemd-sysv",
+    "udev",
+    "dbus",
+    "libpam-systemd",
+    "openssh-server",
+    "git",
+    "curl",
+    "jq",
+    "ca-certificates",
+    "iproute2",
+    "procps",
+    "less",
+    "kmod",
+];
+/// What `--variant minimal` leaves out.
+const DOCKER: &[&str] = &["docker.io", "iptables"];
+/// The one recipe there is.
+const RECIPE: &str = "debian-bookworm";
+
+/// What is known of an image before it is published.
+struct Draft {
+    name: ImageName,
+    source: String,
+    kernel: Option<KernelName>,
+    ready: Ready,
+    /// Asked for, instead of what is found.
+    init: Option<String>,
+}
+
+impl Engine {
+    /// All images by name.
+    ///
+    /// # Errors
+    /// Where the database cannot be read.
+    pub fn image_list(&self) -> Result<control::Images> {
+        let images = self.store().image_list()?;
+        Ok(control::Images {
+            images: images.into_iter().map(|image| self.image_view(image)).collect::<Result<_>>()?,
+        })
+    }
+
+    /// The image `name`.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub fn image_show(&self, name: &str) -> Result<control::Image> {
+        self.image_view(self.image_named(name)?.ok_or_else(|| unknown_image(name))?)
+    }
+
+    /// Removes the unused image `name`.
+    ///
+    /// # Errors
+    /// Where there is none, or a VM uses it.
+    pub async fn image_delete(&self, name: &str) -> Result<()> {
+        let _claim = self.claim(format!("image {name}")).await;
+        let image = self.image_named(name)?.ok_or_else(|| unknown_image(name))?;
+        self.store().image_delete(&image.id)?;
+        // Without its row it is nobody's; a crash here leaves it to reconcile.
+        let directory = self.paths().images().join(&image.id);
+        blocking(move || Ok(host::fs::remove_all(&directory)?)).await
+    }
+
+    /// Makes the root tar that `reader` gives, plain or compressed, the image `name`.
+    ///
+    /// # Errors
+    /// Where the name is taken or wrong, or the tar is refused; nothing is left then.
+    pub async fn image_import(
+        self,
+        operation: Operation,
+        name: String,
+        how: ImportImage,
+        reader: impl Read + Send + 'static,
+    ) -> Result<Outcome> {
+        let draft = Draft {
+            name: ImageName::try_from(name.as_str())
+                .map_err(|why| Error::invalid("image name", &name, why))?,
+            source: how.source.unwrap_or_else(|| "a tar".to_owned()),
+            kernel: match how.kernel {
+                Some(kernel) => Some(self.kernel_named(&kernel)?.name),
+                None => None,
+            },
+            ready: Ready::Agent,
+            init: how.init.map(init_path).transpose()?,
+        };
+        let _claim = operation.cancellable(async { Ok(self.claim(format!("image {name}")).await) }).await?;
+        operation.stage("importing image");
+        let image = self.publish(&operation, draft, reader).await?;
+        Ok(Outcome::Image(Box::new(self.image_view(image)?)))
+    }
+
+    /// Builds an image from a recipe with the host's own tools.
+    ///
+    /// # Errors
+    /// Where the recipe is unknown, a tool is missing or fails, or the name is taken; nothing is left then.
+    pub async fn image_build(self, operation: Operation, build: BuildImage) -> Result<Outcome> {
+        let name = build.name.clone().unwrap_or_else(|| build.recipe.clone());
+        let name =
+            ImageName::try_from(name.as_str()).map_err(|why| Error::invalid("image name", &name, why))?;
+        let _claim = operation.cancellable(async { Ok(self.claim(format!("image {name}")).await) }).await?;
+        let image = self.build(&operation, name, build).await?;
+        Ok(Outcome::Image(Box::new(self.image_view(image)?)))
+    }
+
+    async fn build(&self, operation: &Operation, name: ImageName, build: BuildImage) -> Result<store::Image> {
+        if build.recipe != RECIPE {
+            let hint = Some(format!("the recipes are: {RECIPE}"));
+            return Err(Error::NotFound { kind: "recipe", name: build.recipe, hint });
+        }
+        let (docker, ready) = match build.variant.as_deref() {
+            None | Some("full") => (DOCKER, Ready::Init),
+            Some("minimal") => (&[][..], Ready::Agent),
+            Some(other) => return Err(Error::invalid("variant", other, "the variants are: full, minimal")),
+        };
+        for package in &build.include {
+            let fine = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "+-.".contains(c);
+            if package.is_empty() || package.starts_with('-') || !package.chars().all(fine) {
+                return Err(Error::invalid("package", package, "a Debian package name is [a-z0-9+.-]"));
+            }
+        }
+        if self.image_named(name.as_str())?.is_some() {
+            return Err(store::Error::Taken(name.to_string()).into());
+        }
+        let wanted = PACKAGES.iter().chain(docker).copied().chain(build.include.iter().map(String::as_str));
+        let include = wanted.collect::<Vec<_>>().join(",");
+        let arguments = [
+            "--variant=minbase".to_owned(),
+            format!("--include={include}"),
+            // Each VM gets keys and an identity of its own; and what apt can fetch again is dead weight.
+            "--customize-hook=rm -f \"$1\"/etc/ssh/ssh_host_*_key* \"$1\"/etc/hostname".to_owned(),
+            "--customize-hook=: > \"$1\"/etc/machine-id".to_owned(),
+            "bookworm".to_owned(),
+            "-".to_owned(),
+        ];
+        let missing = |e: host::Error| Error::Program {
+            program: "mmdebstrap",
+            why: chain(&e),
+            hint: Some("apt-get install mmdebstrap".to_owned()),
+        };
+        operation.stage("building image");
+        let command = Command::new(Program::Mmdebstrap).args(arguments);
+        let mut running = blocking(move || command.start().map_err(missing)).await?;
+        let stdout = running.take_stdout().expect("it was not taken yet");
+        let stderr = running.take_stderr().expect("it was not taken yet");
+        let talk = tokio::task::spawn_blocking({
+            let operation = operation.clone();
+            move || follow_talk(&operation, stderr)
+        });
+        let stopper = running.stopper();
+        let cancelled = operation.token().clone();
+        let stop = tokio::spawn(async move {
+            cancelled.cancelled().await;
+            stopper.signal(host::proc::Signal::Terminate);
+        });
+
+        let draft = Draft { name, source: format!("recipe {RECIPE}"), kernel: None, ready, init: None };
+        let (entry, staged) = self.stage(operation, draft, stdout).await?;
+        let exit = blocking(move || Ok(running.wait()?)).await;
+        stop.abort();
+        let talk = talk.await.unwrap_or_default();
+        operation.checkpoint()?;
+        let failed = |why: String| Error::Program { program: "mmdebstrap", why, hint: None };
+        // A tar that ends early may look whole; the program's own word counts.
+        let staged = match (exit, staged) {
+            (Ok(exit), staged) if exit.success() => staged,
+            (Ok(exit), _) => Err(failed(format!("{exit}\n  {}", talk.join("\n  ")))),
+            (Err(error), _) => Err(error),
+        };
+        self.publish_or_remove(entry, staged).await
+    }
+
+    /// Imports and publishes.
+    async fn publish(
+        &self,
+        operation: &Operation,
+        draft: Draft,
+        reader: impl Read + Send + 'static,
+    ) -> Result<store::Image> {
+        if self.image_named(draft.name.as_str())?.is_some() {
+            return Err(store::Error::Taken(draft.name.to_string()).into());
+        }
+        let (entry, staged) = self.stage(operation, draft, reader).await?;
+        self.publish_or_remove(entry, staged).await
+    }
+
+    /// Writes the root file system into a staging directory, whose ledger entry is given.
+    async fn stage(
+        &self,
+        operation: &Operation,
+        draft: Draft,
+        reader: impl Read + Send + 'static,
+    ) -> Result<(i64, Result<store::Image>)> {
+        let id = uuid::Uuid::new_v4().simple().to_string();
+        let entry = self.store().ledger_open(None, operation.id(), &Undo::Staging(id.clone()))?;
+        let directory = self.paths().staging().join(&id);
+        let operation = operation.clone();
+        let staged = blocking(move || {
+            host::fs::create_dir(&directory)?;
+            Ok(write_rootfs(&directory, id, draft, reader, &operation))
+        })
+        .await?;
+        Ok((entry, staged))
+    }
+
+    /// Publishes what was staged, or removes it.
+    async fn publish_or_remove(&self, entry: i64, staged: Result<store::Image>) -> Result<store::Image> {
+        let published = match staged {
+            Ok(image) => self.put_in_place(image).await,
+            Err(error) => Err(error),
+        };
+        let mut entries = self.store().ledger_list(None)?;
+        entries.retain(|e| e.id == entry);
+        // Once published the staging directory is gone by rename, and undoing it does nothing.
+        let left = crate::saga::unwind(&self.0.world, entries).await;
+        match published {
+            Err(cause) if !left.is_empty() => Err(Error::Residue { cause: Box::new(cause), left }),
+            published => published,
+        }
+    }
+
+    async fn put_in_place(&self, image: store::Image) -> Result<store::Image> {
+        let (from, to) = (self.paths().staging().join(&image.id), self.paths().images().join(&image.id));
+        let store = self.store().clone();
+        blocking(move || {
+            host::fs::rename(&from, &to)?;
+            if let Err(error) = store.image_insert(image.clone()) {
+                host::fs::remove_all(&to)?;
+                return Err(error.into());
+            }
+            Ok(image)
+        })
+        .await
+    }
+
+    /// The image that `request` wants; the default one is built where it is missing and that was asked for.
+    pub(crate) async fn image_for(&self, operation: &Operation, request: &CreateVm) -> Result<store::Image> {
+        let default = self.0.config.default_image.clone();
+        let name = request.image.clone().unwrap_or_else(|| default.clone());
+        if let Some(image) = self.image_named(&name)? {
+            return Ok(image);
+        }
+        if request.image.is_some() && name != default {
+            return Err(unknown_image(&name));
+        }
+        if !request.build_default_image || default != RECIPE {
+            let hint = Some(format!("banger image build {default}"));
+            return Err(Error::NotFound { kind: "image", name, hint });
+        }
+        let _claim = operation.cancellable(async { Ok(self.claim(format!("image {name}")).await) }).await?;
+        // Whoever had the claim before may have built it.
+        if let Some(image) = self.image_named(&name)? {
+            return Ok(image);
+        }
+        let build = BuildImage { recipe: RECIPE.to_owned(), name: None, variant: None, include: Vec::new() };
+        let name =
+            ImageName::try_from(name.as_str()).map_err(|why| Error::invalid("image name", &name, why))?;
+        self.build(operation, name, build).await
+    }
+
+    /// The image of a VM.
+    pub(crate) fn image_of(&self, record: &store::Vm) -> Result<store::Image> {
+        let images = self.store().image_list()?;
+        let image = images.into_iter().find(|image| image.id == record.image);
+        image.ok_or_else(|| unknown_image(&record.image))
+    }
+
+    fn image_named(&self, name: &str) -> Result<Option<store::Image>> {
+        Ok(self.store().image_list()?.into_iter().find(|image| image.name.as_str() == name))
+    }
+
+    fn image_view(&self, image: store::Image) -> Result<control::Image> {
+        let used_by = self.store().image_users(&image.id)?;
+        Ok(control::Image {
+            name: image.name.to_string(),
+            source: image.source,
+            digest: image.digest,
+            size: image.size,
+            kernel: image.kernel.map(|kernel| kernel.to_string()),
+            ready: view::wait(image.ready),
+            init: image.init,
+            created_ms: image.created_ms,
+            rootfs: self.paths().rootfs(&image.id).display().to_string(),
+            used_by,
+        })
+    }
+}
+
+fn unknown_image(name: &str) -> Error {
+    let hint =
+        format!("banger image list shows those there are; banger image import TAR --name {name} makes one");
+    Error::NotFound { kind: "image", name: name.to_owned(), hint: Some(hint) }
+}
+
+fn import_error(name: &ImageName, cause: rootfs::ImportError) -> Error {
+    match cause {
+        rootfs::ImportError::Cancelled => Error::Cancelled,
+        cause => Error::ImportImage { name: name.to_string(), cause: Box::new(cause) },
+    }
+}
+
+fn init_path(path: String) -> Result<String> {
+    let clean = path.starts_with('/') && path.len() < 4096 && !path.contains('\0');
+    if clean {
+        Ok(path)
+    } else {
+        Err(Error::invalid("init", &path, "it must be an absolute path in the image"))
+    }
+}
+
+fn write_rootfs(
+    directory: &Path,
+    id: String,
+    draft: Draft,
+    reader: impl Read,
+    operation: &Operation,
+) -> Result<store::Image> {
+    let path = directory.join(paths::ROOTFS);
+    let mut progress = |progress: rootfs::Progress| {
+        let (name, unit) = ("importing image".to_owned(), "bytes".to_owned());
+        operation.emit(Event::Progress { name, done: progress.unpacked, total: None, unit });
+        if operation.token().is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    let options = ImportOptions { label: draft.name.to_string(), ..ImportOptions::default() };
+    let report = rootfs::import_tar(reader, &path, &options, &mut progress)
+        .map_err(|e| import_error(&draft.name, e))?;
+    let digest = image::identity::sha256_of(&path)?;
+    report.file.sync_all().map_err(|e| host::Error::path("sync", &path, e))?;
+    Ok(store::Image {
+        id,
+        name: draft.name,
+        source: draft.source,
+        digest,
+        size: report.size,
+        uuid: uuid_text(report.uuid),
+        kernel: draft.kernel,
+        ready: draft.ready,
+        init: draft.init.unwrap_or_else(|| "auto".to_owned()),
+        created_ms: host::clock::now_ms(),
+    })
+}
+
+/// Follows what a builder says: each line is a sign of life, and the last ones are kept for its failure.
+fn follow_talk(operation: &Operation, stderr: std::fs::File) -> Vec<String> {
+    use std::io::BufRead;
+    let mut last = std::collections::VecDeque::new();
+    let mut lines = 0;
+    for line in std::io::BufReader::new(stderr.take(64 << 20)).split(b'\n').map_while(Result::ok) {
+        lines += 1;
+        let (name, unit) = ("building image".to_owned(), "lines".to_owned());
+        operation.emit(Event::Progress { name, done: lines, total: None, unit });
+        last.push_back(String::from_utf8_lossy(&line).trim_end().to_owned());
+        if last.len() > 10 {
+            last.pop_front();
+        }
+    }
+    last.into()
+}

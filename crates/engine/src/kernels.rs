@@ -1,0 +1,240 @@
+//! Kernels: importing them and finding the one that an image boots.
+
+use std::{
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+};
+
+use host::proc::{Command, Program};
+use image::kernel::{self, Source};
+use model::{KernelName, undo::Undo};
+use wire::control::{self, Event, ImportKernel, Outcome};
+
+use crate::{Engine, Error, Operation, Result, blocking, saga::chain};
+
+/// Debian's package that depends on the newest kernel for virtual machines.
+const PACKAGE: &str = "linux-image-cloud-amd64";
+/// How long apt may take over each of its steps.
+const APT: std::time::Duration = std::time::Duration::from_secs(600);
+
+impl Engine {
+    /// All kernels by name.
+    ///
+    /// # Errors
+    /// Where the database cannot be read.
+    pub fn kernel_list(&self) -> Result<control::Kernels> {
+        let kernels = self.store().kernel_list()?;
+        let kernels = kernels.into_iter().map(|kernel| self.kernel_view(kernel)).collect::<Result<_>>()?;
+        Ok(control::Kernels { kernels })
+    }
+
+    /// The kernel `name`.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub fn kernel_show(&self, name: &str) -> Result<control::Kernel> {
+        self.kernel_view(self.kernel_named(name)?)
+    }
+
+    /// Removes the unused kernel `name`.
+    ///
+    /// # Errors
+    /// Where there is none, or a VM or an image uses it.
+    pub async fn kernel_delete(&self, name: &str) -> Result<()> {
+        let _claim = self.claim(format!("kernel {name}")).await;
+        let kernel = self.kernel_named(name)?;
+        self.store().kernel_delete(&kernel.id)?;
+        let directory = self.paths().kernels().join(&kernel.id);
+        blocking(move || Ok(host::fs::remove_all(&directory)?)).await
+    }
+
+    /// Imports a kernel as `name`.
+    ///
+    /// # Errors
+    /// Where the name is taken or wrong, or the kernel is refused; nothing is left then.
+    pub async fn kernel_import(
+        self,
+        operation: Operation,
+        name: String,
+        from: ImportKernel,
+    ) -> Result<Outcome> {
+        let name =
+            KernelName::try_from(name.as_str()).map_err(|why| Error::invalid("kernel name", &name, why))?;
+        let _claim = operation.cancellable(async { Ok(self.claim(format!("kernel {name}")).await) }).await?;
+        let kernel = self.import_kernel(&operation, name, from).await?;
+        Ok(Outcome::Kernel(Box::new(self.kernel_view(kernel)?)))
+    }
+
+    async fn import_kernel(
+        &self,
+        operation: &Operation,
+        name: KernelName,
+        from: ImportKernel,
+    ) -> Result<store::Kernel> {
+        if self.store().kernel_list()?.iter().any(|kernel| kernel.name == name) {
+            return Err(store::Error::Taken(name.to_string()).into());
+        }
+        operation.stage("importing kernel");
+        let id = uuid::Uuid::new_v4().simple().to_string();
+        let entry = self.store().ledger_open(None, operation.id(), &Undo::Staging(id.clone()))?;
+        let staging = self.paths().staging().join(&id);
+        let target = self.paths().kernels().join(&id);
+        let (store, task) = (self.store().clone(), operation.clone());
+        let imported = blocking(move || {
+            host::fs::create_dir(&staging)?;
+            let kernel = import(&task, id, name, from, &staging)?;
+            task.checkpoint()?;
+            host::fs::rename(&staging, &target)?;
+            if let Err(error) = store.kernel_insert(kernel.clone()) {
+                host::fs::remove_all(&target)?;
+                return Err(error.into());
+            }
+            Ok(kernel)
+        })
+        .await;
+        let mut entries = self.store().ledger_list(None)?;
+        entries.retain(|e| e.id == entry);
+        let left = crate::saga::unwind(&self.0.world, entries).await;
+        match imported {
+            Err(cause) if !left.is_empty() => Err(Error::Residue { cause: Box::new(cause), left }),
+            imported => imported,
+        }
+    }
+
+    /// The kernel that `image` boots. The default one is taken from the distribution, or from the host, where it is
+    /// missing.
+    pub(crate) async fn kernel_for(
+        &self,
+        operation: &Operation,
+        image: &store::Image,
+    ) -> Result<store::Kernel> {
+        if let Some(name) = &image.kernel {
+            return self.kernel_named(name.as_str());
+        }
+        let default = &self.0.config.default_kernel;
+        match self.kernel_named(default) {
+            Err(Error::NotFound { .. }) => {}
+            found => return found,
+        }
+        let name = KernelName::try_from(default.as_str())
+            .map_err(|why| Error::invalid("kernel name", default, why))?;
+        let _claim = operation.cancellable(async { Ok(self.claim(format!("kernel {name}")).await) }).await?;
+        match self.kernel_named(default) {
+            Err(Error::NotFound { .. }) => {}
+            found => return found,
+        }
+        match self.import_kernel(operation, name.clone(), ImportKernel::Distribution).await {
+            Err(Error::Program { program: "apt-get", why, .. }) => {
+                let message = format!("no kernel from the distribution ({why}); taking the host's");
+                operation.emit(Event::Warning { message });
+                self.import_kernel(operation, name, ImportKernel::Host).await
+            }
+            imported => imported,
+        }
+    }
+
+    /// The kernel `name`.
+    pub(crate) fn kernel_named(&self, name: &str) -> Result<store::Kernel> {
+        let found = self.store().kernel_list()?.into_iter().find(|kernel| kernel.name.as_str() == name);
+        found.ok_or_else(|| {
+            let hint = format!(
+                "banger kernel list shows those there are; banger kernel import {name} --from SRC makes one"
+            );
+            Error::NotFound { kind: "kernel", name: name.to_owned(), hint: Some(hint) }
+        })
+    }
+
+    fn kernel_view(&self, kernel: store::Kernel) -> Result<control::Kernel> {
+        let used_by = self.store().kernel_users(&kernel.id)?;
+        Ok(control::Kernel {
+            name: kernel.name.to_string(),
+            release: kernel.release,
+            source: kernel.source,
+            size: kernel.size,
+            created_ms: kernel.created_ms,
+            used_by,
+        })
+    }
+}
+
+fn import(
+    operation: &Operation,
+    id: String,
+    name: KernelName,
+    from: ImportKernel,
+    staging: &Path,
+) -> Result<store::Kernel> {
+    let download = staging.join(".download");
+    let source = match from {
+        ImportKernel::Host => Source::Host,
+        ImportKernel::Path(path) => source_at(PathBuf::from(path))?,
+        ImportKernel::Distribution => {
+            host::fs::create_dir(&download)?;
+            Source::Deb(vec![fetch_package(operation, &download)?])
+        }
+    };
+    let mut progress = |progress: kernel::Progress| {
+        let (name, unit) = ("importing kernel".to_owned(), "bytes".to_owned());
+        match progress {
+            kernel::Progress::Reading { done, total } => {
+                operation.emit(Event::Progress { name, done, total: Some(total), unit });
+            }
+            kernel::Progress::Packing => {}
+        }
+        if operation.token().is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    let manifest = kernel::import(&source, staging, &mut progress).map_err(|cause| match cause {
+        kernel::KernelError::Cancelled => Error::Cancelled,
+        cause => Error::ImportKernel { name: name.to_string(), hint: cause.hint(), cause: Box::new(cause) },
+    })?;
+    host::fs::remove_all(&download)?;
+    Ok(store::Kernel {
+        id,
+        name,
+        release: manifest.release,
+        source: manifest.source,
+        size: manifest.files.values().map(|file| file.size).sum(),
+        created_ms: host::clock::now_ms(),
+    })
+}
+
+/// What kind of source lies at `path`.
+fn source_at(path: PathBuf) -> Result<Source> {
+    if !path.is_absolute() {
+        return Err(Error::invalid("path", &path.display().to_string(), "it must be absolute"));
+    }
+    // Asked before anything is made of it, so a wrong path is told as itself.
+    host::fs::identity(&path)?;
+    Ok(if host::fs::is_dir(&path) {
+        Source::Directory(path)
+    } else if path.extension().is_some_and(|extension| extension == "deb") {
+        Source::Deb(vec![path])
+    } else {
+        Source::Image(path)
+    })
+}
+
+/// Fetches the package that [`PACKAGE`] depends on into `directory`, without installing it.
+fn fetch_package(operation: &Operation, directory: &Path) -> Result<PathBuf> {
+    operation.checkpoint()?;
+    let failed = |why: String| Error::Program {
+        program: "apt-get",
+        why,
+        hint: Some("banger kernel import debian-cloud --from DIR_OR_DEB, or apt-get update".to_owned()),
+    };
+    let run = |program, arguments: &[&str]| {
+        let command = Command::new(program).args(arguments.iter().copied()).dir(directory);
+        let output = command.output(1 << 20, APT).map_err(|e| failed(chain(&e)))?;
+        if output.exit.success() {
+            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+        }
+        Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
+    };
+    let depends = run(Program::AptCache, &["depends", "--no-recommends", "--no-suggests", PACKAGE])?;
+    let package = depends.lines().find_map(|line| line.trim().strip_prefix("Depends: "));
+    let package = package.ok_or_else(|| failed(format!("{PACKAGE} is in none of its lists")))?.to_owned();
+    run(Program::AptGet, &["download", &package])?;
+    let found = host::fs::list(directory)?;
+    let deb = found.into_iter().find(|path| path.extension().is_some_and(|extension| extension == "deb"));
+    deb.ok_or_else(|| failed(format!("it left no package {package}")))
+}

@@ -1,0 +1,123 @@
+//! Where everything lies below the state and cache directories. No other module joins paths.
+//!
+//! ```text
+//! state/  banger.db  lock  daemon.log  staging/<name>/
+//!         images/<id>/rootfs.ext4  kernels/<id>/…
+//!         vms/<id>/  overlay.ext4 work.ext4  console.log vmm.log  run/ (sockets, links, payload)
+//! cache/  templates/  payload/  probe/
+//! ```
+
+use std::path::{Path, PathBuf};
+
+use host::dirs::Dirs;
+use model::{VmId, undo::NewDisk};
+
+/// The layout of one installation.
+#[derive(Debug, Clone)]
+pub struct Paths {
+    dirs: Dirs,
+}
+
+impl Paths {
+    /// The layout below `dirs`, whose directories are made where they are missing.
+    ///
+    /// # Errors
+    /// Where one of them cannot be made, or is a link or somebody else's.
+    pub fn prepare(dirs: Dirs) -> host::Result<Self> {
+        let paths = Self { dirs };
+        let cache = [paths.templates(), paths.payloads(), paths.probes()];
+        let state = [paths.staging(), paths.images(), paths.kernels(), paths.vms()];
+        let tops = [paths.dirs.state.clone(), paths.dirs.cache.clone(), paths.dirs.runtime.clone()];
+        for directory in tops.iter().chain(&state).chain(&cache) {
+            host::fs::private_dir(directory)?;
+        }
+        Ok(paths)
+    }
+
+    /// The database.
+    #[must_use]
+    pub fn database(&self) -> PathBuf {
+        self.dirs.state.join("banger.db")
+    }
+
+    /// The file whose lock says that a daemon has this installation.
+    #[must_use]
+    pub fn lock(&self) -> PathBuf {
+        self.dirs.state.join("lock")
+    }
+
+    /// Staging directories of images and kernels that are not published.
+    #[must_use]
+    pub fn staging(&self) -> PathBuf {
+        self.dirs.state.join("staging")
+    }
+
+    /// The directories of images, by id.
+    #[must_use]
+    pub fn images(&self) -> PathBuf {
+        self.dirs.state.join("images")
+    }
+
+    /// The root file system of image `id`.
+    #[must_use]
+    pub fn rootfs(&self, id: &str) -> PathBuf {
+        self.images().join(id).join(ROOTFS)
+    }
+
+    /// The directories of kernels, by id.
+    #[must_use]
+    pub fn kernels(&self) -> PathBuf {
+        self.dirs.state.join("kernels")
+    }
+
+    /// The directories of VMs, by id.
+    #[must_use]
+    pub fn vms(&self) -> PathBuf {
+        self.dirs.state.join("vms")
+    }
+
+    /// The directory of VM `id`.
+    #[must_use]
+    pub fn vm(&self, id: VmId) -> PathBuf {
+        self.vms().join(id.to_string())
+    }
+
+    /// The run directory of VM `id`, which is there while it runs.
+    #[must_use]
+    pub fn run(&self, id: VmId) -> PathBuf {
+        self.vm(id).join("run")
+    }
+
+    /// A writable disk of VM `id`.
+    #[must_use]
+    pub fn disk(&self, id: VmId, disk: NewDisk) -> PathBuf {
+        self.vm(id).join(disk.file())
+    }
+
+    /// Templates of writable disks.
+    #[must_use]
+    pub fn templates(&self) -> PathBuf {
+        self.dirs.cache.join("templates")
+    }
+
+    /// Boot payloads without a VM's config, by agent and kernel.
+    #[must_use]
+    pub fn payloads(&self) -> PathBuf {
+        self.dirs.cache.join("payload")
+    }
+
+    /// Remembered answers of probes.
+    #[must_use]
+    pub fn probes(&self) -> PathBuf {
+        self.dirs.cache.join("probe")
+    }
+}
+
+/// The file of an image's root file system in its directory.
+pub const ROOTFS: &str = "rootfs.ext4";
+
+/// The name of directory entry `path`.
+#[must_use]
+pub fn name_of(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}

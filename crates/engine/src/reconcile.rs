@@ -1,0 +1,156 @@
+//! What a crash left open is made right at the daemon's start: ledger and records are compared with the world.
+//!
+//! | record | world | becomes |
+//! | --- | --- | --- |
+//! | its creation never ended | anything | gone |
+//! | `rm` | anything | gone: its owner's stream ended with the daemon |
+//! | `deleting` | anything | gone |
+//! | `running` | its VMM lives | `running`, adopted |
+//! | `running` | its VMM is gone | `stopped`, with the reason |
+//! | `starting`, `stopping` | anything | `stopped`, everything released |
+//! | none | a directory, a ledger entry | gone |
+
+use std::collections::HashSet;
+
+use model::{VmId, undo::Undo, vm::State};
+use store::Entry;
+use vmm::Place;
+use wire::session::Secret;
+
+use crate::{
+    Engine, Error, Result, blocking,
+    guest::Guest,
+    paths,
+    saga::{chain, process_id, unwind},
+    vm::Live,
+};
+
+impl Engine {
+    /// Makes true again what the last daemon left open. What cannot be is told in the log and tried at the next start.
+    pub(crate) async fn reconcile(&self) -> Result<()> {
+        let entries = self.store().ledger_list(None)?;
+        let records = self.store().vm_list()?;
+        for record in &records {
+            let own: Vec<Entry> =
+                entries.iter().filter(|entry| entry.vm == Some(record.id)).cloned().collect();
+            if let Err(error) = self.reconcile_vm(record, own).await {
+                tracing::error!(vm = %record.name, error = chain(&error), "a VM could not be made right");
+            }
+        }
+        let known: HashSet<VmId> = records.iter().map(|record| record.id).collect();
+        let strays =
+            entries.into_iter().filter(|entry| entry.vm.is_none_or(|id| !known.contains(&id))).collect();
+        for left in unwind(&self.0.world, strays).await {
+            tracing::error!(left, "something of the last daemon's could not be removed");
+        }
+        self.sweep().await
+    }
+
+    async fn reconcile_vm(&self, record: &store::Vm, entries: Vec<Entry>) -> Result<()> {
+        let unborn = entries.iter().any(|entry| entry.undo == Undo::VmDirectory && !entry.taken);
+        if unborn || record.rm || record.state == State::Deleting {
+            tracing::info!(vm = %record.name, "removing a VM that was not to stay");
+            return self.remove(record.id).await;
+        }
+        match record.state {
+            State::Running => self.find_again(record, entries).await,
+            State::Starting | State::Stopping => {
+                self.settle_as_stopped(record, entries, "the daemon ended while it was starting or stopping")
+                    .await
+            }
+            State::Created | State::Stopped | State::Error => {
+                let left = unwind(&self.0.world, runtime(entries)).await;
+                if left.is_empty() { Ok(()) } else { Err(residue(record, left)) }
+            }
+            State::Deleting => Ok(()),
+        }
+    }
+
+    /// Adopts the machine of a VM that ran, or settles that it is gone.
+    async fn find_again(&self, record: &store::Vm, entries: Vec<Entry>) -> Result<()> {
+        let process = entries.iter().find_map(|entry| match &entry.undo {
+            Undo::Process(process) => Some(process_id(process)),
+            Undo::RunDirectory | Undo::Disk(_) | Undo::VmDirectory | Undo::Staging(_) => None,
+        });
+        let (Some(process), Some(secret)) = (process, record.secret.as_deref().and_then(Secret::from_hex))
+        else {
+            return self.settle_as_stopped(record, entries, "its process is not known").await;
+        };
+        let rebooted = process.boot != host::proc::boot_id()?;
+        let place = Place { run_dir: self.paths().run(record.id), log_dir: self.paths().vm(record.id) };
+        let backend = self.0.vmms.backend(&record.vmm).await?;
+        let adopted = backend.adopt(process, place, secret).await;
+        match adopted.map_err(|cause| Error::Adopt { name: record.name.clone(), cause }) {
+            Ok(Some(machine)) => {
+                tracing::info!(vm = %record.name, pid = machine.id().pid, "found a running VM again");
+                let guest = Guest::new(machine.clone());
+                let live = Live::new(machine, guest);
+                self.go_live(record.id, live.clone());
+                // A guest that is stuck must not hold up the daemon.
+                tokio::spawn(async move {
+                    if let Ok(health) = live.guest.health().await {
+                        live.boot_id.get_or_init(|| health.boot_id);
+                    }
+                });
+                Ok(())
+            }
+            Ok(None) if rebooted => self.settle_as_stopped(record, entries, "the host was restarted").await,
+            Ok(None) => self.settle_as_stopped(record, entries, "it ended while no daemon was running").await,
+            Err(error) => {
+                let reason = chain(&error);
+                self.settle(record, entries, State::Error, &reason).await
+            }
+        }
+    }
+
+    async fn settle_as_stopped(&self, record: &store::Vm, entries: Vec<Entry>, reason: &str) -> Result<()> {
+        self.settle(record, entries, State::Stopped, reason).await
+    }
+
+    async fn settle(
+        &self,
+        record: &store::Vm,
+        entries: Vec<Entry>,
+        state: State,
+        reason: &str,
+    ) -> Result<()> {
+        let left = unwind(&self.0.world, runtime(entries)).await;
+        self.store().vm_state(record.id, state, Some(reason.to_owned()))?;
+        if left.is_empty() { Ok(()) } else { Err(residue(record, left)) }
+    }
+
+    /// Removes directories that belong to nothing in the database: a power loss may have rolled their rows back.
+    async fn sweep(&self) -> Result<()> {
+        let store = self.store();
+        let vms: HashSet<String> = store.vm_list()?.iter().map(|vm| vm.id.to_string()).collect();
+        let images: HashSet<String> = store.image_list()?.into_iter().map(|image| image.id).collect();
+        let kernels: HashSet<String> = store.kernel_list()?.into_iter().map(|kernel| kernel.id).collect();
+        let places = [
+            (self.paths().vms(), vms),
+            (self.paths().images(), images),
+            (self.paths().kernels(), kernels),
+            (self.paths().staging(), HashSet::new()),
+        ];
+        blocking(move || {
+            for (place, known) in places {
+                for path in host::fs::list(&place)? {
+                    if !known.contains(&paths::name_of(&path)) {
+                        tracing::warn!(path = %path.display(), "removing what belongs to nothing");
+                        host::fs::remove_all(&path)?;
+                    }
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// What is held only while a VM runs, and what a start that never ended made.
+fn runtime(entries: Vec<Entry>) -> Vec<Entry> {
+    entries.into_iter().filter(|entry| entry.undo != Undo::VmDirectory).collect()
+}
+
+fn residue(record: &store::Vm, left: Vec<String>) -> Error {
+    Error::Left { action: "release", name: record.name.clone(), left }
+}

@@ -1,0 +1,193 @@
+//! Steps that undo themselves.
+//!
+//! Each step's undo is written to the ledger before its effect. Failure, cancel, timeout, stop, delete and recovery after a
+//! crash all run [`unwind`], which undoes every entry that is written, taken or not, the last first, goes on past what
+//! fails, and tells all of it.
+
+use std::time::Duration;
+
+use model::{OperationId, VmId, undo::ProcessEntry, undo::Undo};
+use store::{Entry, Store};
+
+use crate::{Error, Result, blocking, paths::Paths};
+
+/// How long a killed process may take to go. The kernel ends it as soon as it is out of a system call.
+const KILL: Duration = Duration::from_secs(20);
+
+/// What steps and their undoing act on.
+#[derive(Debug, Clone)]
+pub struct World {
+    /// Where everything lies.
+    pub paths: Paths,
+    /// Where everything is written down.
+    pub store: Store,
+}
+
+/// The steps of one operation on one VM.
+#[derive(Debug)]
+pub struct Saga<'a> {
+    world: &'a World,
+    vm: VmId,
+    operation: &'a OperationId,
+    entries: Vec<Entry>,
+}
+
+/// A step whose undo is written and whose effect has not happened yet.
+#[derive(Debug)]
+#[must_use = "the step is to be taken, or the saga unwound"]
+pub struct Step(i64);
+
+impl<'a> Saga<'a> {
+    /// No steps yet.
+    #[must_use]
+    pub fn new(world: &'a World, vm: VmId, operation: &'a OperationId) -> Self {
+        Self { world, vm, operation, entries: Vec::new() }
+    }
+
+    /// Goes on with an entry that was written together with a record.
+    pub fn adopt(&mut self, id: i64, undo: Undo) -> Step {
+        self.entries.push(Entry { id, vm: Some(self.vm), undo, taken: false });
+        Step(id)
+    }
+
+    /// Writes `undo` down; its effect may happen from now on.
+    ///
+    /// # Errors
+    /// Where it cannot be written down.
+    pub fn open(&mut self, undo: Undo) -> Result<Step> {
+        let id = self.world.store.ledger_open(Some(self.vm), self.operation, &undo)?;
+        Ok(self.adopt(id, undo))
+    }
+
+    /// Marks that the effect happened.
+    ///
+    /// # Errors
+    /// Where that cannot be written down.
+    pub fn taken(&mut self, step: Step) -> Result<()> {
+        Ok(self.world.store.ledger_taken(step.0)?)
+    }
+
+    /// Writes `undo` down, lets `effect` happen on a thread that may block, and marks it.
+    ///
+    /// # Errors
+    /// That of the effect, or where the ledger cannot be written.
+    pub async fn step<T: Send + 'static>(
+        &mut self,
+        undo: Undo,
+        effect: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let step = self.open(undo)?;
+        let value = blocking(effect).await?;
+        self.taken(step)?;
+        Ok(value)
+    }
+
+    /// Ends the steps well: what they hold stays written down, except disks, which from now on are simply the VM's.
+    ///
+    /// # Errors
+    /// Where the ledger cannot be written.
+    pub fn keep(self) -> Result<()> {
+        for entry in &self.entries {
+            match entry.undo {
+                Undo::Disk(_) | Undo::Staging(_) => self.world.store.ledger_close(entry.id)?,
+                Undo::RunDirectory | Undo::Process(_) | Undo::VmDirectory => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the steps badly: undoes all of them. What could not be undone is added to `cause`.
+    pub async fn unwind(self, cause: Error) -> Error {
+        residue(cause, unwind(self.world, self.entries).await)
+    }
+
+    /// Ends the steps badly after the guest ran: releases the host's resources and keeps the VM with its disks and logs.
+    pub async fn release(self, cause: Error) -> Error {
+        let (host, kept): (Vec<_>, Vec<_>) =
+            self.entries.into_iter().partition(|entry| is_runtime(&entry.undo));
+        let mut left = unwind(self.world, host).await;
+        for entry in kept.iter().filter(|entry| matches!(entry.undo, Undo::Disk(_))) {
+            left.extend(self.world.store.ledger_close(entry.id).err().map(|e| e.to_string()));
+        }
+        residue(cause, left)
+    }
+}
+
+/// Adds to `cause` what could not be undone.
+fn residue(cause: Error, left: Vec<String>) -> Error {
+    if left.is_empty() { cause } else { Error::Residue { cause: Box::new(cause), left } }
+}
+
+/// Whether an entry is held only while the VM runs.
+#[must_use]
+pub fn is_runtime(undo: &Undo) -> bool {
+    match undo {
+        Undo::RunDirectory | Undo::Process(_) => true,
+        Undo::Disk(_) | Undo::VmDirectory | Undo::Staging(_) => false,
+    }
+}
+
+/// Undoes `entries`, the last first, and forgets each that is undone; gives what could not be, in words.
+pub async fn unwind(world: &World, entries: Vec<Entry>) -> Vec<String> {
+    let mut left = Vec::new();
+    for entry in entries.into_iter().rev() {
+        let world = world.clone();
+        let undone = blocking(move || {
+            undo(&world.paths, entry.vm, &entry.undo)?;
+            Ok(world.store.ledger_close(entry.id)?)
+        });
+        if let Err(error) = undone.await {
+            left.push(chain(&error));
+        }
+    }
+    left
+}
+
+/// An error with its causes on one line.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
+}
+
+/// Makes true what `undo` says. Right also where its effect never happened, half happened, or was undone before.
+fn undo(paths: &Paths, vm: Option<VmId>, undo: &Undo) -> Result<()> {
+    let of_vm = |path: fn(&Paths, VmId) -> std::path::PathBuf| vm.map(|id| path(paths, id));
+    match undo {
+        Undo::RunDirectory => of_vm(Paths::run).map_or(Ok(()), |path| host::fs::remove_all(&path))?,
+        Undo::VmDirectory => of_vm(Paths::vm).map_or(Ok(()), |path| host::fs::remove_all(&path))?,
+        Undo::Disk(disk) => vm.map_or(Ok(()), |id| host::fs::remove(&paths.disk(id, *disk)))?,
+        Undo::Staging(name) => host::fs::remove_all(&paths.staging().join(name))?,
+        Undo::Process(entry) => end_process(entry)?,
+    }
+    Ok(())
+}
+
+fn end_process(entry: &ProcessEntry) -> Result<()> {
+    let Some(process) = process_id(entry).open()? else { return Ok(()) };
+    process.signal(host::proc::Signal::Kill)?;
+    if process.wait_exit(KILL)? {
+        // Only our own child leaves a zombie; another's parent sees to it.
+        let _ = process.reap();
+        return Ok(());
+    }
+    let still = std::io::Error::from(std::io::ErrorKind::TimedOut);
+    Err(host::Error::new("end", format_args!("process {}", entry.pid), still).into())
+}
+
+/// The process of a ledger entry as the host knows it.
+#[must_use]
+pub fn process_id(entry: &ProcessEntry) -> host::proc::ProcessId {
+    host::proc::ProcessId { pid: entry.pid, start: entry.start, boot: entry.boot.clone() }
+}
+
+/// The ledger entry of a process.
+#[must_use]
+pub fn process_entry(id: &host::proc::ProcessId) -> ProcessEntry {
+    ProcessEntry { pid: id.pid, start: id.start, boot: id.boot.clone() }
+}

@@ -1,0 +1,167 @@
+//! Turns: at most one lifecycle operation works on a VM at a time, in order of arrival.
+//!
+//! # Locking
+//! One turn per VM, granted first come, first served; a `kill` goes to the front and interrupts the holder if that is a
+//! start. Waiting is cancelled by dropping the future. The inner mutex is a leaf, held for a few instructions and never
+//! across an await. Nobody holds the turns of two VMs.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+/// The queue for one VM.
+#[derive(Debug, Default, Clone)]
+pub struct Turns(Arc<Mutex<Queue>>);
+
+#[derive(Debug, Default)]
+struct Queue {
+    held: bool,
+    interrupt: Option<CancellationToken>,
+    waiting: VecDeque<oneshot::Sender<Turn>>,
+}
+
+/// The right to change the VM; ends when dropped.
+#[derive(Debug)]
+#[must_use = "the turn ends with this value"]
+pub struct Turn {
+    turns: Turns,
+}
+
+impl Turns {
+    /// Waits for the turn, behind all who came before.
+    pub async fn take(&self) -> Turn {
+        let place = self.queue(VecDeque::push_back);
+        place.await.expect("the queue lives as long as its VM, and it is held here")
+    }
+
+    /// Interrupts a holder that can be interrupted and waits for the turn before all others.
+    pub async fn take_first(&self) -> Turn {
+        if let Some(token) = &self.lock().interrupt {
+            token.cancel();
+        }
+        let place = self.queue(VecDeque::push_front);
+        place.await.expect("the queue lives as long as its VM, and it is held here")
+    }
+
+    fn queue(
+        &self,
+        put: fn(&mut VecDeque<oneshot::Sender<Turn>>, oneshot::Sender<Turn>),
+    ) -> oneshot::Receiver<Turn> {
+        let (sender, receiver) = oneshot::channel();
+        put(&mut self.lock().waiting, sender);
+        self.grant();
+        receiver
+    }
+
+    /// Gives the free turn to the first who still waits.
+    fn grant(&self) {
+        loop {
+            let next = {
+                let mut queue = self.lock();
+                if queue.held {
+                    return;
+                }
+                let Some(next) = queue.waiting.pop_front() else { return };
+                queue.held = true;
+                next
+            };
+            // One who left is told nothing; the turn comes back in the drop of what was not sent.
+            match next.send(Turn { turns: self.clone() }) {
+                Ok(()) => return,
+                Err(unwanted) => unwanted.give_back(),
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Turn {
+    /// Lets a `kill` that comes meanwhile cancel `token`, until the turn ends.
+    pub fn interruptible_by_kill(&self, token: CancellationToken) {
+        self.turns.lock().interrupt = Some(token);
+    }
+
+    fn give_back(self) {
+        let mut queue = self.turns.lock();
+        queue.held = false;
+        queue.interrupt = None;
+        drop(queue);
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        {
+            let mut queue = self.turns.lock();
+            queue.held = false;
+            queue.interrupt = None;
+        }
+        self.turns.grant();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    async fn is_pending<T>(future: &mut (impl Future<Output = T> + Unpin)) -> bool {
+        tokio::time::timeout(Duration::from_millis(20), future).await.is_err()
+    }
+
+    #[tokio::test]
+    async fn turns_come_in_order_and_one_who_left_is_skipped() {
+        let turns = Turns::default();
+        let held = turns.take().await;
+        let mut second = Box::pin(turns.take());
+        let mut third = Box::pin(turns.take());
+        let mut fourth = Box::pin(turns.take());
+        assert!(
+            is_pending(&mut second).await && is_pending(&mut third).await && is_pending(&mut fourth).await
+        );
+        drop(second);
+        drop(held);
+        let held = third.await;
+        assert!(is_pending(&mut fourth).await);
+        drop(held);
+        let _held = fourth.await;
+    }
+
+    #[tokio::test]
+    async fn a_kill_interrupts_the_holder_and_comes_first() {
+        let turns = Turns::default();
+        let held = turns.take().await;
+        let token = CancellationToken::new();
+        held.interruptible_by_kill(token.clone());
+        let mut waiting = Box::pin(turns.take());
+        assert!(is_pending(&mut waiting).await);
+        let mut kill = Box::pin(turns.take_first());
+        assert!(is_pending(&mut kill).await);
+        assert!(token.is_cancelled());
+        drop(held);
+        let killing = kill.await;
+        assert!(is_pending(&mut waiting).await);
+        drop(killing);
+        let _held = waiting.await;
+    }
+
+    #[tokio::test]
+    async fn a_turn_granted_to_one_who_left_is_not_lost() {
+        let turns = Turns::default();
+        let held = turns.take().await;
+        let mut waiting = Box::pin(turns.take());
+        assert!(is_pending(&mut waiting).await);
+        drop(held); // grants it to `waiting`, which never looks
+        drop(waiting);
+        let _held = turns.take().await;
+    }
+}

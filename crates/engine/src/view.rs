@@ -1,0 +1,80 @@
+//! Records as they are shown.
+
+use model::{sizing, vm::State};
+use wire::control::{self, Sized};
+
+use crate::Engine;
+
+impl Engine {
+    /// A VM as it is shown, with what is live of it.
+    pub(crate) fn view(
+        &self,
+        vm: store::Vm,
+        images: &[store::Image],
+        kernels: &[store::Kernel],
+    ) -> control::Vm {
+        let live = self.live(vm.id);
+        let image = images.iter().find(|image| image.id == vm.image);
+        let kernel = kernels.iter().find(|kernel| kernel.id == vm.kernel);
+        control::Vm {
+            id: vm.id.to_string(),
+            name: vm.name.to_string(),
+            state: state(vm.state),
+            reason: vm.reason,
+            image: image.map(|image| image.name.to_string()).unwrap_or_default(),
+            kernel: kernel.map(|kernel| kernel.name.to_string()).unwrap_or_default(),
+            vmm: vm.vmm,
+            ip: None,
+            vcpu: sized(vm.sizes.vcpu),
+            memory: sized(vm.sizes.memory),
+            disk: sized(vm.sizes.disk),
+            overlay: sized(vm.sizes.overlay),
+            rm: vm.rm,
+            workspace: None,
+            created_ms: vm.created_ms,
+            started_ms: vm.started_ms,
+            pid: live.as_ref().map(|live| live.machine.id().pid),
+            boot_id: live.and_then(|live| live.boot_id.get().cloned()),
+            // It is ours, but an older version may have written it.
+            timeline: serde_json::from_str(&vm.timeline).unwrap_or_default(),
+        }
+    }
+}
+
+fn state(state: State) -> control::State {
+    match state {
+        State::Created => control::State::Created,
+        State::Starting => control::State::Starting,
+        State::Running => control::State::Running,
+        State::Stopping => control::State::Stopping,
+        State::Stopped => control::State::Stopped,
+        State::Error => control::State::Error,
+        State::Deleting => control::State::Deleting,
+    }
+}
+
+fn sized<T>((value, origin): (T, sizing::Origin)) -> Sized<T> {
+    let origin = match origin {
+        sizing::Origin::Request => control::Origin::Request,
+        sizing::Origin::Config => control::Origin::Config,
+        sizing::Origin::Host => control::Origin::Host,
+        sizing::Origin::Default => control::Origin::Default,
+    };
+    Sized { value, origin }
+}
+
+/// What makes a VM ready, as it is shown.
+pub fn wait(ready: store::Ready) -> control::Wait {
+    match ready {
+        store::Ready::Agent => control::Wait::Agent,
+        store::Ready::Init => control::Wait::Init,
+    }
+}
+
+/// What makes a VM ready, as it is recorded.
+pub fn ready(wait: control::Wait) -> store::Ready {
+    match wait {
+        control::Wait::Agent => store::Ready::Agent,
+        control::Wait::Init => store::Ready::Init,
+    }
+}

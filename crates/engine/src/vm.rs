@@ -1,0 +1,131 @@
+//! VMs: the ones there are, who may change each, and what is live of it.
+//!
+//! # Locking
+//! A [`Cell`] per VM holds its [`Turns`] and what is live of it. The record in the store changes only under the turn.
+//! `live` is a watch channel: the holder of the turn sets it, anybody looks.
+
+mod boot;
+mod create;
+mod end;
+mod exec;
+pub mod logs;
+mod stop;
+
+use std::sync::{Arc, OnceLock, PoisonError};
+
+pub use exec::{Ending, ExecStream};
+use model::{VmId, VmName};
+use tokio::sync::watch;
+use vmm::Machine;
+use wire::control;
+
+use crate::{Engine, Error, Result, guest::Guest, turn::Turns};
+
+/// What the daemon keeps of a VM beside its record.
+#[derive(Debug, Default)]
+pub struct Cell {
+    /// Who may change it.
+    pub turns: Turns,
+    /// Its machine, while it runs and its agent answers.
+    pub live: watch::Sender<Option<Arc<Live>>>,
+}
+
+/// A running VM.
+pub struct Live {
+    /// The VMM.
+    pub machine: Arc<dyn Machine>,
+    /// The agent.
+    pub guest: Guest,
+    /// The guest's boot id, once its agent told it.
+    pub boot_id: OnceLock<String>,
+    /// Why it ended, as soon as it did.
+    pub ended: watch::Sender<Option<String>>,
+}
+
+impl std::fmt::Debug for Live {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Live").field("guest", &self.guest).finish_non_exhaustive()
+    }
+}
+
+impl Live {
+    /// A machine that was just started, or found again.
+    pub fn new(machine: Arc<dyn Machine>, guest: Guest) -> Arc<Self> {
+        Arc::new(Self { machine, guest, boot_id: OnceLock::new(), ended: watch::Sender::new(None) })
+    }
+
+    /// Waits for its end and gives the reason.
+    pub async fn ended(&self) -> String {
+        let mut ended = self.ended.subscribe();
+        match ended.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().unwrap_or_default(),
+            Err(_) => "it was let go".to_owned(),
+        }
+    }
+}
+
+impl Engine {
+    /// The cell of VM `id`, made where there is none.
+    pub(crate) fn cell(&self, id: VmId) -> Arc<Cell> {
+        self.0.cells.lock().unwrap_or_else(PoisonError::into_inner).entry(id).or_default().clone()
+    }
+
+    /// Forgets the cell of a VM that is gone.
+    pub(crate) fn forget(&self, id: VmId) {
+        self.0.cells.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+    }
+
+    /// The running VM `id`.
+    pub(crate) fn live(&self, id: VmId) -> Option<Arc<Live>> {
+        self.cell(id).live.borrow().clone()
+    }
+
+    /// What is live of the VM that `text` refers to, and its name.
+    ///
+    /// # Errors
+    /// Where there is no such VM, or it does not run.
+    pub(crate) fn enter(&self, text: &str) -> Result<(VmName, Arc<Live>)> {
+        let record = self.store().vm_get(self.resolve(text)?)?;
+        match self.live(record.id) {
+            Some(live) => Ok((record.name, live)),
+            None => Err(Error::NotRunning(record.name)),
+        }
+    }
+
+    /// The record of VM `id` read again under its turn.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] where it went while its turn was waited for.
+    pub(crate) fn reread(&self, id: VmId) -> Result<store::Vm> {
+        self.store().vm_get(id).map_err(|error| match error {
+            store::Error::Missing => Error::NotFound { kind: "VM", name: id.to_string(), hint: None },
+            error => error.into(),
+        })
+    }
+
+    /// All VMs in order of creation.
+    ///
+    /// # Errors
+    /// Where the database cannot be read.
+    pub fn vm_list(&self) -> Result<control::Vms> {
+        let images = self.store().image_list()?;
+        let kernels = self.store().kernel_list()?;
+        let vms = self.store().vm_list()?;
+        Ok(control::Vms { vms: vms.into_iter().map(|vm| self.view(vm, &images, &kernels)).collect() })
+    }
+
+    /// The VM that `text` refers to.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub fn vm_show(&self, text: &str) -> Result<control::Vm> {
+        self.vm_view(self.resolve(text)?)
+    }
+
+    /// VM `id` as it is shown.
+    pub(crate) fn vm_view(&self, id: VmId) -> Result<control::Vm> {
+        let images = self.store().image_list()?;
+        let kernels = self.store().kernel_list()?;
+        Ok(self.view(self.reread(id)?, &images, &kernels))
+    }
+}

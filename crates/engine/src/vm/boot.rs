@@ -1,0 +1,330 @@
+//! Boot: from a record to a machine whose agent answers.
+//!
+//! Run directory → disks → boot payload → VMM behind its gate → agent. Each resource is in the ledger before it is taken;
+//! the process is there before its entry, but it waits at the gate and dies with the daemon until the entry is written.
+
+use std::{sync::Arc, time::Instant};
+
+use model::{
+    boot::DiskRole,
+    undo::{NewDisk, Undo},
+    vm::{Answer, Refusal, Request, State, answer},
+};
+use store::Ready;
+use vmm::{Disk, Machine, MachinePlan, Place};
+use wire::{
+    control::{Outcome, Phase, Wait},
+    guest::{Health, Step},
+    session::Secret,
+};
+
+use super::Live;
+use crate::{
+    Engine, Error, Operation, Result, blocking,
+    guest::Guest,
+    payload,
+    saga::{Saga, World, process_entry},
+    view,
+};
+
+/// How many lines of the console a failure shows.
+const CONSOLE_LINES: usize = 12;
+/// How often init is asked whether it is ready.
+const READY_POLL: std::time::Duration = std::time::Duration::from_millis(100);
+
+/// Whether a boot is the first of its VM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Aim {
+    /// The VM is being created: a cancel leaves nothing.
+    First,
+    /// The VM was there before: its disks stay whatever happens.
+    Again,
+}
+
+/// How a boot failed, which decides which world is right afterwards.
+#[derive(Debug)]
+pub enum Failure {
+    /// Before the guest ran: everything is to be as before.
+    Before(Error),
+    /// The guest ran: its disks and logs are worth keeping.
+    After(Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Before(error)
+    }
+}
+
+/// What one phase after the other took.
+struct Clock {
+    begun: Instant,
+    last: Instant,
+    phases: Vec<Phase>,
+}
+
+impl Clock {
+    fn start() -> Self {
+        let now = Instant::now();
+        Self { begun: now, last: now, phases: Vec::new() }
+    }
+
+    fn phase(&mut self, name: &str) {
+        let now = Instant::now();
+        let us = |duration: std::time::Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        let step = Step { name: name.to_owned(), at_us: us(now - self.begun), took_us: us(now - self.last) };
+        self.phases.push(Phase { place: "host".to_owned(), step });
+        self.last = now;
+    }
+}
+
+impl Engine {
+    /// Starts the VM that `text` refers to and waits until it is ready.
+    ///
+    /// # Errors
+    /// The VM is as it was then, except where the guest ran and never became ready: then it is in `error`.
+    pub async fn vm_start(self, operation: Operation, text: String, wait: Option<Wait>) -> Result<Outcome> {
+        let id = self.resolve(&text)?;
+        let cell = self.cell(id);
+        let turn = operation.cancellable(async { Ok(cell.turns.take().await) }).await?;
+        let mut record = self.reread(id)?;
+        record.ready = wait.map(view::ready).or(record.ready);
+        match answer(record.state, Request::Start) {
+            Answer::Already => return Ok(Outcome::Vm(Box::new(self.vm_view(id)?))),
+            Answer::Refused(Refusal::BeingDeleted | Refusal::NotRunning) => {
+                return Err(Error::BeingDeleted(record.name));
+            }
+            Answer::Do(_) => {}
+        }
+        turn.interruptible_by_kill(operation.token().clone());
+        self.start_again(&operation, &record).await?;
+        drop(turn);
+        Ok(Outcome::Vm(Box::new(self.vm_view(id)?)))
+    }
+
+    /// Boots a VM that was there before, its turn being held.
+    pub(crate) async fn start_again(&self, operation: &Operation, record: &store::Vm) -> Result<()> {
+        let mut saga = Saga::new(&self.0.world, record.id, operation.id());
+        match self.boot(operation, record, &mut saga, Aim::Again).await {
+            Ok(()) => saga.keep(),
+            Err(Failure::Before(error)) => {
+                let error = saga.unwind(error).await;
+                self.store().vm_state(record.id, record.state, record.reason.clone())?;
+                Err(error)
+            }
+            Err(Failure::After(error)) => {
+                let (state, reason) = match &error {
+                    Error::Cancelled => (State::Stopped, "its start was cancelled".to_owned()),
+                    error => (State::Error, error.to_string()),
+                };
+                let error = saga.release(error).await;
+                self.store().vm_state(record.id, state, Some(reason))?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Boots the VM of `record`, whose turn is held and whose directory is there.
+    pub(crate) async fn boot(
+        &self,
+        operation: &Operation,
+        record: &store::Vm,
+        saga: &mut Saga<'_>,
+        aim: Aim,
+    ) -> Result<(), Failure> {
+        let mut clock = Clock::start();
+        let world = &self.0.world;
+        let image = self.image_of(record)?;
+        let kernel = self.paths().kernels().join(&record.kernel);
+        let vmm = self.0.vmms.backend(&record.vmm).await?;
+        let secret = Secret::new(host::rand::bytes());
+        self.store().vm_starting(record.id, secret.to_hex()).map_err(Error::from)?;
+        operation.stage("preparing");
+
+        let run = self.paths().run(record.id);
+        saga.step(Undo::RunDirectory, {
+            let (world, record, run, kernel) = (world.clone(), record.clone(), run.clone(), kernel.clone());
+            move || lay_out(&world, &record, &run, &kernel)
+        })
+        .await?;
+        let mut uuids = Vec::new();
+        for disk in NewDisk::ALL {
+            uuids.push(self.disk(record, saga, disk).await?);
+            operation.checkpoint()?;
+        }
+        clock.phase("disks");
+
+        let kernel_files =
+            payload::KernelFiles::read(&kernel).map_err(|cause| payload_error(record, cause))?;
+        let config = payload::config(record, &image, &uuids, &kernel_files, &secret);
+        let (base_dir, agent, target) = (self.paths().payloads(), self.0.agent.clone(), run.join(INITRD));
+        let name = record.name.clone();
+        let modules_disk = kernel_files.modules_uuid.is_some();
+        blocking(move || {
+            payload::write(&base_dir, &agent, &kernel_files, &config, &target)
+                .map_err(|cause| Error::Payload { name, cause })
+        })
+        .await?;
+        clock.phase("payload");
+
+        operation.checkpoint()?;
+        operation.stage("booting");
+        let place = Place { run_dir: run, log_dir: self.paths().vm(record.id) };
+        let command_line = model::boot::command_line(vmm.machine());
+        let plan = plan(record, place, command_line, secret, modules_disk);
+        let spawned =
+            vmm.spawn(plan).await.map_err(|cause| Error::Spawn { name: record.name.clone(), cause })?;
+        let step = saga.open(Undo::Process(process_entry(spawned.id())))?;
+        let machine =
+            spawned.release().await.map_err(|cause| Error::Launch { name: record.name.clone(), cause })?;
+        saga.taken(step)?;
+        clock.phase("vmm");
+
+        operation.stage("waiting for agent");
+        let guest = Guest::new(machine.clone());
+        let health = match self.wait_ready(operation, record, &image, &machine, &guest).await {
+            Ok(health) => health,
+            // Before its first start is through, a cancelled VM leaves nothing.
+            Err(Error::Cancelled) if aim == Aim::First => return Err(Failure::Before(Error::Cancelled)),
+            Err(error) => return Err(Failure::After(error)),
+        };
+        clock.phase("guest");
+        let after = |error: store::Error| Failure::After(error.into());
+        host::fs::remove(&self.paths().run(record.id).join(INITRD)).map_err(|e| Failure::After(e.into()))?;
+        let guest_steps = health.steps.iter().cloned().map(|step| Phase { place: "guest".to_owned(), step });
+        clock.phases.extend(guest_steps);
+        let timeline = serde_json::to_string(&clock.phases).expect("names and numbers");
+        self.store().vm_started(record.id, host::clock::now_ms(), timeline).map_err(after)?;
+        let live = Live::new(machine, guest);
+        live.boot_id.get_or_init(|| health.boot_id);
+        self.go_live(record.id, live);
+        Ok(())
+    }
+
+    /// Makes a running machine known, and watches for its end.
+    pub(crate) fn go_live(&self, id: model::VmId, live: Arc<Live>) {
+        self.cell(id).live.send_replace(Some(live.clone()));
+        self.watch(id, live);
+    }
+
+    /// Makes writable disk `disk` of the VM where it is missing; gives the UUID of its file system.
+    async fn disk(&self, record: &store::Vm, saga: &mut Saga<'_>, disk: NewDisk) -> Result<[u8; 16]> {
+        let path = self.paths().disk(record.id, disk);
+        if host::fs::exists(&path) {
+            return blocking(move || Ok(image::identity::uuid_of(&path)?)).await;
+        }
+        let templates = self.paths().templates();
+        let (role, size) = match disk {
+            NewDisk::Overlay => (image::template::Role::Overlay, record.sizes.overlay.0),
+            NewDisk::Work => (image::template::Role::Work, record.sizes.disk.0),
+        };
+        let uuid = uuid::Uuid::new_v4().into_bytes();
+        saga.step(Undo::Disk(disk), move || {
+            let template = image::template::ensure(&templates, role, size).map_err(template_error)?;
+            host::fs::clone_sparse(&template, &path)?;
+            image::template::set_uuid(&path, uuid).map_err(template_error)?;
+            Ok(uuid)
+        })
+        .await
+    }
+
+    /// Waits until the guest is as ready as it is to be, its machine ends, or time is up.
+    async fn wait_ready(
+        &self,
+        operation: &Operation,
+        record: &store::Vm,
+        image: &store::Image,
+        machine: &Arc<dyn Machine>,
+        guest: &Guest,
+    ) -> Result<Health> {
+        let timeout = self.0.config.boot_timeout;
+        let not_ready = |why: String| Error::NotReady {
+            name: record.name.clone(),
+            why,
+            console: self.console_tail(record.id, CONSOLE_LINES),
+        };
+        let ready = async {
+            let mut health = guest.health().await.map_err(|e| not_ready(crate::saga::chain(&e)))?;
+            if record.ready.unwrap_or(image.ready) == Ready::Init && health.init_ready.is_some() {
+                operation.stage("waiting for init");
+                while health.init_ready != Some(true) {
+                    tokio::time::sleep(READY_POLL).await;
+                    health = guest.health().await.map_err(|e| not_ready(crate::saga::chain(&e)))?;
+                }
+            }
+            Ok(health)
+        };
+        operation
+            .cancellable(async {
+                tokio::select! {
+                    result = ready => result,
+                    end = machine.ended() => Err(not_ready(super::end::words(&end))),
+                    () = tokio::time::sleep(timeout) => {
+                        Err(not_ready(format!("its agent did not answer in {} s", timeout.as_secs())))
+                    }
+                }
+            })
+            .await
+    }
+}
+
+/// The names that the VMM sees in the run directory, its working directory.
+const KERNEL: &str = "kernel";
+const INITRD: &str = "initrd";
+
+fn file_of(role: DiskRole) -> &'static str {
+    match role {
+        DiskRole::Image => "image.ext4",
+        DiskRole::Overlay => "overlay.ext4",
+        DiskRole::Work => "work.ext4",
+        DiskRole::Modules => "modules.ext4",
+    }
+}
+
+/// Makes the run directory with links to what the VMM opens, so every path it is given is a plain name in it.
+fn lay_out(world: &World, record: &store::Vm, run: &std::path::Path, kernel: &std::path::Path) -> Result<()> {
+    // What an earlier start left is of no use to this one.
+    host::fs::remove_all(run)?;
+    host::fs::create_dir(run)?;
+    let link = |target: &std::path::Path, name: &str| host::fs::symlink(target, &run.join(name));
+    let files = payload::KernelFiles::read(kernel).map_err(|cause| payload_error(record, cause))?;
+    link(&files.boot, KERNEL)?;
+    link(&world.paths.rootfs(&record.image), file_of(DiskRole::Image))?;
+    link(&world.paths.disk(record.id, NewDisk::Overlay), file_of(DiskRole::Overlay))?;
+    link(&world.paths.disk(record.id, NewDisk::Work), file_of(DiskRole::Work))?;
+    if let Some(modules) = &files.modules_disk {
+        link(modules, file_of(DiskRole::Modules))?;
+    }
+    Ok(())
+}
+
+fn plan(
+    record: &store::Vm,
+    place: Place,
+    command_line: String,
+    secret: Secret,
+    modules_disk: bool,
+) -> MachinePlan {
+    let there = |role: &DiskRole| *role != DiskRole::Modules || modules_disk;
+    let disks =
+        DiskRole::ALL.into_iter().filter(there).map(|role| Disk { role, file: file_of(role).to_owned() });
+    MachinePlan {
+        place,
+        name: record.name.to_string(),
+        kernel: KERNEL.to_owned(),
+        initrd: INITRD.to_owned(),
+        command_line,
+        vcpus: record.sizes.vcpu.0,
+        memory: record.sizes.memory.0,
+        disks: disks.collect(),
+        secret,
+    }
+}
+
+fn payload_error(record: &store::Vm, cause: Box<dyn std::error::Error + Send + Sync>) -> Error {
+    Error::Payload { name: record.name.clone(), cause }
+}
+
+fn template_error(cause: image::template::Error) -> Error {
+    Error::Template(Box::new(cause))
+}

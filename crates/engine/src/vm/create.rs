@@ -1,0 +1,167 @@
+//! Create: resolve, reserve, start.
+
+use model::{VmId, VmName, sizing, undo::Undo, vm::State};
+use wire::control::{CreateVm, Event, Outcome};
+
+use super::boot::{Aim, Failure};
+use crate::{Engine, Error, Operation, Result, blocking, saga::Saga, view};
+
+/// How often a made-up name is tried before the creation gives up.
+const NAMES: usize = 64;
+
+impl Engine {
+    /// Makes a VM and, unless the request says otherwise, starts it and waits until it is ready.
+    ///
+    /// # Errors
+    /// Everything is as before then, except where the guest ran and never became ready ([`Error::NotReady`]): that VM is
+    /// kept in `error` for its logs.
+    pub async fn vm_create(self, operation: Operation, request: CreateVm) -> Result<Outcome> {
+        // Resolve: no lock, nothing taken.
+        let name = request.name.as_deref().map(vm_name).transpose()?;
+        if let Some(name) = &name
+            && self.store().vm_list()?.iter().any(|vm| vm.name == *name)
+        {
+            return Err(store::Error::Taken(name.to_string()).into());
+        }
+        let wish = sizing::Wish {
+            vcpu: request.vcpu,
+            memory: request.memory,
+            disk: request.disk_size,
+            overlay: request.overlay_size,
+        };
+        let sizes = sizing::resolve(wish, self.0.config.sizes, host_size()?)?;
+        let vmm = self.0.vmms.choose(request.vmm.as_deref()).await?;
+        let image = self.image_for(&operation, &request).await?;
+        let kernel = self.kernel_for(&operation, &image).await?;
+        operation.checkpoint()?;
+        let summary = format!(
+            "{} vCPU · {} · {} disk · {} · {}",
+            sizes.vcpu.0,
+            model::size::human(sizes.memory.0),
+            model::size::human(sizes.disk.0),
+            image.name,
+            vmm.label()
+        );
+        operation.emit(Event::Plan { summary });
+
+        // Reserve: the turn is ours before anybody can see the VM.
+        let id = VmId::from_bytes(host::rand::bytes());
+        let cell = self.cell(id);
+        let turn = cell.turns.take().await;
+        let machine_id: String = host::rand::bytes::<16>().iter().map(|byte| format!("{byte:02x}")).collect();
+        let record = store::Vm {
+            id,
+            name: name.clone().unwrap_or_else(made_up_name),
+            state: State::Created,
+            reason: None,
+            image: image.id.clone(),
+            kernel: kernel.id.clone(),
+            vmm: vmm.name().to_owned(),
+            sizes,
+            env: serde_json::to_string(&request.env).expect("words are strings"),
+            ready: request.wait.map(view::ready),
+            rm: request.rm,
+            machine_id,
+            secret: None,
+            created_ms: host::clock::now_ms(),
+            started_ms: None,
+            timeline: "[]".to_owned(),
+        };
+        let (entry, record) = match self.reserve(record, name.is_some(), &operation) {
+            Ok(reserved) => reserved,
+            Err(error) => {
+                self.forget(id);
+                return Err(error);
+            }
+        };
+
+        let mut saga = Saga::new(&self.0.world, id, operation.id());
+        let step = saga.adopt(entry, Undo::VmDirectory);
+        let directory = self.paths().vm(id);
+        let made = blocking(move || Ok(host::fs::create_dir(&directory)?)).await;
+        // Start, under this VM's own turn only.
+        let result = match made {
+            Err(error) => Err(Failure::Before(error)),
+            Ok(()) if request.no_start => Ok(()),
+            Ok(()) => {
+                turn.interruptible_by_kill(operation.token().clone());
+                self.boot(&operation, &record, &mut saga, Aim::First).await
+            }
+        };
+        let error = match result {
+            Ok(()) => {
+                // From here on a crash keeps the VM.
+                saga.taken(step)?;
+                saga.keep()?;
+                drop(turn);
+                return Ok(Outcome::Vm(Box::new(self.vm_view(id)?)));
+            }
+            Err(Failure::Before(error)) => {
+                let error = saga.unwind(error).await;
+                self.store().vm_delete(id)?;
+                self.forget(id);
+                error
+            }
+            Err(Failure::After(error)) => {
+                let reason = error.to_string();
+                saga.taken(step)?;
+                let error = saga.release(error).await;
+                self.store().vm_state(id, State::Error, Some(reason))?;
+                error
+            }
+        };
+        Err(error)
+    }
+
+    /// Inserts the record under its name, or under a free made-up one.
+    fn reserve(&self, record: store::Vm, named: bool, operation: &Operation) -> Result<(i64, store::Vm)> {
+        let mut record = record;
+        for _ in 0..NAMES {
+            match self.store().vm_insert(record.clone(), operation.id()) {
+                Err(store::Error::Taken(_)) if !named => record.name = made_up_name(),
+                Err(error) => return Err(error.into()),
+                Ok(entry) => return Ok((entry, record)),
+            }
+        }
+        Err(store::Error::Taken(record.name.to_string()).into())
+    }
+}
+
+fn vm_name(text: &str) -> Result<VmName> {
+    VmName::try_from(text).map_err(|why| Error::invalid("VM name", text, why))
+}
+
+fn host_size() -> Result<sizing::Host> {
+    let cpus = std::thread::available_parallelism().map_or(0, |n| u32::try_from(n.get()).unwrap_or(u32::MAX));
+    let meminfo = host::fs::read_text("/proc/meminfo".as_ref())?;
+    let kib = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse().ok());
+    Ok(sizing::Host { cpus, memory: kib.unwrap_or(0u64) * 1024 })
+}
+
+/// Two words, like `brave-otter`.
+fn made_up_name() -> VmName {
+    let [a, b] = host::rand::bytes::<2>();
+    let pick = |words: &[&'static str], byte: u8| words[usize::from(byte) % words.len()];
+    let name = format!("{}-{}", pick(ADJECTIVES, a), pick(ANIMALS, b));
+    VmName::try_from(name.as_str()).expect("the words are letters")
+}
+
+const ADJECTIVES: &[&str] = &[
+    "able", "agile", "amber", "azure", "bold", "brave", "brisk", "calm", "civil", "clear", "clever", "cool",
+    "coral", "crisp", "deft", "eager", "early", "fair", "fancy", "fast", "fine", "fleet", "fresh", "gentle",
+    "glad", "golden", "grand", "green", "happy", "hardy", "jolly", "keen", "kind", "lively", "loyal",
+    "lucky", "lunar", "merry", "mild", "neat", "nimble", "noble", "polar", "proud", "quick", "quiet",
+    "rapid", "ready", "royal", "sharp", "silent", "smart", "solar", "solid", "steady", "sunny", "swift",
+    "tidy", "vivid", "warm", "wise", "witty", "young", "zesty",
+];
+
+const ANIMALS: &[&str] = &[
+    "adder", "ant", "badger", "bat", "bear", "bee", "bison", "boar", "camel", "carp", "cat", "cobra", "crab",
+    "crane", "crow", "deer", "dingo", "dove", "duck", "eagle", "eel", "elk", "falcon", "ferret", "finch",
+    "fox", "frog", "gecko", "goat", "goose", "hare", "hawk", "heron", "horse", "ibex", "ibis", "jay",
+    "koala", "lark", "lemur", "lion", "llama", "lynx", "mole", "moose", "mouse", "newt", "otter", "owl",
+    "panda", "perch", "pike", "pony", "puma", "quail", "raven", "robin", "seal", "shark", "stork", "swan",
+    "tiger", "trout", "wolf",
+];

@@ -1,0 +1,77 @@
+//! Streams into a running guest.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http_body_util::channel::Sender;
+use hyper::body::Incoming;
+use model::VmName;
+
+use super::Live;
+use crate::{Engine, Error, Result};
+
+/// A command in a guest: [`wire::exec`] frames go in and come out.
+#[derive(Debug)]
+pub struct ExecStream {
+    input: Sender<Bytes, std::convert::Infallible>,
+    output: Incoming,
+    ending: Ending,
+}
+
+/// Tells why a stream ended that had no end of its own.
+#[derive(Debug)]
+pub struct Ending {
+    name: VmName,
+    live: Arc<Live>,
+}
+
+/// How long the break of a channel may come before the news of its machine's end.
+const NEWS: Duration = Duration::from_secs(2);
+
+impl ExecStream {
+    /// Frames for the agent, frames from the agent, and what to tell where those broke off.
+    #[must_use]
+    pub fn into_parts(self) -> (Sender<Bytes, std::convert::Infallible>, Incoming, Ending) {
+        (self.input, self.output, self.ending)
+    }
+
+    /// Resolves when the VM ends, to the error that the stream is to end with.
+    pub fn vm_ended(&self) -> impl Future<Output = Error> + use<> {
+        self.ending.vm_ended()
+    }
+}
+
+impl Ending {
+    fn vm_ended(&self) -> impl Future<Output = Error> + use<> {
+        let (name, live) = (self.name.clone(), self.live.clone());
+        async move { Error::VmEnded { name, reason: live.ended().await } }
+    }
+
+    /// The error of a stream that broke off: the VM's end, where that is the reason.
+    pub async fn after_break(self) -> Error {
+        let ended = tokio::time::timeout(NEWS, self.vm_ended()).await;
+        ended.unwrap_or_else(|_| Error::Guest {
+            name: self.name.clone(),
+            action: "keep the command's stream",
+            cause: "the connection to its agent broke".into(),
+        })
+    }
+}
+
+impl Engine {
+    /// Opens the stream of a command in the VM that `text` refers to.
+    ///
+    /// # Errors
+    /// Where there is no such VM, it does not run, or its agent cannot be reached.
+    pub async fn vm_exec(&self, text: &str) -> Result<ExecStream> {
+        let (name, live) = self.enter(text)?;
+        let opened = tokio::select! {
+            opened = live.guest.exec() => opened,
+            reason = live.ended() => return Err(Error::VmEnded { name, reason }),
+        };
+        match opened {
+            Ok((input, output)) => Ok(ExecStream { input, output, ending: Ending { name, live } }),
+            Err(cause) => Err(Error::Guest { name, action: "take a command", cause: Box::new(cause) }),
+        }
+    }
+}

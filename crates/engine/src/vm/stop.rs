@@ -1,0 +1,147 @@
+//! Stop, kill and delete. Each runs to its end: what fails is kept and told, none stops the rest.
+
+use std::{sync::Arc, time::Duration};
+
+use model::{
+    VmId,
+    vm::{Answer, Request, State, answer},
+};
+use wire::{control::Outcome, guest::Poweroff};
+
+use super::Live;
+use crate::{Engine, Error, Operation, Result, saga::unwind};
+
+/// How long a VMM may take to close its disks and go once it was told.
+const QUIT: Duration = Duration::from_secs(5);
+
+impl Engine {
+    /// Stops the VM that `text` refers to, losing nothing that its guest had written.
+    ///
+    /// # Errors
+    /// Where there is no such VM, it is being deleted, or something of it could not be released; it is stopped even so.
+    pub async fn vm_stop(self, operation: Operation, text: String) -> Result<Outcome> {
+        let id = self.resolve(&text)?;
+        let cell = self.cell(id);
+        let turn = operation.cancellable(async { Ok(cell.turns.take().await) }).await?;
+        self.end(id, Request::Stop, &operation).await?;
+        drop(turn);
+        Ok(Outcome::Vm(Box::new(self.vm_view(id)?)))
+    }
+
+    /// Stops the VM if it runs and starts it, in one turn.
+    ///
+    /// # Errors
+    /// As those of stop and start.
+    pub async fn vm_restart(self, operation: Operation, text: String) -> Result<Outcome> {
+        let id = self.resolve(&text)?;
+        let cell = self.cell(id);
+        let turn = operation.cancellable(async { Ok(cell.turns.take().await) }).await?;
+        self.end(id, Request::Stop, &operation).await?;
+        operation.checkpoint()?;
+        turn.interruptible_by_kill(operation.token().clone());
+        self.start_again(&operation, &self.reread(id)?).await?;
+        drop(turn);
+        Ok(Outcome::Vm(Box::new(self.vm_view(id)?)))
+    }
+
+    /// Ends the VMM of the VM that `text` refers to now, interrupting its start.
+    ///
+    /// # Errors
+    /// As those of stop.
+    pub async fn vm_kill(self, operation: Operation, text: String) -> Result<Outcome> {
+        let id = self.resolve(&text)?;
+        let cell = self.cell(id);
+        let turn = operation.cancellable(async { Ok(cell.turns.take_first().await) }).await?;
+        self.end(id, Request::Kill, &operation).await?;
+        drop(turn);
+        Ok(Outcome::Vm(Box::new(self.vm_view(id)?)))
+    }
+
+    /// Removes the VM that `text` refers to with everything of it.
+    ///
+    /// # Errors
+    /// Where there is no such VM, or something of it could not be removed: then it stays in `deleting`.
+    pub async fn vm_delete(self, operation: Operation, text: String) -> Result<Outcome> {
+        let id = self.resolve(&text)?;
+        let cell = self.cell(id);
+        let turn = operation.cancellable(async { Ok(cell.turns.take_first().await) }).await?;
+        self.remove(id).await?;
+        drop(turn);
+        Ok(Outcome::None)
+    }
+
+    /// Removes VM `id`, its turn being held. Never cancelled half-way: what began is finished at the next start at the
+    /// latest.
+    pub(crate) async fn remove(&self, id: VmId) -> Result<()> {
+        let record = self.reread(id)?;
+        self.store().vm_state(id, State::Deleting, None)?;
+        if let Some(live) = self.cell(id).live.send_replace(None) {
+            live.ended.send_replace(Some("it was deleted".to_owned()));
+        }
+        let left = unwind(&self.0.world, self.store().ledger_list(Some(id))?).await;
+        if !left.is_empty() {
+            return Err(Error::Left { action: "remove", name: record.name, left });
+        }
+        self.store().vm_delete(id)?;
+        self.forget(id);
+        Ok(())
+    }
+
+    /// Ends VM `id` by stop or kill, its turn being held.
+    async fn end(&self, id: VmId, request: Request, operation: &Operation) -> Result<()> {
+        let record = self.reread(id)?;
+        match answer(record.state, request) {
+            Answer::Already => return Ok(()),
+            Answer::Refused(_) => return Err(Error::BeingDeleted(record.name)),
+            Answer::Do(state) => self.store().vm_state(id, state, None)?,
+        }
+        operation.stage("stopping");
+        let live = self.cell(id).live.send_replace(None);
+        let reason = match (live, request) {
+            (Some(live), Request::Stop) => self.shut_down(live).await,
+            (Some(live), _) => {
+                live.ended.send_replace(Some("it was killed".to_owned()));
+                "it was killed"
+            }
+            (None, _) => "it did not run",
+        };
+        let left = self.release_runtime(id).await?;
+        self.store().vm_state(id, State::Stopped, Some(reason.to_owned()))?;
+        if left.is_empty() {
+            return Ok(());
+        }
+        Err(Error::Left { action: "release", name: record.name, left })
+    }
+
+    /// Asks the guest to end, then its machine, within the bound; gives what is told of it.
+    async fn shut_down(&self, live: Arc<Live>) -> &'static str {
+        let bound = self.0.config.stop_timeout;
+        let began = tokio::time::Instant::now();
+        // Init gets most of the time; the agent's own sync and power-off need the rest.
+        let init =
+            Poweroff { init_timeout_ms: u64::try_from(bound.as_millis() * 6 / 10).unwrap_or(u64::MAX) };
+        let asked = match tokio::time::timeout(bound, live.guest.poweroff(init)).await {
+            Ok(Ok(())) => true,
+            Ok(Err(error)) => {
+                tracing::warn!(error = crate::saga::chain(&error), "the agent did not take the stop");
+                false
+            }
+            Err(_) => false,
+        };
+        let ended = live.machine.ended();
+        // What it does now is write out what it holds, however slow the disk is.
+        let deadline = if asked { bound * 3 } else { bound };
+        if !asked && let Err(error) = live.machine.powerdown().await {
+            tracing::debug!(error = crate::saga::chain(&error), "no power button");
+        }
+        let clean = tokio::time::timeout_at(began + deadline, ended).await.is_ok();
+        live.ended.send_replace(Some("it was stopped".to_owned()));
+        if clean {
+            return "it was stopped";
+        }
+        if let Err(error) = live.machine.quit(QUIT).await {
+            tracing::warn!(error = crate::saga::chain(&error), "the VMM did not quit");
+        }
+        "its guest did not end in time, so its machine was ended"
+    }
+}

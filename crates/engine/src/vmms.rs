@@ -1,0 +1,76 @@
+//! Which VMM runs a VM. Each backend is probed once, when it is first needed.
+
+use std::{path::PathBuf, sync::Arc};
+
+use tokio::sync::OnceCell;
+use vmm::{
+    Backend,
+    qemu::{Qemu, Settings},
+};
+
+use crate::{Error, Result, blocking, config::Config};
+
+/// The backends of this host.
+pub struct Vmms {
+    qemu_bin: Option<PathBuf>,
+    probes: PathBuf,
+    qemu: OnceCell<Arc<dyn Backend>>,
+}
+
+impl std::fmt::Debug for Vmms {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Vmms").field("qemu_bin", &self.qemu_bin).finish_non_exhaustive()
+    }
+}
+
+/// A VMM that was chosen for a VM.
+pub struct Choice(Arc<dyn Backend>);
+
+impl Choice {
+    /// Its stable name.
+    pub fn name(&self) -> &'static str {
+        self.0.report().backend
+    }
+
+    /// It in words: `qemu`, `qemu (no KVM)`.
+    pub fn label(&self) -> String {
+        match self.0.report().accelerator {
+            vmm::Accelerator::Kvm => self.name().to_owned(),
+            vmm::Accelerator::Tcg => format!("{} (no KVM)", self.name()),
+        }
+    }
+}
+
+impl Vmms {
+    /// Nothing is probed yet; answers are remembered below `probes`.
+    pub fn new(config: &Config, probes: PathBuf) -> Self {
+        Self { qemu_bin: config.qemu_bin.clone(), probes, qemu: OnceCell::new() }
+    }
+
+    /// The VMM for a new VM, by the user's word.
+    pub async fn choose(&self, wanted: Option<&str>) -> Result<Choice> {
+        match wanted {
+            None | Some("auto" | "qemu") => Ok(Choice(self.backend("qemu").await?)),
+            Some("firecracker") => {
+                Err(Error::invalid("--vmm", "firecracker", "this version runs VMs with qemu only"))
+            }
+            Some(other) => Err(Error::invalid("--vmm", other, "it is one of auto, firecracker, qemu")),
+        }
+    }
+
+    /// The backend of a VM that there is.
+    pub async fn backend(&self, name: &str) -> Result<Arc<dyn Backend>> {
+        if name != "qemu" {
+            return Err(Error::invalid("VMM", name, "this version runs VMs with qemu only"));
+        }
+        let settings =
+            Settings { program: self.qemu_bin.clone(), accelerator: None, cache_dir: self.probes.clone() };
+        let probe = || {
+            blocking(move || {
+                let found = Qemu::find(&settings);
+                found.map(|backend| Arc::new(backend) as Arc<dyn Backend>).map_err(Error::NoVmm)
+            })
+        };
+        self.qemu.get_or_try_init(probe).await.cloned()
+    }
+}
