@@ -1,0 +1,415 @@
+//! Routes and their handlers. Each translates a request into one call of the engine and its result into an answer.
+
+use std::path::Path;
+
+use axum::{
+    Json, Router,
+    body::Body,
+    extract::{DefaultBodyLimit, Path as Segment, Query, Request, State},
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use engine::{Engine, Source};
+use futures_util::TryStreamExt;
+use serde::Deserialize;
+use tokio_util::{
+    io::{StreamReader, SyncIoBridge},
+    sync::CancellationToken,
+};
+use wire::control::{
+    self, BuildImage, CreateVm, Daemon, ErrorBody, Images, ImportImage, ImportKernel, Kernels, Operations,
+    Vms, Wait,
+};
+
+use crate::{
+    events::{Binding, answer},
+    exec,
+    fail::Fail,
+};
+
+/// The largest JSON body; an environment may be long.
+const MAX_JSON: usize = 4 << 20;
+
+/// What every handler has.
+#[derive(Clone)]
+pub struct App {
+    engine: Engine,
+    stop: CancellationToken,
+    socket: String,
+}
+
+/// All routes of the control API.
+pub fn router(engine: Engine, stop: CancellationToken, socket: &Path) -> Router {
+    let app = App { engine, stop, socket: socket.display().to_string() };
+    Router::new()
+        .route("/v1/daemon", get(daemon_show))
+        .route("/v1/daemon/stop", post(daemon_stop))
+        .route("/v1/openapi.json", get(openapi))
+        .route("/v1/vms", get(vm_list).post(vm_create))
+        .route("/v1/vms/{reference}", get(vm_show))
+        .route("/v1/vms/{reference}/start", post(vm_start))
+        .route("/v1/vms/{reference}/stop", post(vm_stop))
+        .route("/v1/vms/{reference}/restart", post(vm_restart))
+        .route("/v1/vms/{reference}/kill", post(vm_kill))
+        .route("/v1/vms/{reference}/delete", post(vm_delete))
+        .route("/v1/vms/{reference}/exec", post(vm_exec))
+        .route("/v1/vms/{reference}/logs", get(vm_logs))
+        .route("/v1/images", get(image_list))
+        .route("/v1/images/build", post(image_build))
+        .route("/v1/images/{name}", get(image_show).delete(image_delete))
+        .route("/v1/images/{name}/import", post(image_import).layer(DefaultBodyLimit::disable()))
+        .route("/v1/kernels", get(kernel_list))
+        .route("/v1/kernels/{name}", get(kernel_show).delete(kernel_delete))
+        .route("/v1/kernels/{name}/import", post(kernel_import))
+        .route("/v1/operations", get(operation_list))
+        .route("/v1/operations/{id}", get(operation_show))
+        .route("/v1/operations/{id}/cancel", post(operation_cancel))
+        .fallback(unknown)
+        .layer(DefaultBodyLimit::max(MAX_JSON))
+        .with_state(app)
+}
+
+async fn unknown(request: Request) -> Fail {
+    let message =
+        format!("there is no {} {} in version {}", request.method(), request.uri().path(), control::VERSION);
+    Fail(ErrorBody::new(control::Code::NotFound, message))
+}
+
+/// Runs a call that looks things up in the database on a thread that may block.
+async fn look<T: Send + 'static>(
+    app: &App,
+    work: impl FnOnce(Engine) -> Result<T, engine::Error> + Send + 'static,
+) -> Result<T, Fail> {
+    let engine = app.engine.clone();
+    let result = tokio::task::spawn_blocking(move || work(engine)).await;
+    Ok(result
+        .map_err(|_| Fail(ErrorBody::new(control::Code::Internal, "a look-up ended unexpectedly")))??)
+}
+
+/// A JSON body, whose errors are told like all others.
+fn parse<T: for<'a> Deserialize<'a>>(body: &[u8]) -> Result<T, Fail> {
+    serde_json::from_slice(body)
+        .map_err(|error| Fail::invalid(format!("the request's body is wrong: {error}")))
+}
+
+/// How a request that begins an operation is bound to it.
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+pub struct Detach {
+    /// Answer with the operation at once instead of its events.
+    #[serde(default)]
+    detach: bool,
+}
+
+impl Detach {
+    fn binding(&self) -> Binding {
+        if self.detach { Binding::Detached } else { Binding::Bound }
+    }
+}
+
+/// The daemon.
+#[utoipa::path(get, path = "/v1/daemon", responses((status = 200, body = Daemon)))]
+pub async fn daemon_show(State(app): State<App>) -> Json<Daemon> {
+    Json(Daemon {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        commit: option_env!("BANGER_COMMIT").unwrap_or("unknown").to_owned(),
+        api: control::VERSION,
+        pid: std::process::id(),
+        socket: app.socket,
+    })
+}
+
+/// Stops the daemon; VMs run on.
+#[utoipa::path(post, path = "/v1/daemon/stop", responses((status = 204)))]
+pub async fn daemon_stop(State(app): State<App>) -> StatusCode {
+    app.stop.cancel();
+    StatusCode::NO_CONTENT
+}
+
+/// This API as an OpenAPI document.
+#[utoipa::path(get, path = "/v1/openapi.json", responses((status = 200)))]
+pub async fn openapi() -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], crate::openapi::document()).into_response()
+}
+
+/// All VMs in order of creation.
+#[utoipa::path(get, path = "/v1/vms", responses((status = 200, body = Vms)))]
+pub async fn vm_list(State(app): State<App>) -> Result<Json<Vms>, Fail> {
+    Ok(Json(look(&app, |engine| engine.vm_list()).await?))
+}
+
+/// Makes a VM and, unless told otherwise, starts it. With `rm` the stream stays open, and closing it deletes the VM.
+#[utoipa::path(post, path = "/v1/vms", params(Detach), request_body = CreateVm,
+    responses((status = 200, body = control::Event, content_type = "application/x-ndjson"),
+              (status = 202, body = control::Operation)))]
+pub async fn vm_create(
+    State(app): State<App>,
+    Query(detach): Query<Detach>,
+    body: axum::body::Bytes,
+) -> Result<Response, Fail> {
+    let request: CreateVm = parse(&body)?;
+    let binding = match (detach.detach, request.rm) {
+        (true, true) => {
+            return Err(Fail::invalid("`rm` needs a stream that owns the VM, and `detach` gives none"));
+        }
+        (true, false) => Binding::Detached,
+        (false, true) => Binding::Owner,
+        (false, false) => Binding::Bound,
+    };
+    let what = format!("vm.create {}", request.name.as_deref().unwrap_or("(unnamed)"));
+    let operation = app.engine.begin(what, |engine, operation| engine.vm_create(operation, request));
+    Ok(answer(app.engine, operation, binding))
+}
+
+/// One VM.
+#[utoipa::path(get, path = "/v1/vms/{reference}", params(("reference" = String, Path)),
+    responses((status = 200, body = control::Vm), (status = 404, body = ErrorBody)))]
+pub async fn vm_show(
+    State(app): State<App>,
+    Segment(reference): Segment<String>,
+) -> Result<Json<control::Vm>, Fail> {
+    Ok(Json(look(&app, move |engine| engine.vm_show(&reference)).await?))
+}
+
+/// What a start waits for.
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+pub struct StartQuery {
+    /// Without it what the VM's creation or its image says.
+    #[serde(default)]
+    wait: Option<Wait>,
+    /// Answer with the operation at once instead of its events.
+    #[serde(default)]
+    detach: bool,
+}
+
+/// Starts a VM and waits until it is ready.
+#[utoipa::path(post, path = "/v1/vms/{reference}/start", params(("reference" = String, Path), StartQuery),
+    responses((status = 200, body = control::Event, content_type = "application/x-ndjson")))]
+pub async fn vm_start(
+    State(app): State<App>,
+    Segment(reference): Segment<String>,
+    Query(query): Query<StartQuery>,
+) -> Response {
+    let what = format!("vm.start {reference}");
+    let operation =
+        app.engine.begin(what, |engine, operation| engine.vm_start(operation, reference, query.wait));
+    answer(app.engine, operation, Detach { detach: query.detach }.binding())
+}
+
+/// Stops a VM, losing nothing that its guest had written.
+#[utoipa::path(post, path = "/v1/vms/{reference}/stop", params(("reference" = String, Path), Detach),
+    responses((status = 200, body = control::Event, content_type = "application/x-ndjson")))]
+pub async fn vm_stop(
+    State(app): State<App>,
+    Segment(reference): Segment<String>,
+    Query(detach): Query<Detach>,
+) -> Response {
+    let what = format!("vm.stop {reference}");
+    let operation = app.engine.begin(what, |engine, operation| engine.vm_stop(operation, reference));
+    answer(app.engine, operation, detach.binding())
+}
+
+/// Stops a VM if it runs and starts it.
+#[utoipa::path(post, path = "/v1/vms/{reference}/restart", params(("reference" = String, Path), Detach),
+    responses((status = 200, body = control::Event, content_type = "application/x-ndjson")))]
+pub async fn vm_restart(
+    State(app): State<App>,
+    Segment(reference): Segment<String>,
+    Query(detach): Query<Detach>,
+) -> Response {
+    let what = format!("vm.restart {reference}");
+    let operation = app.engine.begin(what, |engine, operation| engine.vm_restart(operation, reference));
+    answer(app.engine, operation, detach.binding())
+}
+
+/// Ends a VM's machine now.
+#[utoipa::path(post, path = "/v1/vms/{reference}/kill", params(("reference" = String, Path), Detach),
+    responses((status = 200, body = control::Event, content_type = "application/x-ndjson")))]
+pub async fn vm_kill(
+    State(app): State<App>,
+    Segment(reference): Segment<String>,
+    Query(detach): Query<Detach>,
+) -> Response {
+    let what = format!("vm.kill {reference}");
+    let operation = app.engine.begin(what, |engine, operation| engine.vm_kill(operation, reference));
+    answer(app.engine, operation, detach.binding())
+}
+
+/// Removes a VM with everything of it.
+#[utoipa::path(post, path = "/v1/vms/{reference}/delete", params(("reference" = String, Path), Detach),
+    responses((status = 200, body = control::Event, content_type = "application/x-ndjson")))]
+pub async fn vm_delete(
+    State(app): State<App>,
+    Segment(reference): Segment<String>,
+    Query(detach): Query<Detach>,
+) -> Response {
+    let what = format!("vm.delete {reference}");
+    let operation = app.engine.begin(what, |engine, operation| engine.vm_delete(operation, reference));
+    answer(app.engine, operation, detach.binding())
+}
+
+/// Runs a command in a VM: the connection becomes a stream of frames.
+#[utoipa::path(post, path = "/v1/vms/{reference}/exec", params(("reference" = String, Path)),
+    responses((status = 101, description = "frames of `banger-exec` both ways")))]
+pub async fn vm_exec(
+    State(app): State<App>,
+    Segment(reference): Segment<String>,
+    request: Request,
+) -> Result<Response, Fail> {
+    exec::upgrade(app.engine, reference, request).await
+}
+
+/// Which log, and how.
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+pub struct LogsQuery {
+    /// `console`, the default, or `vmm`.
+    #[serde(default)]
+    source: Option<String>,
+}
+
+/// What is kept of a VM's log, the oldest first.
+#[utoipa::path(get, path = "/v1/vms/{reference}/logs", params(("reference" = String, Path), LogsQuery),
+    responses((status = 200, content_type = "application/octet-stream")))]
+pub async fn vm_logs(
+    State(app): State<App>,
+    Segment(reference): Segment<String>,
+    Query(query): Query<LogsQuery>,
+) -> Result<Response, Fail> {
+    let source = match query.source.as_deref() {
+        None | Some("console") => Source::Console,
+        Some("vmm") => Source::Vmm,
+        Some(other) => return Err(Fail::invalid(format!("{other:?} is no log; they are console and vmm"))),
+    };
+    let bytes = look(&app, move |engine| engine.vm_logs(&reference, source)).await?;
+    Ok(([(header::CONTENT_TYPE, "application/octet-stream")], bytes).into_response())
+}
+
+/// All images by name.
+#[utoipa::path(get, path = "/v1/images", responses((status = 200, body = Images)))]
+pub async fn image_list(State(app): State<App>) -> Result<Json<Images>, Fail> {
+    Ok(Json(look(&app, |engine| engine.image_list()).await?))
+}
+
+/// One image.
+#[utoipa::path(get, path = "/v1/images/{name}", params(("name" = String, Path)),
+    responses((status = 200, body = control::Image), (status = 404, body = ErrorBody)))]
+pub async fn image_show(
+    State(app): State<App>,
+    Segment(name): Segment<String>,
+) -> Result<Json<control::Image>, Fail> {
+    Ok(Json(look(&app, move |engine| engine.image_show(&name)).await?))
+}
+
+/// Removes an unused image.
+#[utoipa::path(delete, path = "/v1/images/{name}", params(("name" = String, Path)),
+    responses((status = 204), (status = 409, body = ErrorBody)))]
+pub async fn image_delete(
+    State(app): State<App>,
+    Segment(name): Segment<String>,
+) -> Result<StatusCode, Fail> {
+    app.engine.image_delete(&name).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Makes the root tar in the body, plain or compressed, an image. The answer begins after the body was read.
+#[utoipa::path(post, path = "/v1/images/{name}/import", params(("name" = String, Path)),
+    request_body(content_type = "application/x-tar"),
+    responses((status = 200, body = control::Event, content_type = "application/x-ndjson")))]
+pub async fn image_import(
+    State(app): State<App>,
+    Segment(name): Segment<String>,
+    Query(how): Query<ImportImage>,
+    body: Body,
+) -> Response {
+    let stream = body.into_data_stream().map_err(std::io::Error::other);
+    let reader = SyncIoBridge::new(StreamReader::new(Box::pin(stream)));
+    let what = format!("image.import {name}");
+    let operation =
+        app.engine.begin(what, |engine, operation| engine.image_import(operation, name, how, reader));
+    answer(app.engine, operation, Binding::Bound)
+}
+
+/// Builds an image from a recipe.
+#[utoipa::path(post, path = "/v1/images/build", params(Detach), request_body = BuildImage,
+    responses((status = 200, body = control::Event, content_type = "application/x-ndjson")))]
+pub async fn image_build(
+    State(app): State<App>,
+    Query(detach): Query<Detach>,
+    body: axum::body::Bytes,
+) -> Result<Response, Fail> {
+    let build: BuildImage = parse(&body)?;
+    let what = format!("image.build {}", build.recipe);
+    let operation = app.engine.begin(what, |engine, operation| engine.image_build(operation, build));
+    Ok(answer(app.engine, operation, detach.binding()))
+}
+
+/// All kernels by name.
+#[utoipa::path(get, path = "/v1/kernels", responses((status = 200, body = Kernels)))]
+pub async fn kernel_list(State(app): State<App>) -> Result<Json<Kernels>, Fail> {
+    Ok(Json(look(&app, |engine| engine.kernel_list()).await?))
+}
+
+/// One kernel.
+#[utoipa::path(get, path = "/v1/kernels/{name}", params(("name" = String, Path)),
+    responses((status = 200, body = control::Kernel), (status = 404, body = ErrorBody)))]
+pub async fn kernel_show(
+    State(app): State<App>,
+    Segment(name): Segment<String>,
+) -> Result<Json<control::Kernel>, Fail> {
+    Ok(Json(look(&app, move |engine| engine.kernel_show(&name)).await?))
+}
+
+/// Removes an unused kernel.
+#[utoipa::path(delete, path = "/v1/kernels/{name}", params(("name" = String, Path)),
+    responses((status = 204), (status = 409, body = ErrorBody)))]
+pub async fn kernel_delete(
+    State(app): State<App>,
+    Segment(name): Segment<String>,
+) -> Result<StatusCode, Fail> {
+    app.engine.kernel_delete(&name).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Imports a kernel.
+#[utoipa::path(post, path = "/v1/kernels/{name}/import", params(("name" = String, Path), Detach),
+    request_body = ImportKernel,
+    responses((status = 200, body = control::Event, content_type = "application/x-ndjson")))]
+pub async fn kernel_import(
+    State(app): State<App>,
+    Segment(name): Segment<String>,
+    Query(detach): Query<Detach>,
+    body: axum::body::Bytes,
+) -> Result<Response, Fail> {
+    let from: ImportKernel = parse(&body)?;
+    let what = format!("kernel.import {name}");
+    let operation = app.engine.begin(what, |engine, operation| engine.kernel_import(operation, name, from));
+    Ok(answer(app.engine, operation, detach.binding()))
+}
+
+/// Operations under way and those that ended lately.
+#[utoipa::path(get, path = "/v1/operations", responses((status = 200, body = Operations)))]
+pub async fn operation_list(State(app): State<App>) -> Json<Operations> {
+    let operations = app.engine.operations().list().iter().map(engine::Operation::show).collect();
+    Json(Operations { operations })
+}
+
+/// One operation.
+#[utoipa::path(get, path = "/v1/operations/{id}", params(("id" = String, Path)),
+    responses((status = 200, body = control::Operation), (status = 404, body = ErrorBody)))]
+pub async fn operation_show(
+    State(app): State<App>,
+    Segment(id): Segment<String>,
+) -> Result<Json<control::Operation>, Fail> {
+    Ok(Json(app.engine.operations().get(&id)?.show()))
+}
+
+/// Asks an operation to end and undo what it did.
+#[utoipa::path(post, path = "/v1/operations/{id}/cancel", params(("id" = String, Path)),
+    responses((status = 202), (status = 404, body = ErrorBody)))]
+pub async fn operation_cancel(
+    State(app): State<App>,
+    Segment(id): Segment<String>,
+) -> Result<StatusCode, Fail> {
+    app.engine.operations().get(&id)?.cancel();
+    Ok(StatusCode::ACCEPTED)
+}

@@ -1,0 +1,103 @@
+//! `bangerd`: the per-user daemon. One-shot modes answer without starting it.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use engine::{Engine, config::Config};
+use host::dirs::Dirs;
+use store::{Compatibility, Store};
+
+const USAGE: &str = "usage: bangerd [--check-migrations | --openapi | --version | --help]";
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    let mode = arguments.next();
+    if arguments.next().is_some() {
+        return usage();
+    }
+    match mode.as_deref() {
+        None => serve(),
+        Some("--check-migrations") => check_migrations(),
+        Some("--openapi") => print(&daemon::openapi::document()),
+        Some("--version") => print(concat!("bangerd ", env!("CARGO_PKG_VERSION"))),
+        Some("--help") => print(USAGE),
+        Some(_) => usage(),
+    }
+}
+
+fn usage() -> ExitCode {
+    complain(USAGE);
+    ExitCode::from(model::exit::USAGE)
+}
+
+#[expect(clippy::print_stdout, reason = "the answer of a one-shot mode")]
+fn print(text: &str) -> ExitCode {
+    println!("{text}");
+    ExitCode::SUCCESS
+}
+
+#[expect(clippy::print_stderr, reason = "there is no log yet")]
+fn complain(text: &str) {
+    eprintln!("bangerd: {text}");
+}
+
+/// 0: compatible, 1: a migration is needed, 2: incompatible.
+fn check_migrations() -> ExitCode {
+    let Some(dirs) = Dirs::of_user() else {
+        complain("neither BANGER_HOME nor HOME is set");
+        return ExitCode::from(2);
+    };
+    match Store::check(&dirs.state.join("banger.db")) {
+        Ok(Compatibility::Absent | Compatibility::Current) => ExitCode::SUCCESS,
+        Ok(Compatibility::Older) => ExitCode::from(1),
+        Ok(Compatibility::Newer) => ExitCode::from(2),
+        Err(error) => {
+            complain(&error.to_string());
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn serve() -> ExitCode {
+    let filter = host::env::text("BANGER_LOG").unwrap_or_else(|| "info".to_owned());
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(std::io::stderr).init();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let result = runtime.map_err(|e| e.to_string()).and_then(|runtime| runtime.block_on(run()));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            tracing::error!("{why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> Result<(), String> {
+    let dirs = Dirs::of_user().ok_or("neither BANGER_HOME nor HOME is set")?;
+    let agent =
+        companion("banger-agent").ok_or("banger-agent is neither beside bangerd nor in ../libexec/banger")?;
+    let opened = Engine::open(dirs.clone(), Config::default(), agent).await.map_err(|error| chain(&error))?;
+    // 20 first commands at once start 20 daemons: all but one end here, and their clients find the one.
+    let Some(engine) = opened else {
+        tracing::info!("another daemon has this installation");
+        return Ok(());
+    };
+    daemon::server::serve(engine, &dirs.socket()).await.map_err(|error| chain(&error))
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
+}
+
+/// The program `name` that was installed with this one.
+fn companion(name: &str) -> Option<PathBuf> {
+    let own = std::env::current_exe().ok()?;
+    let beside = own.parent()?;
+    let places = [beside.join(name), beside.join("../libexec/banger").join(name)];
+    places.into_iter().find(|path| host::fs::exists(path))
+}
