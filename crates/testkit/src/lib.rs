@@ -1,4 +1,7 @@
 //! Fakes, faults, a throw-away home, and a world that must be clean afterwards.
 
+pub mod home;
+pub mod images;
 pub mod kernel_deb;
 pub mod need;
+pub mod tree;
