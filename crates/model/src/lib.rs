@@ -4,6 +4,7 @@
 //! threads and no serde, so every rule here is tested as a plain function.
 
 pub mod boot;
+pub mod config;
 pub mod disk;
 pub mod end;
 pub mod exit;
