@@ -35,6 +35,9 @@ pub enum Error {
     /// The daemon said that it goes, and is still there.
     #[error("the daemon was asked to stop and still answers")]
     DaemonStays,
+    /// There are mistakes in the settings; each with its place.
+    #[error("{}", .0.join("\nerror: "))]
+    Config(Vec<String>),
     /// `bangerd` is nowhere.
     #[error("cannot find the program bangerd beside banger, in ../libexec/banger or in PATH")]
     NoDaemonProgram,
@@ -94,7 +97,9 @@ impl Error {
                 | Code::Internal
                 | Code::Unknown => exit::FAILED,
             },
-            Self::DaemonStays | Self::Protocol(_) | Self::Cut(..) | Self::Host(_) => exit::FAILED,
+            Self::Config(_) | Self::DaemonStays | Self::Protocol(_) | Self::Cut(..) | Self::Host(_) => {
+                exit::FAILED
+            }
             Self::Cancelled => exit::CANCELLED,
             Self::Several { code, .. } => *code,
         }
@@ -125,6 +130,7 @@ impl Error {
             Self::Daemon(body) => body.hint.as_deref(),
             Self::NotStarted { .. }
             | Self::DaemonStays
+            | Self::Config(_)
             | Self::Cut(..)
             | Self::Host(_)
             | Self::Cancelled

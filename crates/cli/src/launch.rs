@@ -13,10 +13,12 @@ use host::{
     fs,
     proc::{self, Command, Program},
 };
+use model::config::KEYS;
 use tokio::net::UnixStream;
 
 use crate::{
     client::{connect, nobody_listens},
+    config,
     error::Error,
 };
 
@@ -33,12 +35,20 @@ const LINES: usize = 8;
 /// Where it is not installed, or does not come up.
 pub async fn daemon(dirs: &Dirs) -> Result<UnixStream, Error> {
     let program = program().ok_or(Error::NoDaemonProgram)?;
+    // A mistake is shown where it is, not as a daemon that does not start.
+    config::load(dirs)?;
     fs::private_dir(&dirs.state)?;
     let path = dirs.state.join("bangerd.log");
     let log = fs::append(&path)?;
     let before = fs::size(&path)?;
     let again = log.try_clone().map_err(|e| host::Error::path("share", &path, e))?;
-    let process = Command::new(Program::Daemon(program)).stdout(log).stderr(again).detached()?;
+    let mut command = Command::new(Program::Daemon(program)).stdout(log).stderr(again);
+    for variable in KEYS.iter().map(|key| key.variable()) {
+        if let Some(value) = host::env::var(&variable) {
+            command = command.env(variable, value);
+        }
+    }
+    let process = command.detached()?;
 
     let begin = Instant::now();
     let failed = |why: String| Error::NotStarted { why, log: tail(&path, before) };

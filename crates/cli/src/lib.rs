@@ -11,6 +11,7 @@ mod args;
 mod client;
 mod commands;
 mod complete;
+mod config;
 mod error;
 mod exec;
 mod launch;
@@ -25,9 +26,9 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser};
 
 use crate::{
-    args::{Cli, Command, VmCommand},
+    args::{Cli, Command, ConfigCommand, VmCommand},
     client::{Client, Start},
-    commands::{Context, create, daemon, images, kernels, lifecycle, operations, show, version},
+    commands::{Context, create, daemon, images, kernels, lifecycle, operations, settings, show, version},
     error::Error,
     talk::Talk,
 };
@@ -87,6 +88,7 @@ async fn run(talk: Talk, command: Command) -> Result<u8, Error> {
         Command::Kernel(command) => kernels::run(&context(talk)?, command).await,
         Command::Daemon(command) => daemon::run(talk, command).await,
         Command::Operation(command) => operations::run(&context(talk)?, command).await,
+        Command::Config(ConfigCommand::Show(format)) => settings::show(format.output),
         Command::Completion { shell } => complete::script(shell),
         Command::Version(format) => version::run(format.output).await,
     }

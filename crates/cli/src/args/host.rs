@@ -1,4 +1,4 @@
-//! The words of `banger daemon` and `banger operation`.
+//! The words of `banger daemon`, `banger operation` and `banger config`.
 
 use clap::Subcommand;
 
@@ -33,4 +33,14 @@ pub enum OperationCommand {
         /// Its id
         id: String,
     },
+}
+
+/// What to do with the settings.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Show each setting and where it came from
+    ///
+    /// Settings are read by the daemon when it starts: from config.toml in banger's configuration directory, and from
+    /// BANGER_* variables, which win.
+    Show(Format),
 }

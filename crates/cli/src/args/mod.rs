@@ -4,7 +4,7 @@ mod host;
 mod store;
 mod vm;
 
-pub use host::{DaemonCommand, OperationCommand};
+pub use host::{ConfigCommand, DaemonCommand, OperationCommand};
 pub use store::{BuildArgs, ImageCommand, ImportImageArgs, ImportKernelArgs, KernelCommand};
 pub use vm::{
     CreateArgs, ExecArgs, KillArgs, ListArgs, LogsArgs, Machine, PruneArgs, PsArgs, Refs, RunArgs, ShowArgs,
@@ -33,6 +33,7 @@ With several REFs: the code that all of them have in common, else 1.
 
 Environment:
   BANGER_HOME  keep everything below this directory instead of the XDG directories
+  BANGER_*     a setting, like BANGER_DEFAULT_IMAGE; see `banger config show`
   NO_COLOR     no colours
 ";
 
@@ -107,6 +108,9 @@ pub enum Command {
     /// Look at what was asked for and is under way
     #[command(subcommand)]
     Operation(OperationCommand),
+    /// Look at the settings
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// Print the script that completes banger's commands and names in a shell
     ///
     /// For bash: source <(banger completion bash)

@@ -6,6 +6,7 @@ pub mod images;
 pub mod kernels;
 pub mod lifecycle;
 pub mod operations;
+pub mod settings;
 mod several;
 pub mod show;
 pub mod version;

@@ -11,7 +11,7 @@ use std::{
         mpsc,
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// Long enough for a machine that is busy with something else.
@@ -190,6 +190,15 @@ impl Capture {
 
     fn whole(self) -> Vec<u8> {
         std::mem::take(&mut self.wait("end", |captured| captured.ended).bytes)
+    }
+}
+
+/// Waits for a state that nobody tells of.
+pub fn wait_until(what: &str, state: impl Fn() -> bool) {
+    let begin = Instant::now();
+    while !state() {
+        assert!(begin.elapsed() < DEADLINE, "no {what} in time");
+        thread::park_timeout(Duration::from_millis(5));
     }
 }
 

@@ -6,13 +6,12 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     sync::atomic::{AtomicU32, Ordering},
-    time::Duration,
 };
 
 use wire::control::{Daemon, Vms};
 
 use crate::{
-    banger::{Home, Running, run},
+    banger::{Home, Running, run, wait_until},
     fake::serve,
 };
 
@@ -57,24 +56,17 @@ impl Drop for Installed {
 fn serve_once_started(home: &Home) {
     let (started, run) = (home.path().join("started"), home.path().join("run"));
     std::thread::spawn(move || {
-        let wait = std::sync::mpsc::channel::<()>().1;
-        for _ in 0..3000 {
-            if started.exists() {
-                serve(&run, |request, connection| match request.path.as_str() {
-                    "/v1/vms" => connection.json(&Vms::default()),
-                    _ => connection.json(&Daemon {
-                        version: "0.1.0".into(),
-                        commit: String::new(),
-                        api: 1,
-                        pid: 9,
-                        socket: String::new(),
-                    }),
-                });
-                return;
-            }
-            let _ = wait.recv_timeout(Duration::from_millis(10));
-            std::thread::park_timeout(Duration::from_millis(10));
-        }
+        wait_until("start", || started.exists());
+        serve(&run, |request, connection| match request.path.as_str() {
+            "/v1/vms" => connection.json(&Vms::default()),
+            _ => connection.json(&Daemon {
+                version: "0.1.0".into(),
+                commit: String::new(),
+                api: 1,
+                pid: 9,
+                socket: String::new(),
+            }),
+        });
     });
 }
 
@@ -163,4 +155,87 @@ fn a_socket_that_is_not_ours_to_use_is_no_missing_daemon() {
     let outcome = run(&mut installed.banger(&home, &["vm", "list"]));
     assert_eq!(outcome.code, 3);
     assert!(!home.path().join("started").exists());
+}
+
+#[test]
+fn settings_are_shown_with_where_they_came_from() {
+    let home = Home::new();
+    let show = |words: &[&str]| {
+        let outcome = run(home.banger(words).env("BANGER_VMM", "qemu"));
+        assert_eq!((outcome.code, outcome.err().as_str()), (0, ""));
+        outcome.out().replace(home.path().to_str().unwrap(), "HOME")
+    };
+    fs::create_dir(home.path().join("config")).unwrap();
+    fs::write(home.path().join("config/config.toml"), "vmm = 'auto'\n\n[vm_defaults]\nmemory = '2G'\n")
+        .unwrap();
+    insta::assert_snapshot!(show(&["config", "show"]), @r"
+    KEY                       VALUE                              FROM
+    log_level                 info                               default
+    default_image             debian-bookworm                    default
+    default_kernel            debian-cloud                       default
+    vmm                       qemu                               BANGER_VMM
+    qemu_bin                  (qemu-system-x86_64 in PATH)       auto
+    stop_timeout              10s                                default
+    vm_defaults.vcpu          (a quarter of the host's, 1 to 4)  auto
+    vm_defaults.memory        2G                                 HOME/config/config.toml:4
+    vm_defaults.disk_size     8G                                 default
+    vm_defaults.overlay_size  8G                                 default
+    ");
+    let json: serde_json::Value = serde_json::from_str(&show(&["config", "show", "-o", "json"])).unwrap();
+    let memory = serde_json::json!({
+        "key": "vm_defaults.memory", "value": "2G", "origin": "file", "place": "HOME/config/config.toml:4",
+    });
+    assert!(json["settings"].as_array().unwrap().contains(&memory), "{json:#}");
+}
+
+#[test]
+fn a_mistake_in_the_settings_is_shown_and_nothing_started() {
+    let home = Home::new();
+    let installed = Installed::new("bin/bangerd", Some("touch \"$BANGER_HOME/started\""));
+    fs::create_dir(home.path().join("config")).unwrap();
+    fs::write(
+        home.path().join("config/config.toml"),
+        "# mine\ndefalt_image = 'x'\nstop_timeout = 10\n[network]\nsubnet = '10.0.0.0/8'\n",
+    )
+    .unwrap();
+    for words in [&["config", "show"][..], &["vm", "list"]] {
+        let outcome = run(&mut installed.banger(&home, words));
+        assert_eq!((outcome.code, outcome.out().as_str()), (1, ""), "{words:?}");
+        insta::allow_duplicates! {
+            insta::assert_snapshot!(outcome.err().replace(home.path().to_str().unwrap(), "HOME"), @r"
+            error: HOME/config/config.toml:2:1: unknown key `defalt_image`; is `default_image` meant?
+              |
+            2 | defalt_image = 'x'
+              | ^^^^^^^^^^^^
+            error: HOME/config/config.toml:3:16: `stop_timeout`: a time is a whole number above zero and a unit: 10s, 5m, 2h
+              |
+            3 | stop_timeout = 10
+              |                ^^
+            error: HOME/config/config.toml:5:1: `network.subnet` is not supported by this version
+              |
+            5 | subnet = '10.0.0.0/8'
+              | ^^^^^^
+            ");
+        }
+    }
+    fs::write(home.path().join("config/config.toml"), "a = [1,\n").unwrap();
+    let outcome = run(&mut installed.banger(&home, &["vm", "list"]));
+    insta::assert_snapshot!(outcome.err().replace(home.path().to_str().unwrap(), "HOME"), @r"
+    error: HOME/config/config.toml:1:8: unclosed array, expected `]`
+      |
+    1 | a = [1,
+      |        ^
+    ");
+    assert!(!home.path().join("started").exists());
+}
+
+#[test]
+fn settings_of_the_environment_reach_the_daemon_that_is_started() {
+    let home = Home::new();
+    serve_once_started(&home);
+    let installed =
+        Installed::new("bin/bangerd", Some("echo \"$BANGER_VMM $SECRET\" >\"$BANGER_HOME/started\""));
+    let mut command = installed.banger(&home, &["vm", "list"]);
+    assert_eq!(run(command.env("BANGER_VMM", "qemu").env("SECRET", "x")).code, 0);
+    assert_eq!(fs::read_to_string(home.path().join("started")).unwrap(), "qemu \n");
 }
