@@ -74,11 +74,15 @@ fn wait(fd: BorrowedFd<'_>, flags: PollFlags) {
     let _ = rustix::event::poll(&mut [PollFd::from_borrowed_fd(fd, flags)], None);
 }
 
-/// The terminal's size in rows and columns; `None` where standard output is no terminal or does not know.
+/// The terminal's size in rows and columns, from the first standard stream that is one; `None` where none is, or it does
+/// not know.
 #[must_use]
 pub fn terminal_size() -> Option<(u16, u16)> {
-    let size = termios::tcgetwinsize(stdio::stdout()).ok()?;
-    (size.ws_row > 0 && size.ws_col > 0).then_some((size.ws_row, size.ws_col))
+    [stdio::stdout(), stdio::stdin(), stdio::stderr()]
+        .into_iter()
+        .filter_map(|stream| termios::tcgetwinsize(stream).ok())
+        .find(|size| size.ws_row > 0 && size.ws_col > 0)
+        .map(|size| (size.ws_row, size.ws_col))
 }
 
 /// A terminal on standard input that passes every key on as bytes; as it was before when this value ends.
