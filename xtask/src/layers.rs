@@ -60,7 +60,7 @@ pub const RESERVED: &[(&str, &[&str])] = &[
     ("comfy-table", &["cli"]),
     ("indicatif", &["cli"]),
     ("rusqlite", &["store"]),
-    ("tar", &["image", "cli", "agent"]),
+    ("tar", &["image", "cli", "agent", "testkit"]),
     ("tokio", &["agent", "vmm", "image", "engine", "daemon", "cli", "testkit"]),
     ("tokio-util", &["agent", "vmm", "image", "engine", "daemon", "cli", "testkit"]),
     ("toml", &["cli", "engine", "daemon", "xtask"]),

@@ -1,8 +1,9 @@
 //! What a test needs of its machine: found, or the test says why it skips, or fails because the run requires it.
 //!
-//! `BANGER_REQUIRE` is a list such as `qemu,kernel`: what it names must be there.
+//! `BANGER_REQUIRE` is a list such as `qemu,kernel`: what it names must be there. `BANGER_SKIPS` names a file in which
+//! every skip is noted, because the harness shows no output of tests that pass.
 
-use std::{env, path::PathBuf};
+use std::{env, fs::OpenOptions, io::Write, path::PathBuf};
 
 /// The program `name`, which `BANGER_REQUIRE` calls `word`. A test without it returns at once.
 ///
@@ -40,5 +41,11 @@ pub fn missing<T>(word: &str, why: &str) -> Option<T> {
         "BANGER_REQUIRE names {word}, but there is {why}"
     );
     eprintln!("skipped: {why}");
+    if let Some(path) = env::var_os("BANGER_SKIPS") {
+        let file = OpenOptions::new().append(true).open(path);
+        // One write, so that lines of tests that skip at the same time do not mix.
+        let line = format!("{word}: {why}\n");
+        file.and_then(|mut file| file.write_all(line.as_bytes())).expect("BANGER_SKIPS names a file");
+    }
     None
 }
