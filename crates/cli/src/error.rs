@@ -91,6 +91,7 @@ impl Error {
                 | Code::Taken
                 | Code::Conflict
                 | Code::InUse
+                | Code::Refused
                 | Code::Host
                 | Code::Guest
                 | Code::VmEnded

@@ -28,6 +28,7 @@ impl IntoResponse for Fail {
     fn into_response(self) -> Response {
         let status = match self.0.code {
             Code::Invalid | Code::Ambiguous => StatusCode::BAD_REQUEST,
+            Code::Refused => StatusCode::UNPROCESSABLE_ENTITY,
             Code::NotFound => StatusCode::NOT_FOUND,
             Code::Taken
             | Code::NotRunning

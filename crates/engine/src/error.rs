@@ -211,7 +211,7 @@ impl Error {
             Self::Cancelled | Self::ShuttingDown => Code::Cancelled,
             Self::NotReady { .. } | Self::Guest { .. } => Code::Guest,
             Self::VmEnded { .. } => Code::VmEnded,
-            Self::ImportImage { .. } | Self::ImportKernel { .. } => Code::Invalid,
+            Self::ImportImage { .. } | Self::ImportKernel { .. } => Code::Refused,
             Self::Spawn { .. }
             | Self::Launch { .. }
             | Self::Control { .. }

@@ -102,6 +102,12 @@ impl Home {
         &self.path
     }
 
+    /// Where the programs are.
+    #[must_use]
+    pub fn programs(&self) -> &Path {
+        &self.programs
+    }
+
     /// Sets a variable for everything that is started from here.
     #[must_use]
     pub fn with_env(mut self, name: &str, value: &str) -> Self {

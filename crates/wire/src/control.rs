@@ -32,6 +32,8 @@ pub enum Code {
     Conflict,
     /// The thing is in use.
     InUse,
+    /// What was handed over, an image or a kernel, is broken or not allowed.
+    Refused,
     /// It was cancelled.
     Cancelled,
     /// The host lacks something: a program, a right, space.

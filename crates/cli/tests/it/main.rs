@@ -11,3 +11,4 @@ mod launch;
 mod output;
 mod run;
 mod terminal;
+mod vm;

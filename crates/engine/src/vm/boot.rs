@@ -241,7 +241,7 @@ impl Engine {
         let not_ready = |why: String| Error::NotReady {
             name: record.name.clone(),
             why,
-            console: self.console_tail(record.id, CONSOLE_LINES),
+            console: self.last_words(record.id, CONSOLE_LINES),
         };
         let ready = async {
             let mut health = guest.health().await.map_err(|e| not_ready(crate::saga::chain(&e)))?;

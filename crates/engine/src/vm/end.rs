@@ -65,7 +65,7 @@ impl Engine {
             Consequence::StartAgain => (State::Stopped, words(end)),
         };
         if state == State::Error {
-            for line in self.console_tail(id, LINES) {
+            for line in self.last_words(id, LINES) {
                 reason = format!("{reason}\n  {line}");
             }
         }

@@ -80,7 +80,7 @@ pub(super) fn arguments(
 /// What may be read by many is not locked by any.
 fn access(role: DiskRole) -> &'static str {
     match role.access() {
-        DiskAccess::ReadOnly => "read-only=on,locking=off",
+        DiskAccess::ReadOnly => "read-only=on",
         DiskAccess::ReadWrite => "read-only=off",
     }
 }
@@ -130,8 +130,8 @@ mod tests {
         assert_eq!(
             drives,
             [
-                "driver=file,node-name=image-file,filename=image,aio=threads,discard=unmap,cache.direct=off,cache.no-flush=off,read-only=on,locking=off",
-                "driver=raw,node-name=image,file=image-file,discard=unmap,read-only=on,locking=off",
+                "driver=file,node-name=image-file,filename=image,aio=threads,discard=unmap,cache.direct=off,cache.no-flush=off,read-only=on",
+                "driver=raw,node-name=image,file=image-file,discard=unmap,read-only=on",
                 "virtio-blk-pci,drive=image,serial=banger-image",
                 "driver=file,node-name=work-file,filename=work,aio=threads,discard=unmap,cache.direct=off,cache.no-flush=off,read-only=off",
                 "driver=raw,node-name=work,file=work-file,discard=unmap,read-only=off",

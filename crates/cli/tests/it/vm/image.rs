@@ -1,0 +1,163 @@
+//! Images of every kind boot: with and without init, with the wrong init, with a hostile fstab, with docker inside.
+
+use std::{path::PathBuf, process::Command};
+
+use testkit::{
+    home::{Home, finish},
+    images::with_busybox,
+    kernel_deb, need,
+};
+
+use super::home;
+
+/// Imports `tar` as `name`.
+fn import(home: &Home, name: &str, tar: &[u8]) {
+    let output = home.run_with(&["image", "import", "-", "--name", name], tar);
+    assert!(output.status.success(), "{}", output.stderr);
+}
+
+/// What `vm run --rm` of image `name` prints for a shell script.
+fn run(home: &Home, name: &str, script: &str) -> String {
+    home.ok(&["vm", "run", "--rm", "--image", name, "--memory", "512M", "--", "sh", "-c", script])
+}
+
+/// A Debian root as a tar, made once per set of packages and kept with the build.
+#[expect(clippy::disallowed_methods, reason = "tests use the machine's own tools")]
+fn debian(label: &str, packages: &str, hooks: &[&str]) -> Option<PathBuf> {
+    let program = need::program("mmdebstrap", "mmdebstrap")?;
+    let assets = kernel_deb::assets();
+    let lock = std::fs::File::create(assets.join("debian.lock")).unwrap();
+    lock.lock().unwrap();
+    let tar = assets.join(format!("debian-{label}.tar"));
+    if !tar.exists() {
+        let staged = assets.join(format!("debian-{label}.new.tar"));
+        let hooks = hooks.iter().map(|hook| format!("--customize-hook={hook}"));
+        let made = Command::new(program)
+            .args(["--quiet", "--variant=minbase", &format!("--include={packages}")])
+            .args(hooks)
+            .arg("bookworm")
+            .arg(&staged)
+            .status()
+            .unwrap();
+        assert!(made.success(), "mmdebstrap: {made}");
+        std::fs::rename(&staged, &tar).unwrap();
+    }
+    Some(tar)
+}
+
+#[test]
+fn an_image_without_init_runs_under_the_agent() {
+    let Some(home) = home() else { return };
+    let script = "cat /proc/1/comm; readlink /proc/self/fd/0 >/dev/null; test -d /dev/pts && mount | grep -c cgroup2; \
+                  sleep 0 & wait; echo reaped";
+    let output =
+        home.ok(&["vm", "run", "--rm", "--image", "busybox", "--memory", "256M", "--", "sh", "-c", script]);
+    let lines: Vec<_> = output.lines().collect();
+    assert_eq!(lines[1..], ["1", "reaped"], "{output}");
+    assert_ne!(lines[0], "busybox");
+}
+
+#[test]
+fn a_bare_busybox_init_is_not_run() {
+    let Some(home) = home() else { return };
+    let Some(busybox) = need::program("busybox", "busybox") else { return };
+    // As in alpine's image: an inittab whose openrc is not installed and whose gettys would respawn for ever.
+    let inittab = b"::sysinit:/sbin/openrc sysinit\n::wait:/sbin/openrc default\ntty1::respawn:/sbin/getty 38400 tty1\n";
+    let tar = with_busybox(&busybox)
+        .directory("sbin")
+        .symlink("sbin/init", "/bin/busybox")
+        .file("etc/inittab", 0o644, inittab)
+        .finish();
+    import(&home, "alpine-like", &tar);
+    assert_eq!(run(&home, "alpine-like", "ps | grep -c '[g]etty\\|[o]penrc' || true; echo fine"), "0\nfine");
+}
+
+#[test]
+fn a_static_binary_alone_is_an_image() {
+    let Some(home) = home() else { return };
+    let Some(busybox) = need::program("busybox", "busybox") else { return };
+    #[expect(clippy::disallowed_methods, reason = "the machine's own busybox")]
+    let binary = std::fs::read(busybox).unwrap();
+    import(&home, "scratch", &testkit::images::Tar::default().file("busybox", 0o755, &binary).finish());
+    let words =
+        ["vm", "run", "--rm", "--image", "scratch", "--memory", "256M", "--", "/busybox", "echo", "alone"];
+    assert_eq!(home.ok(&words), "alone");
+}
+
+#[test]
+fn sysvinit_is_run() {
+    let Some(home) = home() else { return };
+    let Some(tar) = debian("sysvinit", "sysvinit-core,procps", &[]) else { return };
+    let imported = home.run(&["image", "import", &tar.to_string_lossy(), "--name", "sysvinit"]);
+    assert!(imported.status.success(), "{}", imported.stderr);
+    let create = ["vm", "create", "--name", "dev", "--image", "sysvinit", "--memory", "512M"];
+    let _ = home.ok(&create);
+    assert_eq!(home.ok(&["vm", "exec", "dev", "--", "cat", "/proc/1/comm"]), "init");
+    assert_eq!(home.run(&["vm", "exec", "dev", "--", "sh", "-c", "echo kept >/root/kept"]).code(), 0);
+    let _ = home.ok(&["vm", "stop", "dev"]);
+    assert_eq!(home.vm("dev")["reason"], "it was stopped");
+    let _ = home.ok(&["vm", "start", "dev"]);
+    assert_eq!(home.ok(&["vm", "exec", "dev", "--", "cat", "/root/kept"]), "kept");
+}
+
+#[test]
+fn systemd_with_networkd_and_a_hostile_fstab_is_up_within_seconds() {
+    let Some(home) = home() else { return };
+    let hostile = "printf '/dev/sdz9 / ext4 errors=remount-ro 0 1\\nUUID=dead-beef /home xfs defaults 0 2\\n\
+                   nowhere:/x /mnt nfs defaults 0 0\\n/dev/sdz8 none swap sw 0 0\\n' > \"$1\"/etc/fstab";
+    let hooks = [hostile, "chroot \"$1\" systemctl enable systemd-networkd systemd-networkd-wait-online"];
+    let Some(tar) = debian("networkd", "systemd,systemd-sysv,udev,dbus,procps", &hooks) else { return };
+    let imported = home.run(&["image", "import", &tar.to_string_lossy(), "--name", "networkd"]);
+    assert!(imported.status.success(), "{}", imported.stderr);
+    let create =
+        ["vm", "create", "--name", "dev", "--image", "networkd", "--memory", "512M", "--wait", "init"];
+    let _ = home.ok(&create);
+    assert_eq!(home.ok(&["vm", "exec", "dev", "--", "cat", "/proc/1/comm"]), "systemd");
+    let state = home.run(&["vm", "exec", "dev", "--", "systemctl", "is-system-running"]);
+    assert!(["running", "degraded"].contains(&state.text().as_str()), "{}", state.text());
+    // What waits for a disk or a network that never comes takes 90 seconds.
+    let took = home.ok(&[
+        "vm",
+        "exec",
+        "dev",
+        "--",
+        "systemctl",
+        "show",
+        "-p",
+        "UserspaceTimestampMonotonic",
+        "--value",
+    ]);
+    let finished = home.ok(&[
+        "vm",
+        "exec",
+        "dev",
+        "--",
+        "systemctl",
+        "show",
+        "-p",
+        "FinishTimestampMonotonic",
+        "--value",
+    ]);
+    let userspace = (finished.parse::<u64>().unwrap() - took.parse::<u64>().unwrap()) / 1_000_000;
+    assert!(userspace < 80, "userspace took {userspace} s, so something waited for its timeout");
+    let _ = home.ok(&["vm", "stop", "dev"]);
+    assert_eq!(home.vm("dev")["reason"], "it was stopped");
+}
+
+#[test]
+fn the_default_image_is_built_when_first_needed_and_runs_docker() {
+    let Some(home) = home() else { return };
+    if need::program("mmdebstrap", "mmdebstrap").is_none() {
+        return;
+    }
+    let Some(busybox) = need::program("busybox", "busybox") else { return };
+    let created =
+        finish(home.command(&["vm", "create", "--name", "dev", "--memory", "1G"]).spawn().unwrap(), b"", &[]);
+    assert!(created.status.success(), "{}", created.stderr);
+    assert_eq!(home.run(&["image", "show", "debian-bookworm", "-o", "json"]).json()["ready"], "init");
+    let image = with_busybox(&busybox).finish();
+    let loaded = home.run_with(&["vm", "exec", "dev", "--", "docker", "import", "-", "local"], &image);
+    assert!(loaded.status.success(), "{}", loaded.stderr);
+    let run = ["vm", "exec", "dev", "--", "docker", "run", "--rm", "local", "/bin/echo", "from docker"];
+    assert_eq!(home.ok(&run), "from docker");
+}

@@ -1,0 +1,99 @@
+//! Stop, start, delete, and what happens when a guest ends by itself.
+
+use super::{create, home};
+
+#[test]
+fn what_was_written_right_before_a_stop_is_there_after_the_start() {
+    let Some(home) = home() else { return };
+    let _ = home.ok(&create("dev"));
+    let write = "echo work >/root/file; echo system >/etc/file; mkdir -p /var/lib/docker; echo plain >/var/lib/docker/file; \
+                 dd if=/dev/urandom of=/root/big bs=1M count=8 2>/dev/null; sha256sum /root/big >/root/sum || true";
+    let _ = home.ok(&["vm", "exec", "dev", "--", "sh", "-c", write]);
+    let before = home.vm("dev")["boot_id"].clone();
+    let _ = home.ok(&["vm", "stop", "dev"]);
+    let stopped = home.vm("dev");
+    assert_eq!(
+        (stopped["state"].as_str(), stopped["reason"].as_str()),
+        (Some("stopped"), Some("it was stopped"))
+    );
+    assert_eq!(stopped["pid"], serde_json::Value::Null);
+    assert_eq!(home.run(&["vm", "exec", "dev", "--", "true"]).code(), 125, "it does not run");
+
+    let _ = home.ok(&["vm", "start", "dev"]);
+    let read = "cat /root/file /etc/file /var/lib/docker/file; wc -c </root/big";
+    let output = home.ok(&["vm", "exec", "dev", "--", "sh", "-c", read]);
+    assert_eq!(output.split_whitespace().collect::<Vec<_>>(), ["work", "system", "plain", "8388608"]);
+    assert_ne!(home.vm("dev")["boot_id"], before, "another boot");
+    let log = home.ok(&["vm", "logs", "dev"]);
+    assert!(!log.contains("Kernel panic"), "{log}");
+}
+
+#[test]
+fn start_and_stop_are_done_once() {
+    let Some(home) = home() else { return };
+    let _ = home.ok(&[&create("dev")[..], &["--no-start"]].concat());
+    assert_eq!(home.vm("dev")["state"], "created");
+    assert_eq!(home.ok(&["vm", "stop", "dev"]), home.ok(&["vm", "stop", "dev"]));
+    let _ = home.ok(&["vm", "start", "dev"]);
+    let pid = home.vm("dev")["pid"].clone();
+    let _ = home.ok(&["vm", "start", "dev"]);
+    assert_eq!(home.vm("dev")["pid"], pid, "a second start changes nothing");
+    let _ = home.ok(&["vm", "kill", "dev"]);
+    assert_eq!(home.vm("dev")["state"], "stopped");
+}
+
+#[test]
+fn a_guest_that_powers_itself_off_is_stopped() {
+    let Some(home) = home() else { return };
+    let _ = home.ok(&create("dev"));
+    let _ = home.run(&["vm", "exec", "dev", "--", "poweroff", "-f"]);
+    home.wait_for_state("dev", "stopped");
+    assert_eq!(home.vm("dev")["reason"], "the guest powered itself off");
+}
+
+#[test]
+fn a_guest_that_reboots_comes_back_with_another_boot_id() {
+    let Some(home) = home() else { return };
+    let _ = home.ok(&create("dev"));
+    let before = home.vm("dev")["boot_id"].clone();
+    let _ = home.run(&["vm", "exec", "dev", "--", "reboot", "-f"]);
+    testkit::home::wait_until(std::time::Duration::from_secs(120), "it is up again", || {
+        let vm = home.vm("dev");
+        vm["state"] == "running" && vm["boot_id"] != before && vm["boot_id"].is_string()
+    });
+    assert_eq!(home.ok(&["vm", "exec", "dev", "--", "echo", "back"]), "back");
+}
+
+#[test]
+fn a_guest_that_panics_is_an_error_with_its_last_words() {
+    let Some(home) = home() else { return };
+    let _ = home.ok(&create("dev"));
+    let crash = "echo 1 >/proc/sys/kernel/sysrq; echo c >/proc/sysrq-trigger";
+    let output = home.run(&["vm", "exec", "dev", "--", "sh", "-c", crash]);
+    assert_eq!(output.code(), 125, "the stream ends with a reason");
+    assert!(output.stderr.contains("VM dev ended: the guest's kernel panicked"), "{}", output.stderr);
+    home.wait_for_state("dev", "error");
+    let reason = home.vm("dev")["reason"].to_string();
+    assert!(reason.contains("Kernel panic - not syncing: sysrq triggered crash"), "{reason}");
+    // It can be used again.
+    let _ = home.ok(&["vm", "start", "dev"]);
+    assert_eq!(home.ok(&["vm", "exec", "dev", "--", "echo", "again"]), "again");
+}
+
+#[test]
+fn a_start_tells_what_it_spent_its_time_on() {
+    let Some(home) = home() else { return };
+    let _ = home.ok(&create("dev"));
+    let vm = home.vm("dev");
+    let steps: Vec<(&str, &str)> = vm["timeline"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|phase| (phase["place"].as_str().unwrap(), phase["name"].as_str().unwrap()))
+        .collect();
+    for step in
+        [("host", "disks"), ("host", "payload"), ("host", "vmm"), ("host", "guest"), ("guest", "modules")]
+    {
+        assert!(steps.contains(&step), "{step:?} is missing in {steps:?}");
+    }
+}

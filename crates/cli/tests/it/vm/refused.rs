@@ -1,0 +1,114 @@
+//! Bad input is told before anything is made, with what to type instead; and bad guests leave one of the right worlds.
+
+use testkit::{
+    home::{Home, Output},
+    images::{Tar, with_busybox},
+    need,
+};
+
+use super::{create, home};
+
+/// The command fails with `code`, says `expect`, and nothing of a VM is there afterwards.
+fn check(home: &Home, words: &[&str], code: i32, expect: &str) -> Output {
+    let output = home.run(words);
+    assert_eq!(output.code(), code, "{words:?}: {}", output.stderr);
+    assert!(output.stderr.contains(expect), "{words:?}: {expect:?} is not in\n{}", output.stderr);
+    assert_eq!(home.ok(&["vm", "list", "-q"]), "", "{words:?}");
+    assert!(home.leftovers().is_empty(), "{words:?}");
+    output
+}
+
+#[test]
+fn wrong_words_are_refused_before_anything_is_made() {
+    let Some(home) = home() else { return };
+    for (words, code, expect) in [
+        (&["vm", "create", "--name", "Not-A-Label"][..], 2, "is not allowed"),
+        (&["vm", "create", "--name", "-x"], 2, ""),
+        (&["vm", "create", "--vcpu", "0", "--image", "busybox"], 2, "vcpu"),
+        (&["vm", "create", "--memory", "0", "--image", "busybox"], 2, "more than zero"),
+        (&["vm", "create", "--disk-size", "-1G", "--image", "busybox"], 2, ""),
+        (&["vm", "create", "--memory", "9000G", "--image", "busybox"], 2, "out of range"),
+        (&["vm", "create", "--image", "nowhere"], 4, "there is no image \"nowhere\""),
+        (&["vm", "create", "--image", "busybox", "--vmm", "firecracker"], 2, "qemu only"),
+        (&["vm", "run", "-d", "--rm", "--image", "busybox"], 2, "--rm"),
+        (&["vm", "run", "--from", "x", "--image", "busybox"], 2, "--branch"),
+        (&["vm", "start", "nobody"], 4, "there is no VM \"nobody\""),
+        (&["vm", "exec", "nobody", "--", "true"], 125, "there is no VM \"nobody\""),
+    ] {
+        check(&home, words, code, expect);
+    }
+}
+
+#[test]
+fn a_name_is_taken_once() {
+    let Some(home) = home() else { return };
+    let words = |name| [&create(name)[..], &["--no-start"]].concat();
+    let _ = home.ok(&words("beta-sandbox"));
+    let _ = home.ok(&words("beta"));
+    let again = home.run(&words("beta"));
+    assert_eq!(again.code(), 1);
+    assert!(again.stderr.contains("the name beta is taken"), "{}", again.stderr);
+    assert_eq!(home.run(&["vm", "show", "bet"]).code(), 1, "ambiguous");
+    assert_eq!(home.vm("beta-")["name"], "beta-sandbox");
+}
+
+#[test]
+fn broken_images_are_refused_and_leave_nothing() {
+    let Some(home) = home() else { return };
+    let whole = Tar::default().file("etc/x", 0o644, &[7; 100_000]).finish();
+    let escape = {
+        // A path with dots is written by hand: the library refuses to.
+        let mut tar = Tar::default().file("aa/aa/aa/x", 0o644, b"x").finish();
+        tar[..10].copy_from_slice(b"../../../x");
+        let sum: u32 = tar[..512]
+            .iter()
+            .enumerate()
+            .map(|(i, b)| if (148..156).contains(&i) { 32 } else { u32::from(*b) })
+            .sum();
+        tar[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        tar
+    };
+    for (name, bytes, expect) in [
+        ("cut", &whole[..50_000], "cut off"),
+        ("escape", &escape[..], "../../../x"),
+        ("text", b"this is no tar at all, only a line of text".repeat(40).as_slice(), "tar"),
+        ("empty", b"", ""),
+    ] {
+        let output = home.run_with(&["image", "import", "-", "--name", name], bytes);
+        assert_eq!(output.code(), 1, "{name}: {}", output.stderr);
+        assert!(output.stderr.contains(expect), "{name}: {}", output.stderr);
+        assert_eq!(home.run(&["image", "show", name]).code(), 4);
+        assert!(home.leftovers().is_empty(), "{name}");
+    }
+    let again = home.run_with(&["image", "import", "-", "--name", "busybox"], &whole);
+    assert!(again.stderr.contains("the name busybox is taken"), "{}", again.stderr);
+}
+
+#[test]
+fn a_missing_vmm_is_told_with_what_to_install() {
+    let Some(home) = home() else { return };
+    let home = home.with_env("BANGER_QEMU_BIN", "/nonexistent/qemu");
+    let output = check(&home, &create("dev"), 1, "/nonexistent/qemu");
+    assert!(output.stderr.contains("hint:"), "{}", output.stderr);
+}
+
+#[test]
+fn an_init_that_dies_at_once_is_an_error_with_its_last_words() {
+    let Some(home) = home() else { return };
+    let Some(busybox) = need::program("busybox", "busybox") else { return };
+    let tar =
+        with_busybox(&busybox).file("bin/dies", 0o755, b"#!/bin/sh\necho last words of init\n").finish();
+    let imported = home.run_with(&["image", "import", "-", "--name", "dies", "--init", "/bin/dies"], &tar);
+    assert!(imported.status.success(), "{}", imported.stderr);
+    let words = ["vm", "create", "--name", "dev", "--image", "dies", "--memory", "256M"];
+    let output = home.run(&words);
+    if output.status.success() {
+        // Its agent answered before init had died.
+        home.wait_for_state("dev", "error");
+    } else {
+        assert!(output.stderr.contains("banger vm logs dev"), "{}", output.stderr);
+        assert_eq!(home.vm("dev")["state"], "error", "kept for its logs");
+    }
+    let log = home.ok(&["vm", "logs", "dev"]);
+    assert!(log.contains("Attempted to kill init"), "{log}");
+}

@@ -1,0 +1,134 @@
+//! Exit codes and streams, byte for byte, and terminals.
+
+use std::{
+    io::{Read, Write},
+    process::{Command, Stdio},
+};
+
+use testkit::home::{finish, wait_until};
+
+use super::{create, home, run_rm};
+use crate::banger::DEADLINE;
+
+/// Bytes that are no text and compress badly, the same at every run (an xorshift generator).
+fn noise(length: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    };
+    std::iter::repeat_with(|| next().to_le_bytes()).flatten().take(length).collect()
+}
+
+#[test]
+fn run_exits_as_its_command_and_keeps_its_streams_apart() {
+    let Some(home) = home() else { return };
+    let output = home.run(&run_rm(&["sh", "-c", "echo out; echo err >&2; exit 42"]));
+    assert_eq!((output.code(), output.text().as_str(), output.stderr.as_str()), (42, "out", "err\n"));
+    assert_eq!(home.ok(&["vm", "list", "-q"]), "", "--rm leaves no VM");
+}
+
+#[test]
+fn a_vm_takes_one_command_after_another() {
+    let Some(home) = home() else { return };
+    assert_eq!(home.ok(&create("dev")), "dev");
+
+    let random = noise(3 << 20);
+    let output = home.run_with(&["vm", "exec", "dev", "--", "cat"], &random);
+    assert!(output.status.success() && output.stdout == random, "3 MiB there and back");
+    let script = "cat >&2; echo end";
+    let both = home.run_with(&["vm", "exec", "dev", "--", "sh", "-c", script], b"\xff\x00err");
+    assert_eq!((both.text().as_str(), both.stderr.as_bytes()), ("end", "\u{fffd}\0err".as_bytes()));
+
+    for (command, code) in [
+        (&["true"][..], 0),
+        (&["false"], 1),
+        (&["sh", "-c", "exit 255"], 255),
+        (&["sh", "-c", "kill -9 $$"], 137),
+        (&["sh", "-c", "kill -TERM $$"], 143),
+        (&["/etc/passwd"], 126),
+        (&["no-such-program"], 127),
+    ] {
+        let words = [&["vm", "exec", "dev", "--"], command].concat();
+        assert_eq!(home.run(&words).code(), code, "{command:?}");
+    }
+
+    // Words are an argv, never split again.
+    let words =
+        ["vm", "exec", "dev", "--", "sh", "-c", "printf '%s|' \"$@\"", "sh", "a b", "", "$HOME;*", "-x"];
+    assert_eq!(home.ok(&words), "a b||$HOME;*|-x|");
+    let env =
+        ["vm", "exec", "dev", "--env", "A=x=y z", "--cwd", "/etc", "--", "sh", "-c", "echo \"$A\" in $(pwd)"];
+    assert_eq!(home.ok(&env), "x=y z in /etc");
+    assert_eq!(home.ok(&["vm", "exec", "dev", "--user", "user", "--", "id", "-u"]), "1000");
+    assert_eq!(home.ok(&["vm", "exec", "dev", "--", "hostname"]), "dev");
+}
+
+#[test]
+fn commands_side_by_side_do_not_wait_for_each_other() {
+    let Some(home) = home() else { return };
+    let _ = home.ok(&create("dev"));
+    // The first one waits for input that comes only after the second one is through.
+    let mut waiting = home.command(&["vm", "exec", "dev", "--", "cat"]);
+    let mut waiting = waiting.stdin(Stdio::piped()).spawn().unwrap();
+    assert_eq!(home.ok(&["vm", "exec", "dev", "--", "echo", "second"]), "second");
+    waiting.stdin.as_mut().unwrap().write_all(b"first").unwrap();
+    drop(waiting.stdin.take());
+    assert_eq!(finish(waiting, b"", &["cat"]).text(), "first");
+    // One whose output nobody reads holds up nobody.
+    let mut flood = home.command(&["vm", "exec", "dev", "--", "cat", "/dev/zero"]).spawn().unwrap();
+    flood.stdout.as_mut().unwrap().read_exact(&mut [0; 4096]).unwrap();
+    assert_eq!(home.ok(&["vm", "exec", "dev", "--", "echo", "third"]), "third");
+    flood.kill().unwrap();
+    flood.wait().unwrap();
+    wait_until(DEADLINE, "the command of a client that went is hung up", || {
+        !home.ok(&["vm", "exec", "dev", "--", "ps"]).contains("cat /dev/zero")
+    });
+}
+
+#[test]
+fn a_shell_has_a_real_terminal() {
+    let Some(home) = home() else { return };
+    let _ = home.ok(&create("dev"));
+    let line = "stty rows 41 cols 97; banger vm exec -t dev -- sh";
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "`script` gives the program a terminal, as a user's shell does"
+    )]
+    let mut script = Command::new("script")
+        .args(["--quiet", "--return", "--echo", "never", "--command", line, "/dev/null"])
+        .env("BANGER_HOME", home.path())
+        .env("PATH", format!("{}:/usr/bin:/bin", home.programs().display()))
+        .env("SHELL", "/bin/sh")
+        .env("TERM", "xterm")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // The shell is there when it has answered; before that, what is typed would meet the outer terminal.
+    let mut typed = script.stdin.take().unwrap();
+    let mut shown = script.stdout.take().unwrap();
+    let mut seen = String::new();
+    let mut until = |typed: &mut std::process::ChildStdin, text: &str, expect: &str| {
+        typed.write_all(text.as_bytes()).unwrap();
+        let mut buffer = [0; 4096];
+        while !seen.contains(expect) {
+            let count = shown.read(&mut buffer).unwrap();
+            assert!(count > 0, "the terminal closed before {expect:?}: {seen}");
+            seen.push_str(&String::from_utf8_lossy(&buffer[..count]));
+        }
+        seen.clear();
+    };
+    until(&mut typed, "echo ready-$((40 + 2))\r", "ready-42");
+    until(&mut typed, "tty; stty size\r", "41 97");
+    // Ctrl-C ends the command in the guest, not the session.
+    until(&mut typed, "echo wait-$((1 + 1)); sleep 1000\r", "wait-2");
+    until(&mut typed, "\x03", "^C");
+    until(&mut typed, "echo after-$((1 + 2))\r", "after-3");
+    typed.write_all(b"exit 7\r").unwrap();
+    let ended = finish(script, b"", &["script"]);
+    assert_eq!(ended.code(), 7, "{}", ended.stderr);
+}
