@@ -8,7 +8,7 @@ use wire::guest::End;
 use crate::{storage::Storage, sys};
 
 /// Between two looks whether the last process has ended.
-const INTERVAL: Duration = Duration::from_millis(5);
+const INTERVAL: Duration = Duration::from_millis(20);
 
 /// Ends every process but PID 1 and this one: asks, waits up to `patience`, and kills what is left.
 pub fn end_processes(patience: Duration) {

@@ -5,15 +5,17 @@ use std::{
     convert::Infallible,
     future::Future,
     io,
-    path::Path,
+    path::{Path, PathBuf},
     pin::Pin,
     rc::Rc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::Bytes;
+use http_body_util::{BodyExt, Limited};
 use hyper::{
-    Method, Request, Response, StatusCode,
+    Method, Request, Response, StatusCode, Uri,
     body::{Body, Frame, Incoming},
     header,
     server::conn::http2,
@@ -29,13 +31,14 @@ use tokio::{
 use wire::{
     Word,
     control::{Code, ErrorBody},
-    guest::{Health, VERSION},
+    guest::{Health, InitKind, Poweroff, VERSION},
     session::Secret,
 };
 
 use crate::{
     boot::{Booted, now_us},
-    channel, exec, port, sys,
+    channel, connect, exec, port, ports, poweroff, query, stats, sys, systemd,
+    tree::{self, UnpackError},
 };
 
 /// The most requests at once. A command takes one for its whole life.
@@ -58,6 +61,13 @@ pub struct Guest {
     pub environment: Rc<[(Word, Word)]>,
 }
 
+impl Guest {
+    /// What the boot handed over, for requests that make sense in a guest alone.
+    fn booted(&self) -> Result<&'static Booted, Refused> {
+        self.booted.ok_or_else(|| Refused::new(StatusCode::CONFLICT, Code::Conflict, "this is no guest"))
+    }
+}
+
 /// Is the agent. Returns only by ending the process.
 pub fn run(booted: &'static Booted) -> ! {
     settle_in();
@@ -70,7 +80,7 @@ pub fn run(booted: &'static Booted) -> ! {
 /// Becomes a process that is spared and left alone.
 fn settle_in() {
     sys::mask(sys::Mask::None);
-    sys::dispose(&IGNORED, sys::Disposition::Ignore);
+    sys::ignore(&IGNORED);
     let _ = rustix::process::setsid();
     // systemd's last round of signals passes over names that begin like this.
     if let Err(error) = sys::rename(c"@banger-agent") {
@@ -196,12 +206,19 @@ impl Refused {
     /// Something that should work does not.
     pub fn from_error(error: &dyn std::error::Error) -> Self {
         let mut refused = Self::new(StatusCode::INTERNAL_SERVER_ERROR, Code::Guest, error.to_string());
-        let mut cause = error.source();
-        while let Some(error) = cause {
-            refused.error.causes.push(error.to_string());
-            cause = error.source();
+        if let Some(cause) = error.source() {
+            refused.because(cause);
         }
         refused
+    }
+
+    /// Adds the cause, and its causes.
+    pub fn because(&mut self, error: &dyn std::error::Error) {
+        let mut cause = Some(error);
+        while let Some(error) = cause {
+            self.error.causes.push(error.to_string());
+            cause = error.source();
+        }
     }
 }
 
@@ -217,15 +234,134 @@ async fn answer(request: Request<Incoming>, guest: Rc<Guest>) -> Response<Reply>
 async fn route(request: Request<Incoming>, guest: Rc<Guest>) -> Answer {
     let path = request.uri().path().to_owned();
     match (request.method(), &path[..]) {
-        (&Method::GET, "/v1/health") => Ok(json(StatusCode::OK, &health(&guest))),
+        (&Method::GET, "/v1/health") => Ok(json(StatusCode::OK, &health(guest.booted).await)),
         (&Method::POST, "/v1/exec") => {
             let (sender, response) = stream();
             // Not a task of the connection: it has to end the command when that is cut.
             spawn_local(exec::converse(request.into_body(), sender, Rc::clone(&guest.environment)));
             Ok(response)
         }
+        (&Method::POST, "/v1/connect") => {
+            let connection = connect::open(request.uri()).await?;
+            let (sender, response) = stream();
+            // It ends by itself when either direction of the stream breaks.
+            spawn_local(connect::carry(connection, request.into_body(), sender));
+            Ok(response)
+        }
+        (&Method::GET, "/v1/tree") => read_tree(request.uri()).await,
+        (&Method::PUT, "/v1/tree") => write_tree(request).await,
+        (&Method::GET, "/v1/ports") => Ok(json(StatusCode::OK, &blocking(ports::list).await?)),
+        (&Method::GET, "/v1/stats") => {
+            let (overlay, work) = guest.booted.map(|booted| booted.storage.usage()).unwrap_or_default();
+            Ok(json(StatusCode::OK, &stats::now(overlay, work)))
+        }
+        (&Method::POST, "/v1/grow") => {
+            let booted = guest.booted()?;
+            let grown = blocking(|| booted.storage.grow()).await?;
+            grown.map(|grown| json(StatusCode::OK, &grown)).map_err(|error| Refused::from_error(&error))
+        }
+        (&Method::POST, "/v1/sync") => {
+            blocking(rustix::fs::sync).await?;
+            Ok(empty(StatusCode::NO_CONTENT))
+        }
+        (&Method::POST, "/v1/poweroff") => {
+            let booted = guest.booted()?;
+            let how: Poweroff = read_json(request.into_body()).await?;
+            // Nobody waits for it: it ends with the machine.
+            tokio::task::spawn_blocking(move || {
+                poweroff::run(booted, Duration::from_millis(how.init_timeout_ms));
+            });
+            Ok(empty(StatusCode::ACCEPTED))
+        }
         _ => Err(Refused::new(StatusCode::NOT_FOUND, Code::Invalid, format!("the agent has no {path}"))),
     }
+}
+
+/// Runs what blocks on a thread of its own.
+async fn blocking<T: Send + 'static>(act: impl FnOnce() -> T + Send + 'static) -> Result<T, Refused> {
+    tokio::task::spawn_blocking(act).await.map_err(|error| Refused::from_error(&error))
+}
+
+/// A small body that is JSON.
+async fn read_json<T: serde::de::DeserializeOwned>(body: Incoming) -> Result<T, Refused> {
+    let refused =
+        || Refused::new(StatusCode::BAD_REQUEST, Code::Invalid, "the request's body is not understood");
+    let body = Limited::new(body, 64 << 10).collect().await.map_err(|_| refused())?;
+    serde_json::from_slice(&body.to_bytes()).map_err(|_| refused())
+}
+
+fn tree_path(uri: &Uri) -> Result<PathBuf, Refused> {
+    query::path(uri, "path").ok_or_else(|| {
+        Refused::new(StatusCode::BAD_REQUEST, Code::Invalid, "a tree needs path=, and it is absolute")
+    })
+}
+
+fn not_there(path: &Path, error: &io::Error) -> Refused {
+    let code =
+        if error.kind() == io::ErrorKind::NotFound { StatusCode::NOT_FOUND } else { StatusCode::CONFLICT };
+    let mut refused =
+        Refused::new(code, Code::NotFound, format!("cannot open {} in the guest", path.display()));
+    refused.because(error);
+    refused
+}
+
+async fn read_tree(uri: &Uri) -> Answer {
+    let path = tree_path(uri)?;
+    // What is there can still be told in the status.
+    rustix::fs::lstat(&path).map_err(|error| not_there(&path, &error.into()))?;
+    let (sender, response) = stream();
+    tokio::task::spawn_blocking(move || {
+        let mut sink = tree::Sink::new(sender);
+        if let Err(error) = tree::pack(&path, &mut sink) {
+            sink.fail(error);
+        }
+    });
+    Ok(response)
+}
+
+async fn write_tree(request: Request<Incoming>) -> Answer {
+    let path = tree_path(request.uri())?;
+    let (sender, receiver) = mpsc::channel(PIECES);
+    let mut body = request.into_body();
+    let top = path.clone();
+    let unpacked = blocking(move || tree::unpack(&top, tree::Source::new(receiver)));
+    let forward = async move {
+        while let Some(piece) = body.frame().await {
+            let piece = piece.map_err(io::Error::other).map(|frame| frame.into_data().unwrap_or_default());
+            if sender.send(piece).await.is_err() {
+                break;
+            }
+        }
+    };
+    let ((), unpacked) = tokio::join!(forward, unpacked);
+    let in_guest = |path: &Path| format!("{} in the guest", path.display());
+    match unpacked? {
+        Ok(()) => Ok(empty(StatusCode::NO_CONTENT)),
+        Err(UnpackError::Top(error)) => Err(not_there(&path, &error)),
+        Err(UnpackError::Tar(error)) => {
+            let mut refused =
+                Refused::new(StatusCode::BAD_REQUEST, Code::Invalid, "the tar is malformed or cut");
+            refused.because(&error);
+            Err(refused)
+        }
+        Err(UnpackError::Refused(entry)) => {
+            let message = format!("the tar's entry {} is refused", entry.display());
+            Err(Refused::new(StatusCode::BAD_REQUEST, Code::Invalid, message))
+        }
+        Err(UnpackError::Write(entry, error)) => {
+            let message = format!("cannot write {}", in_guest(&path.join(entry)));
+            let mut refused = Refused::new(StatusCode::CONFLICT, Code::Guest, message);
+            refused.because(&error);
+            Err(refused)
+        }
+    }
+}
+
+/// An answer without a body.
+fn empty(status: StatusCode) -> Response<Reply> {
+    let mut response = Response::new(Reply::Whole(None));
+    *response.status_mut() = status;
+    response
 }
 
 /// An answer that is JSON.
@@ -243,17 +379,26 @@ fn stream() -> (mpsc::Sender<io::Result<Bytes>>, Response<Reply>) {
     (sender, Response::new(Reply::Stream(receiver)))
 }
 
-fn health(guest: &Guest) -> Health {
+async fn health(booted: Option<&'static Booted>) -> Health {
     let boot_id = host::fs::read_text(Path::new("/proc/sys/kernel/random/boot_id")).unwrap_or_default();
-    let booted = guest.booted;
+    let init = booted.map_or(InitKind::Other, |booted| booted.init.kind);
     Health {
         version: VERSION,
         agent: env!("CARGO_PKG_VERSION").to_owned(),
         kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
         boot_id: boot_id.trim().to_owned(),
         uptime_ms: now_us() / 1000,
-        steps: booted.map(|b| b.steps.clone()).unwrap_or_default(),
-        init: booted.map_or(wire::guest::InitKind::Other, |b| b.init.kind),
-        init_ready: None,
+        steps: booted.map(|booted| booted.steps.clone()).unwrap_or_default(),
+        init,
+        init_ready: match init {
+            InitKind::Agent => Some(true),
+            InitKind::Systemd => Some(systemd::is_ready().await),
+            // It says which runlevel it is in when it has entered that.
+            InitKind::Openrc => Some(
+                host::fs::exists(Path::new("/run/openrc/softlevel"))
+                    && !host::fs::exists(Path::new("/run/openrc/rc.starting")),
+            ),
+            InitKind::Sysvinit | InitKind::Other => None,
+        },
     }
 }

@@ -122,25 +122,32 @@ pub fn rename(argument: &CStr) -> io::Result<()> {
     set(stop, end)
 }
 
-/// Handles `signals` (Linux numbers) as given.
-pub fn dispose(signals: &[libc::c_int], how: Disposition) {
-    let handler = match how {
-        Disposition::Default => libc::SIG_DFL,
-        Disposition::Ignore => libc::SIG_IGN,
-    };
+/// Ignores `signals` (Linux numbers).
+pub fn ignore(signals: &[libc::c_int]) {
     for signal in signals {
-        // SAFETY: neither disposition runs code of ours; a number that is none is refused.
-        unsafe { libc::signal(*signal, handler) };
+        // SAFETY: ignoring runs no code of ours; a number that is none is refused.
+        unsafe { libc::signal(*signal, libc::SIG_IGN) };
     }
 }
 
-/// What a signal does.
-#[derive(Debug, Clone, Copy)]
-pub enum Disposition {
-    /// What it does by itself.
-    Default,
-    /// Nothing.
-    Ignore,
+/// Lets every signal do what it does by itself.
+pub fn reset_signals() {
+    /// The kernel's own form: handler, flags, restorer, mask. All zero is the default.
+    const DEFAULT: [u64; 4] = [0; 4];
+    for signal in 1..=64_i64 {
+        // SAFETY: reads the action given and writes none. The bare call, because the C library keeps two signals to itself.
+        // That two cannot be changed is no failure.
+        unsafe {
+            libc::syscall(libc::SYS_rt_sigaction, signal, DEFAULT.as_ptr(), ptr::null_mut::<u64>(), 8_usize)
+        };
+    }
+}
+
+/// Lets [`exec`], and every other way to a program, close all but the standard streams.
+pub fn close_on_exec() {
+    // SAFETY: only sets a flag, on descriptors that this process owns or has not. Kernels before 5.11 cannot; there, too, all
+    // of the agent's own have it.
+    unsafe { libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
 }
 
 /// Lets all signals in, or keeps all out until [`next_signal`].
@@ -196,6 +203,18 @@ pub fn kill_everything(signal: libc::c_int) {
 pub fn kill_group(group: Pid, number: libc::c_int) {
     // SAFETY: takes numbers only. A group that is gone, or a number that is none, is the caller's to expect.
     unsafe { libc::kill(-group.as_raw_nonzero().get(), number) };
+}
+
+/// Sends signal `number` to PID 1.
+///
+/// # Errors
+/// What the kernel says.
+pub fn signal_init(number: libc::c_int) -> io::Result<()> {
+    // SAFETY: takes numbers only.
+    match unsafe { libc::kill(1, number) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// The bytes that can be read from `fd` now.

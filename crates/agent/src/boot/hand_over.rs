@@ -56,5 +56,7 @@ pub fn start(booted: &'static Booted) -> Error {
 fn become_init(program: &Path) -> Error {
     let path = CString::new(program.as_os_str().as_bytes()).unwrap_or_default();
     let fail = |e: io::Error| Error::new("run init", program.display(), e);
+    // The Rust runtime ignores SIGPIPE, and what is ignored stays so for all that init starts.
+    sys::reset_signals();
     fail(sys::exec(&path, &[path.as_c_str()], &INIT_ENVIRONMENT))
 }

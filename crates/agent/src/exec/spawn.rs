@@ -131,9 +131,8 @@ fn become_command(command: &Command, pointers: &Pointers, stdio: &Stdio) -> (u8,
     if let Err(error) = take_stdio(stdio) {
         return (AT_PROGRAM, error);
     }
-    for signal in 1..=libc::SIGSYS {
-        sys::dispose(&[signal], sys::Disposition::Default);
-    }
+    sys::close_on_exec();
+    sys::reset_signals();
     sys::mask(sys::Mask::None);
     rustix::process::umask(Mode::WGRP | Mode::WOTH);
     // The agent is spared when memory runs out and goes first when there is work; its commands are as any other.

@@ -1,0 +1,295 @@
+//! Makes the files of a tar below a directory.
+
+use std::{
+    ffi::{OsStr, OsString},
+    io::{self, Read, Seek, Write},
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::ffi::{OsStrExt, OsStringExt},
+    },
+    path::{Component, Path, PathBuf},
+};
+
+use rustix::{
+    fs::{self, AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid},
+    io::Errno,
+};
+use tar::{Archive, Entry, EntryType};
+
+/// Runs of zeros of at least this length become holes.
+const HOLE: usize = 4096;
+
+/// Why a tar was not unpacked to its end. What was unpacked before stays.
+#[derive(Debug)]
+pub enum UnpackError {
+    /// The directory is not there.
+    Top(io::Error),
+    /// It is no tar, or was cut.
+    Tar(io::Error),
+    /// An entry would lead out of the directory, or is of a kind that is not made.
+    Refused(PathBuf),
+    /// An entry cannot be made.
+    Write(PathBuf, io::Error),
+}
+
+/// Unpacks the tar `from` below the directory `top`, with owners, modes and times.
+///
+/// # Errors
+/// [`UnpackError`]; the rest is not read then.
+pub fn unpack(top: &Path, from: impl Read) -> Result<(), UnpackError> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let top = fs::open(top, flags, Mode::empty()).map_err(|e| UnpackError::Top(e.into()))?;
+    let mut archive = Archive::new(from);
+    let mut unpack = Unpack { top, dirs: Vec::new() };
+    for entry in archive.entries().map_err(UnpackError::Tar)? {
+        let mut entry = entry.map_err(UnpackError::Tar)?;
+        let path = PathBuf::from(OsString::from_vec(entry.path_bytes().into_owned()));
+        unpack.entry(&mut entry, &path)?;
+    }
+    unpack.finish()
+}
+
+struct Unpack {
+    top: OwnedFd,
+    /// Directories get their modes and times when all in them is there.
+    dirs: Vec<(PathBuf, Attributes)>,
+}
+
+/// What an entry says of its file.
+struct Attributes {
+    uid: u32,
+    gid: u32,
+    mode: u32,
+    mtime: i64,
+}
+
+impl Attributes {
+    fn new(header: &tar::Header) -> io::Result<Self> {
+        let number = |n: u64| u32::try_from(n).map_err(|_| io::Error::from(io::ErrorKind::InvalidData));
+        Ok(Self {
+            uid: number(header.uid()?)?,
+            gid: number(header.gid()?)?,
+            mode: header.mode()? & 0o7777,
+            mtime: i64::try_from(header.mtime()?).unwrap_or(i64::MAX),
+        })
+    }
+
+    fn apply(&self, dir: BorrowedFd<'_>, name: &OsStr, kind: FileType) -> rustix::io::Result<()> {
+        let owner = (Some(Uid::from_raw(self.uid)), Some(Gid::from_raw(self.gid)));
+        fs::chownat(dir, name, owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW)?;
+        if kind != FileType::Symlink {
+            // After the owner, whose change takes the set-user bit away.
+            fs::chmodat(dir, name, Mode::from_raw_mode(self.mode), AtFlags::empty())?;
+        }
+        let time = Timespec { tv_sec: self.mtime, tv_nsec: 0 };
+        let times = Timestamps { last_access: time, last_modification: time };
+        fs::utimensat(dir, name, &times, AtFlags::SYMLINK_NOFOLLOW)
+    }
+}
+
+impl Unpack {
+    fn entry(&mut self, entry: &mut Entry<'_, impl Read>, path: &Path) -> Result<(), UnpackError> {
+        let refused = || UnpackError::Refused(path.to_owned());
+        let clean = beneath(path).ok_or_else(refused)?;
+        let attributes = Attributes::new(entry.header()).map_err(UnpackError::Tar)?;
+        let kind = entry.header().entry_type();
+        if clean.as_os_str().is_empty() {
+            // The directory itself: it was there before, so it keeps its owner and mode.
+            return if kind == EntryType::Directory { Ok(()) } else { Err(refused()) };
+        }
+        let made = match kind {
+            EntryType::Directory => {
+                self.directory(&clean).map(|()| self.dirs.push((clean.clone(), attributes)))
+            }
+            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
+                self.file(entry, &clean, &attributes)
+            }
+            EntryType::Symlink => self.special(&clean, FileType::Symlink, &attributes, |dir, name| {
+                fs::symlinkat(OsStr::from_bytes(&entry.link_name_bytes().unwrap_or_default()), dir, name)
+            }),
+            EntryType::Link => {
+                let target = PathBuf::from(OsString::from_vec(
+                    entry.link_name_bytes().unwrap_or_default().into_owned(),
+                ));
+                let target = beneath(&target).ok_or_else(refused)?;
+                self.hard_link(&target, &clean)
+            }
+            EntryType::Fifo => self.node(&clean, FileType::Fifo, 0, &attributes),
+            EntryType::Char | EntryType::Block => {
+                let header = entry.header();
+                let number = |n: io::Result<Option<u32>>| n.ok().flatten().unwrap_or_default();
+                let device = fs::makedev(number(header.device_major()), number(header.device_minor()));
+                let kind =
+                    if kind == EntryType::Char { FileType::CharacterDevice } else { FileType::BlockDevice };
+                self.node(&clean, kind, device, &attributes)
+            }
+            EntryType::XGlobalHeader => Ok(()),
+            _ => return Err(refused()),
+        };
+        made.map_err(|error| match error {
+            Failure::Read(error) => UnpackError::Tar(error),
+            // That is how the kernel refuses to resolve a path that leads out.
+            Failure::Write(Errno::XDEV | Errno::LOOP) => refused(),
+            Failure::Write(error) => UnpackError::Write(path.to_owned(), error.into()),
+        })
+    }
+
+    /// The directory at `path`, which is made where it is missing.
+    fn dir(&self, path: &Path) -> rustix::io::Result<OwnedFd> {
+        let open = |path: &Path| {
+            let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+            fs::openat2(&self.top, path, flags, Mode::empty(), resolve)
+        };
+        match open(path) {
+            Err(Errno::NOENT) => {}
+            result => return result,
+        }
+        let mut sofar = PathBuf::new();
+        for component in path.components() {
+            let parent = open(&sofar)?;
+            sofar.push(component);
+            match open(&sofar) {
+                Err(Errno::NOENT) => fs::mkdirat(&parent, component.as_os_str(), Mode::from_raw_mode(0o755))?,
+                result => _ = result?,
+            }
+        }
+        open(path)
+    }
+
+    fn place<'a>(&self, path: &'a Path) -> rustix::io::Result<(OwnedFd, &'a OsStr)> {
+        let name = path.file_name().ok_or(Errno::INVAL)?;
+        Ok((self.dir(path.parent().unwrap_or(Path::new("")))?, name))
+    }
+
+    fn directory(&self, path: &Path) -> Result<(), Failure> {
+        let (dir, name) = self.place(path)?;
+        match fs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => return Ok(()),
+            Ok(_) => fs::unlinkat(&dir, name, AtFlags::empty())?,
+            Err(Errno::NOENT) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(fs::mkdirat(&dir, name, Mode::RWXU)?)
+    }
+
+    fn file(&self, content: &mut impl Read, path: &Path, attributes: &Attributes) -> Result<(), Failure> {
+        let (dir, name) = self.place(path)?;
+        remove(dir.as_fd(), name)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = fs::openat(&dir, name, flags, Mode::from_raw_mode(0o600))?;
+        write_sparse(content, &mut std::fs::File::from(file))?;
+        Ok(attributes.apply(dir.as_fd(), name, FileType::RegularFile)?)
+    }
+
+    fn special(
+        &self,
+        path: &Path,
+        kind: FileType,
+        attributes: &Attributes,
+        make: impl FnOnce(BorrowedFd<'_>, &OsStr) -> rustix::io::Result<()>,
+    ) -> Result<(), Failure> {
+        let (dir, name) = self.place(path)?;
+        remove(dir.as_fd(), name)?;
+        make(dir.as_fd(), name)?;
+        Ok(attributes.apply(dir.as_fd(), name, kind)?)
+    }
+
+    fn node(&self, path: &Path, kind: FileType, device: u64, attributes: &Attributes) -> Result<(), Failure> {
+        self.special(path, kind, attributes, |dir, name| {
+            fs::mknodat(dir, name, kind, Mode::from_raw_mode(0o600), device)
+        })
+    }
+
+    fn hard_link(&self, target: &Path, path: &Path) -> Result<(), Failure> {
+        let ((from, from_name), (to, to_name)) = (self.place(target)?, self.place(path)?);
+        remove(to.as_fd(), to_name)?;
+        Ok(fs::linkat(&from, from_name, &to, to_name, AtFlags::empty())?)
+    }
+
+    fn finish(self) -> Result<(), UnpackError> {
+        for (path, attributes) in self.dirs.iter().rev() {
+            let apply = || {
+                let (dir, name) = self.place(path)?;
+                // A later entry may have put something else in its place.
+                let stat = fs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
+                match FileType::from_raw_mode(stat.st_mode) {
+                    FileType::Directory => attributes.apply(dir.as_fd(), name, FileType::Directory),
+                    _ => Ok(()),
+                }
+            };
+            apply().map_err(|error: Errno| UnpackError::Write(path.clone(), error.into()))?;
+        }
+        Ok(())
+    }
+}
+
+/// Why an entry was not made.
+enum Failure {
+    Read(io::Error),
+    Write(Errno),
+}
+
+impl From<Errno> for Failure {
+    fn from(error: Errno) -> Self {
+        Self::Write(error)
+    }
+}
+
+/// `path` relative to the top; `None` where it would climb.
+fn beneath(path: &Path) -> Option<PathBuf> {
+    let mut clean = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => clean.push(name),
+            Component::CurDir | Component::RootDir => {}
+            Component::ParentDir | Component::Prefix(_) => return None,
+        }
+    }
+    Some(clean)
+}
+
+/// Removes what is in an entry's place, as tar does; a directory that holds something stays, and is an error.
+fn remove(dir: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<()> {
+    match fs::unlinkat(dir, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(Errno::ISDIR) => fs::unlinkat(dir, name, AtFlags::REMOVEDIR),
+        Err(e) => Err(e),
+    }
+}
+
+/// Copies `content`, leaving holes where it has long runs of zeros.
+fn write_sparse(content: &mut impl Read, file: &mut std::fs::File) -> Result<(), Failure> {
+    let written = |e: io::Error| Failure::Write(Errno::from_io_error(&e).unwrap_or(Errno::IO));
+    let mut buffer = vec![0; 16 * HOLE];
+    let mut length = 0;
+    loop {
+        let count = read_full(content, &mut buffer).map_err(Failure::Read)?;
+        for block in buffer[..count].chunks(HOLE) {
+            if block.len() == HOLE && block.iter().all(|byte| *byte == 0) {
+                file.seek_relative(HOLE as i64).map_err(written)?;
+            } else {
+                file.write_all(block).map_err(written)?;
+            }
+        }
+        length += count as u64;
+        if count < buffer.len() {
+            return file.set_len(length).map_err(written);
+        }
+    }
+}
+
+/// Fills `buffer`, or as much of it as there is.
+fn read_full(from: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match from.read(&mut buffer[filled..]) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(filled)
+}
