@@ -14,6 +14,7 @@ use bytes::BytesMut;
 use rustix::{
     mount::{MountFlags, mount},
     system::{RebootCommand, init_module, reboot},
+    termios::tcdrain,
 };
 use wire::session::{self, Event, Nonce, PORT, Receiver, Secret};
 
@@ -109,6 +110,8 @@ impl Guest {
                 for number in 0..count {
                     println!("guest: line {number}");
                 }
+                // The kernel feeds the serial port at its leisure, and a machine that ends takes along what is left.
+                tcdrain(std::io::stdout()).expect("the console is a terminal");
                 session::data(b"said\n", out);
             }
         }

@@ -272,16 +272,18 @@ impl Machine for QemuMachine {
         let connect = async move {
             let permit = permits.acquire_owned().await.expect("never closed");
             loop {
-                let opened = match connect_agent_once(&path)? {
-                    Some(stream) => channel::open(stream, &secret).await,
-                    None => Ok(None),
-                };
-                match opened {
-                    Ok(Some(session)) => return Ok(Box::new(session.holding(permit)) as Channel),
-                    Ok(None) => {}
-                    // QEMU let the connection go, or has ended, which the other branch tells.
-                    Err(_) => tokio::time::sleep(RECONNECT).await,
+                if let Some(stream) = connect_agent_once(&path)? {
+                    match channel::open(stream, &secret).await {
+                        Ok(Some(session)) => return Ok(Box::new(session.holding(permit)) as Channel),
+                        // It lost its way; at once another one.
+                        Ok(None) => continue,
+                        Err(error) => {
+                            tracing::debug!(%error, "agent's connection closed before it was a session")
+                        }
+                    }
                 }
+                // QEMU let the connection go, or has ended, which the other branch tells.
+                tokio::time::sleep(RECONNECT).await;
             }
         };
         Box::pin(async move {
@@ -337,7 +339,8 @@ impl Machine for QemuMachine {
 fn connect_agent_once(path: &Path) -> Result<Option<UnixStream>, AgentError> {
     match sock::connect(path) {
         Ok(socket) => Ok(Some(stream(socket)?)),
-        Err(e) if e.kind() == std::io::ErrorKind::ConnectionRefused => Ok(None),
+        // Gone with its machine, whose end is told by others.
+        Err(e) if e.is_missing() || e.kind() == std::io::ErrorKind::ConnectionRefused => Ok(None),
         Err(e) => Err(e.into()),
     }
 }

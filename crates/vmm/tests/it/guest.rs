@@ -31,15 +31,17 @@ impl Guest {
         testkit::need::qemu()?;
         let dir = kernel_directory(&testkit::kernel_deb::path()?);
         let program = program();
-        let base =
-            Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("conformance-base-{}", std::process::id()));
+        let base = Path::new(env!("CARGO_TARGET_TMPDIR")).join("conformance-base");
+        let staged = base.with_extension(std::process::id().to_string());
         let mut archive = Archive::new(Vec::new());
         add_libraries(&mut archive, &program);
-        let mut file = fs::File::create(&base).unwrap();
+        let mut file = fs::File::create(&staged).unwrap();
         initramfs::base(&program, Some(&dir.join(kernel::MODULES_CPIO)), &mut file).unwrap();
         let length = file.metadata().unwrap().len();
         assert_eq!(length % 4, 0, "archives are padded");
         std::io::Write::write_all(&mut file, &archive.finish().unwrap()).unwrap();
+        // Another run of the tests may be using it.
+        fs::rename(&staged, &base).unwrap();
         Some(Self { kernel: dir.join(kernel::VMLINUZ), base })
     }
 
@@ -63,10 +65,23 @@ fn kernel_directory(deb: &Path) -> PathBuf {
     dir
 }
 
-/// The example that cargo builds with the tests.
+/// The example `conformance_guest`, up to date: cargo builds examples only for some ways of running these tests.
 fn program() -> PathBuf {
-    let tests = std::env::current_exe().unwrap();
-    tests.parent().unwrap().with_file_name("examples").join("conformance_guest")
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
+    let mut cargo = std::process::Command::new(env!("CARGO"));
+    cargo.args([
+        "build",
+        "--quiet",
+        "--offline",
+        "--package",
+        "vmm",
+        "--example",
+        "conformance_guest",
+        "--target-dir",
+    ]);
+    let status = cargo.arg(target).current_dir(env!("CARGO_MANIFEST_DIR")).status().unwrap();
+    assert!(status.success(), "the guest builds");
+    target.join("debug/examples/conformance_guest")
 }
 
 /// The shared libraries that `program` needs, where it looks for them.

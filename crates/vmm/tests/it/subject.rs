@@ -27,7 +27,7 @@ use wire::session::Secret;
 use crate::guest::Guest;
 
 /// What any wait of the suite may take on a busy machine.
-pub const DEADLINE: Duration = Duration::from_secs(30);
+pub const DEADLINE: Duration = Duration::from_secs(90);
 
 /// Waits for `future`, at most for [`DEADLINE`].
 #[track_caller]
@@ -75,8 +75,9 @@ impl Subject {
         fs::create_dir(&run_dir).unwrap();
         fs::create_dir(&log_dir).unwrap();
         let secret = Secret::new(host::rand::bytes());
-        let disk = run_dir.join("work");
-        fs::File::create(&disk).unwrap().set_len(1 << 20).unwrap();
+        for disk in ["image", "work"] {
+            fs::File::create(run_dir.join(disk)).unwrap().set_len(1 << 20).unwrap();
+        }
         if let Some(guest) = self.guest {
             std::os::unix::fs::symlink(&guest.kernel, run_dir.join("kernel")).unwrap();
             guest.payload(&secret, &run_dir.join("initrd"));
@@ -89,7 +90,10 @@ impl Subject {
             command_line: boot::command_line(self.backend.machine()),
             vcpus: 1,
             memory: 256 << 20,
-            disks: vec![Disk { file: "work".to_owned(), role: DiskRole::Work }],
+            disks: vec![
+                Disk { file: "image".to_owned(), role: DiskRole::Image },
+                Disk { file: "work".to_owned(), role: DiskRole::Work },
+            ],
             secret,
         }
     }
