@@ -1,6 +1,7 @@
 //! The guest that the conformance suite boots: `/init` of an initramfs, which serves sessions on the agent's port.
 //!
-//! A session begins with one line: `echo`, `poweroff`, `reboot`, `panic`, or `say N` for N lines on the console.
+//! A session begins with one line: `echo`, `poweroff`, `reboot`, `panic`, `say N` for N lines on the console, or
+//! `say-later N` for N lines once the session has ended.
 #![expect(clippy::disallowed_methods, clippy::print_stdout, reason = "it is all alone in its guest")]
 
 use std::{
@@ -32,7 +33,8 @@ fn main() {
     println!("guest: up");
     let mut port = open_port();
     println!("guest: serving");
-    let mut guest = Guest { receiver: Receiver::guest(&secret), nonce: None, line: Vec::new(), echo: false };
+    let mut guest =
+        Guest { receiver: Receiver::guest(&secret), nonce: None, line: Vec::new(), echo: false, later: 0 };
     let mut buffer = [0; 4096];
     loop {
         match port.read(&mut buffer) {
@@ -65,6 +67,8 @@ struct Guest {
     line: Vec<u8>,
     /// Whether that line said so.
     echo: bool,
+    /// How many lines are owed to the console.
+    later: u32,
 }
 
 impl Guest {
@@ -72,6 +76,7 @@ impl Guest {
         self.receiver.push(bytes);
         while let Some(event) = self.receiver.next_event() {
             let mut out = BytesMut::new();
+            let mut late = 0;
             match event {
                 // The host sends it until it hears the echo, and hears only one.
                 Event::Opened(nonce) if self.nonce == Some(nonce) => {}
@@ -85,10 +90,16 @@ impl Guest {
                     self.line.extend_from_slice(&bytes);
                     self.command(&mut out);
                 }
-                Event::Ended => session::end(&mut out),
+                Event::Ended => {
+                    session::end(&mut out);
+                    late = std::mem::take(&mut self.later);
+                }
                 Event::Broken => println!("guest: broken session"),
             }
             port.write_all(&out).expect("the port takes what fits it");
+            if late > 0 {
+                say(late);
+            }
         }
     }
 
@@ -106,15 +117,24 @@ impl Guest {
             // The kernel does not survive its init.
             "panic" => std::process::exit(3),
             line => {
-                let count = line.strip_prefix("say ").and_then(|n| n.parse().ok()).unwrap_or(0);
-                for number in 0..count {
-                    println!("guest: line {number}");
+                let (word, count) = line.split_once(' ').unwrap_or((line, "0"));
+                let count = count.parse().unwrap_or(0);
+                if word == "say-later" {
+                    self.later = count;
+                } else {
+                    say(count);
                 }
-                // The kernel feeds the serial port at its leisure, and a machine that ends takes along what is left.
-                tcdrain(std::io::stdout()).expect("the console is a terminal");
                 session::data(b"said\n", out);
             }
         }
         self.line.clear();
     }
+}
+
+fn say(count: u32) {
+    for number in 0..count {
+        println!("guest: line {number}");
+    }
+    // The kernel feeds the serial port at its leisure, and a machine that ends takes along what is left.
+    tcdrain(std::io::stdout()).expect("the console is a terminal");
 }

@@ -1,4 +1,5 @@
-//! What every backend does. Each case runs on the fake always, and on QEMU where it and a kernel are there.
+//! What every backend does. Each case runs on the fake always, on QEMU in software where it and a kernel are there, and
+//! on QEMU with KVM where that runs guests.
 
 use std::{fs, time::Duration};
 
@@ -22,6 +23,12 @@ macro_rules! conformance {
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn qemu() {
                 let Some(subject) = Subject::qemu(stringify!($case)) else { return };
+                super::cases::$case(subject).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn qemu_kvm() {
+                let Some(subject) = Subject::qemu_kvm(stringify!($case)) else { return };
                 super::cases::$case(subject).await;
             }
         }

@@ -1,5 +1,13 @@
 //! The conformance suite of all backends, and what only QEMU does.
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    clippy::cast_possible_truncation,
+    reason = "tests fail where they stand, look at files as they are, and say what a machine said"
+)]
 
 mod conformance;
 mod guest;
+mod qemu;
 mod subject;

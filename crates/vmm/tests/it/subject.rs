@@ -58,13 +58,20 @@ impl Subject {
         Self::new(&format!("fake-{name}"), Box::new(Fake::new(guest)), None)
     }
 
-    /// QEMU, where it and a kernel are there.
+    /// QEMU in software, where it and a kernel are there.
     pub fn qemu(name: &str) -> Option<Self> {
         let guest = Guest::get()?;
-        let cache_dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
-        let settings = Settings { program: None, accelerator: Some(Accelerator::Tcg), cache_dir };
-        let qemu = Qemu::find(&settings).unwrap();
-        Some(Self::new(&format!("qemu-{name}"), Box::new(qemu), Some(guest)))
+        Some(Self::new(&format!("qemu-{name}"), Box::new(find(Some(Accelerator::Tcg))), Some(guest)))
+    }
+
+    /// QEMU with KVM, where its guests run with it.
+    pub fn qemu_kvm(name: &str) -> Option<Self> {
+        testkit::need::qemu()?;
+        let qemu = find(None);
+        if let Some(why) = &qemu.report().why_not_kvm {
+            return testkit::need::missing("kvm", &format!("no usable KVM: {why}"));
+        }
+        Some(Self::new(&format!("kvm-{name}"), Box::new(qemu), Some(Guest::get()?)))
     }
 
     /// A machine to be.
@@ -122,6 +129,11 @@ impl Drop for Subject {
         }
         let _ = fs::remove_dir_all(&self.directory);
     }
+}
+
+fn find(accelerator: Option<Accelerator>) -> Qemu {
+    let cache_dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    Qemu::find(&Settings { program: None, accelerator, cache_dir }).unwrap()
 }
 
 /// The processes that run in `directory`.
