@@ -61,28 +61,28 @@ pub fn root(disks: &Disks) -> Result<Root> {
     Root::open(Path::new(ROOT))
 }
 
-/// Binds the plain side's directories, each filled from the image the first time, and opens the overlay disk's file
+/// Binds the plain side's directories, each filled from the root the first time, and opens the overlay disk's file
 /// system for later.
 ///
 /// # Errors
 /// Where the file system cannot be opened. A directory that cannot be bound is noted, for the guest runs without.
 pub fn plain(root: &Root) -> Result<OwnedFd> {
-    let image = Root::open(Path::new(IMAGE))?;
     for path in PLAIN.map(Path::new) {
         // An image without /var/lib runs no container engine.
         if path.parent().is_some_and(|parent| root.dir(parent).is_none()) {
             continue;
         }
-        if let Err(error) = bind_plain(root, &image, path) {
+        if let Err(error) = bind_plain(root, path) {
             note(&error);
         }
     }
     open_volume(Path::new(OVERLAY))
 }
 
-fn bind_plain(root: &Root, image: &Root, path: &Path) -> Result<()> {
+fn bind_plain(root: &Root, path: &Path) -> Result<()> {
     let plain = Path::new(OVERLAY).join("plain").join(path.file_name().expect("the list has names"));
-    seed::fill(&plain, image.own_dir(path), Mode::from_raw_mode(0o711))?;
+    // Of the root, not of the image: where the image had no place for it, the guest may have made it since.
+    seed::fill(&plain, root.own_dir(path), Mode::from_raw_mode(0o711))?;
     bind(&plain, root.make_dir(path)?.as_fd(), path)
 }
 
