@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
+use model::config::{Fallback, Kind};
 
 use crate::{binaries, shell};
 
@@ -28,6 +29,7 @@ pub fn run(action: Action) -> Result<()> {
     let programs = binaries::build(binaries::Profile::Debug)?;
     let pages = [
         ("commands.md", commands(&programs.join("banger"))?),
+        ("configuration.md", configuration()),
         ("exit-codes.md", exit_codes()),
         ("openapi.json", openapi(&programs.join("bangerd"))?),
     ];
@@ -61,6 +63,35 @@ fn exit_codes() -> String {
     page.push_str(
         "\nA command in a guest that signal N ended gives 128+N. Otherwise `vm run -- CMD` and `vm exec` exit with CMD's own code.\n",
     );
+    page
+}
+
+fn configuration() -> String {
+    let mut page = format!(
+        "{MADE}\n# Configuration\n\n\
+         `{}` in `$XDG_CONFIG_HOME/banger/`, else in `~/.config/banger/`. Every key is optional; one that is not known is refused,\n\
+         with its line and the nearest key. The variable overrides the file. `banger config show` prints each value with where it\n\
+         came from. A key `table.key` stands below `[table]`.\n\n\
+         | key | value | without it | variable |\n| --- | --- | --- | --- |\n",
+        model::config::FILE
+    );
+    for key in model::config::KEYS {
+        let kind = match key.kind {
+            Kind::Image => "the name of an image".to_owned(),
+            Kind::Kernel => "the name of a kernel".to_owned(),
+            Kind::Program => "the absolute path of a program".to_owned(),
+            Kind::Word(words) => words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", "),
+            Kind::Duration => "a time like `10s`".to_owned(),
+            Kind::Vcpu => "a number".to_owned(),
+            Kind::Size => "a size like `512M`".to_owned(),
+        };
+        let fallback = match key.fallback {
+            Fallback::Value(value) => format!("`{value}`"),
+            Fallback::Auto(words) => words.to_owned(),
+        };
+        writeln!(page, "| `{}` | {kind} | {fallback} | `{}` |", key.name, key.variable())
+            .expect("writing to a string cannot fail");
+    }
     page
 }
 
@@ -141,6 +172,14 @@ mod tests {
                     list    List [aliases: ls]\n  help    Print this\n\nOptions:\n  -h, --help  Print help\n";
         assert_eq!(subcommands(help), ["run", "list"]);
         assert_eq!(subcommands("Usage: banger vm list\n\nOptions:\n  -q  ids only\n"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn every_key_of_the_configuration_has_a_row() {
+        let page = configuration();
+        for key in model::config::KEYS {
+            assert!(page.contains(&format!("| `{}` | ", key.name)));
+        }
     }
 
     #[test]
