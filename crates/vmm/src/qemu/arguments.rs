@@ -33,7 +33,8 @@ pub(super) fn arguments(
             put("-cpu", "host".to_owned());
         }
         Accelerator::Tcg => {
-            put("-accel", "tcg,thread=multi".to_owned());
+            // What is translated may take a quarter of a GiB; by itself it would take up to a whole one for each VM.
+            put("-accel", "tcg,thread=multi,tb-size=256".to_owned());
             // Software walks the page tables, and a fifth level serves guests of more than 64 TiB.
             put("-cpu", "max,la57=off".to_owned());
         }

@@ -8,6 +8,7 @@
 )]
 
 mod conformance;
+mod fake;
 mod guest;
 mod qemu;
 mod subject;

@@ -45,7 +45,7 @@ pub struct Subject {
 }
 
 impl Subject {
-    fn new(name: &str, backend: Box<dyn Backend>, guest: Option<&'static Guest>) -> Self {
+    pub fn new(name: &str, backend: Box<dyn Backend>, guest: Option<&'static Guest>) -> Self {
         let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&directory);
         fs::create_dir(&directory).unwrap();
