@@ -5,6 +5,7 @@
 //! boot payload. Everything works without root, mounts or loop devices. Publishing is the engine's business: these
 //! functions write into a staging directory that the caller made and owns.
 
+mod aligned;
 pub mod ext4;
 pub mod identity;
 pub mod initramfs;

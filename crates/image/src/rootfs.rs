@@ -9,12 +9,16 @@
 //! caller of it; the file system is `ext4`'s business. A failed import leaves no file.
 
 mod decompress;
+mod directory;
+mod init;
 mod merge;
 mod tar;
 
 use std::{fs::File, io::Read, ops::ControlFlow, path::Path};
 
 pub use decompress::{Limits, Progress};
+pub use directory::{WriteDirError, write_dir};
+pub use init::InitKind;
 pub use merge::Refusal;
 pub use tar::Malformed;
 
@@ -48,6 +52,8 @@ pub struct RootfsReport {
     pub unpacked: u64,
     /// Extended attributes that were left out: of kinds that ext4 has not, or that would confuse overlayfs.
     pub ignored_attributes: u64,
+    /// What its `/sbin/init` is.
+    pub init: InitKind,
 }
 
 /// Why a source was not made an image.
@@ -155,14 +161,15 @@ pub fn import_tar(
 }
 
 fn finish(
-    merge: Merge,
+    mut merge: Merge,
     options: &ImportOptions,
     entries: u64,
     unpacked: u64,
 ) -> Result<RootfsReport, ext4::Error> {
     let ignored_attributes = merge.ignored_attributes();
+    let init = init::detect(&mut merge)?;
     let ext4::Written { file, size, uuid } = merge.into_writer().finish(options.uuid, &options.label)?;
-    Ok(RootfsReport { file, size, uuid, entries, unpacked, ignored_attributes })
+    Ok(RootfsReport { file, size, uuid, entries, unpacked, ignored_attributes, init })
 }
 
 fn import_error(error: tar::Error, last: Option<Vec<u8>>, limits: Limits) -> ImportError {

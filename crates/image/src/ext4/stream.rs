@@ -1,30 +1,41 @@
-//! Blocks written one after the other, in large pieces.
+//! Blocks written one after the other, in large pieces, by a thread of their own: what comes next is read or unpacked
+//! meanwhile.
 
 use std::{
     fs::File,
     io::{self, Read},
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        mpsc::{Receiver, Sender, channel},
+    },
+    thread::JoinHandle,
 };
 
 use super::{BLOCK, checksum, writer::Error};
+use crate::aligned::Aligned;
 
-/// The bytes that are written at once.
-const PIECE: usize = 1 << 20;
+/// The bytes that are written at once, and the buffers for them.
+const PIECE: usize = 256 << 10;
+const PIECES: usize = 4;
+/// How much of each content goes into the checksum.
+const SAMPLE: usize = BLOCK;
 
 /// Appends blocks to a file.
 #[derive(Debug)]
 pub(super) struct Stream {
-    file: File,
+    file: Arc<File>,
     path: PathBuf,
-    buffer: Box<[u8]>,
+    /// The piece that is being filled.
+    buffer: Aligned,
     filled: usize,
     /// Where the buffer's first byte belongs in the file.
     offset: u64,
     /// Blocks that the file may have.
     limit: u32,
-    /// A checksum of all that was written.
     sum: u32,
+    thread: Thread,
 }
 
 /// Why content could not be taken over.
@@ -43,27 +54,38 @@ pub enum FillError {
 
 impl Stream {
     /// A stream that starts at block `first` of `file`, which may get `limit` blocks.
-    pub fn new(file: File, path: &Path, first: u32, limit: u32) -> Self {
-        let buffer = vec![0; PIECE].into_boxed_slice();
-        let offset = u64::from(first) * BLOCK as u64;
-        Self { file, path: path.to_owned(), buffer, filled: 0, offset, limit, sum: checksum::START }
+    pub fn new(file: File, path: &Path, first: u32, limit: u32) -> Result<Self, Error> {
+        let file = Arc::new(file);
+        let thread = Thread::start(Arc::clone(&file))
+            .map_err(|e| Error::Write(host::Error::new("start", "a thread that writes", e)))?;
+        Ok(Self {
+            file,
+            path: path.to_owned(),
+            buffer: Aligned::zeroed(PIECE),
+            filled: 0,
+            offset: u64::from(first) * BLOCK as u64,
+            limit,
+            sum: checksum::START,
+            thread,
+        })
     }
 
     /// The block that comes next.
     pub fn position(&self) -> u32 {
-        debug_assert_eq!(self.filled % BLOCK, 0, "a piece of content was not padded");
+        debug_assert_eq!(self.filled % BLOCK, 0, "a content was not padded");
         u32::try_from(self.offset / BLOCK as u64 + (self.filled / BLOCK) as u64).unwrap_or(u32::MAX)
     }
 
-    /// A checksum of all that was appended so far.
-    pub fn sum(&mut self) -> Result<u32, Error> {
-        self.flush()?;
-        Ok(self.sum)
+    /// A checksum of what was appended so far: of the beginning of each content, and of all else. It tells streams apart
+    /// that nobody made alike on purpose.
+    pub fn sum(&self) -> u32 {
+        self.sum
     }
 
     /// Appends `bytes`, padded to whole blocks, and says where the first went.
     pub fn append(&mut self, bytes: &[u8]) -> Result<u32, Error> {
         let at = self.position();
+        self.sum = checksum::update(self.sum, bytes);
         let mut rest = bytes;
         while !rest.is_empty() {
             let room = self.room()?;
@@ -81,11 +103,15 @@ impl Stream {
         let at = self.position();
         let mut rest = length;
         while rest > 0 {
+            let sum = self.sum;
             let room = self.room()?;
             let wanted = usize::try_from(rest).unwrap_or(usize::MAX).min(room.len());
             match source.read(&mut room[..wanted]) {
                 Ok(0) => return Err(FillError::Ended),
                 Ok(count) => {
+                    if rest == length {
+                        self.sum = checksum::update(sum, &room[..count.min(SAMPLE)]);
+                    }
                     self.filled += count;
                     rest -= count as u64;
                 }
@@ -99,14 +125,13 @@ impl Stream {
 
     /// Writes `bytes` at block `block`, apart from the stream.
     pub fn put(&self, block: u32, bytes: &[u8]) -> Result<(), Error> {
-        self.file
-            .write_all_at(bytes, u64::from(block) * BLOCK as u64)
-            .map_err(|e| Error::Write(host::Error::path("write", &self.path, e)))
+        let written = self.file.write_all_at(bytes, u64::from(block) * BLOCK as u64);
+        written.map_err(|e| self.write_error(e))
     }
 
     /// Reads back what was written from block `block` on.
     pub fn read(&mut self, block: u32, out: &mut [u8]) -> Result<(), Error> {
-        self.flush()?;
+        self.settle()?;
         self.file
             .read_exact_at(out, u64::from(block) * BLOCK as u64)
             .map_err(|e| Error::Write(host::Error::path("read", &self.path, e)))
@@ -114,26 +139,27 @@ impl Stream {
 
     /// Gives the disk space of `count` blocks from `first` on back, where the file system below can.
     pub fn discard(&mut self, first: u32, count: u32) -> Result<(), Error> {
-        self.flush()?;
+        self.settle()?;
         host::fs::punch_hole(&self.file, u64::from(first) * BLOCK as u64, u64::from(count) * BLOCK as u64);
         Ok(())
     }
 
     /// Writes what is left and makes the file `blocks` long.
     pub fn finish(mut self, blocks: u32) -> Result<File, Error> {
-        self.flush()?;
-        self.file
-            .set_len(u64::from(blocks) * BLOCK as u64)
-            .map_err(|e| Error::Write(host::Error::path("write", &self.path, e)))?;
-        Ok(self.file)
+        self.settle()?;
+        let resized = self.file.set_len(u64::from(blocks) * BLOCK as u64);
+        resized.map_err(|e| self.write_error(e))?;
+        drop(self.thread);
+        Ok(Arc::into_inner(self.file).expect("the writing thread, which had the other one, has ended"))
     }
 
-    /// Free space in the buffer, never none.
+    /// Free space in the buffer, never none. Pieces end at multiples of their size in the file: kernels like that.
     fn room(&mut self) -> Result<&mut [u8], Error> {
-        if self.filled == self.buffer.len() {
+        let end = |offset: u64| PIECE - (offset % PIECE as u64) as usize;
+        if self.filled == end(self.offset) {
             self.flush()?;
         }
-        Ok(&mut self.buffer[self.filled..])
+        Ok(&mut self.buffer[self.filled..end(self.offset)])
     }
 
     fn pad(&mut self) {
@@ -142,18 +168,109 @@ impl Stream {
         self.filled = end;
     }
 
+    /// Hands what is in the buffer to the writing thread.
     fn flush(&mut self) -> Result<(), Error> {
         let end = self.offset + self.filled as u64;
         let limit = u64::from(self.limit) * BLOCK as u64;
         if end > limit {
             return Err(Error::TooLarge { limit });
         }
-        self.file
-            .write_all_at(&self.buffer[..self.filled], self.offset)
-            .map_err(|e| Error::Write(host::Error::path("write", &self.path, e)))?;
-        self.sum = checksum::update(self.sum, &self.buffer[..self.filled]);
+        let next = self.thread.empty_buffer().map_err(|e| self.write_error(e))?;
+        let bytes = std::mem::replace(&mut self.buffer, next);
+        self.thread.write(Piece { bytes, filled: self.filled, offset: self.offset });
         self.offset = end;
         self.filled = 0;
         Ok(())
+    }
+
+    /// Waits until all is written.
+    fn settle(&mut self) -> Result<(), Error> {
+        if self.filled > 0 {
+            self.flush()?;
+        }
+        self.thread.settle().map_err(|e| self.write_error(e))
+    }
+
+    fn write_error(&self, error: io::Error) -> Error {
+        Error::Write(host::Error::path("write", &self.path, error))
+    }
+}
+
+/// Bytes on their way to the file.
+#[derive(Debug)]
+struct Piece {
+    bytes: Aligned,
+    filled: usize,
+    offset: u64,
+}
+
+/// The thread that writes, and the buffers that go to and fro.
+#[derive(Debug)]
+struct Thread {
+    /// `None` once the thread was told to end.
+    pieces: Option<Sender<Piece>>,
+    written: Receiver<(Aligned, io::Result<()>)>,
+    handle: Option<JoinHandle<()>>,
+    /// Buffers that are at hand, and the number of those that the thread has.
+    idle: Vec<Aligned>,
+    away: usize,
+}
+
+impl Thread {
+    fn start(file: Arc<File>) -> io::Result<Self> {
+        let (sender, pieces) = channel::<Piece>();
+        let (done, written) = channel();
+        let work = move || {
+            for piece in pieces {
+                let result = file.write_all_at(&piece.bytes[..piece.filled], piece.offset);
+                if done.send((piece.bytes, result)).is_err() {
+                    return;
+                }
+            }
+        };
+        let handle = std::thread::Builder::new().name("ext4-writer".to_owned()).spawn(work)?;
+        let idle = (1..PIECES).map(|_| Aligned::zeroed(PIECE)).collect();
+        Ok(Self { pieces: Some(sender), written, handle: Some(handle), idle, away: 0 })
+    }
+
+    fn write(&mut self, piece: Piece) {
+        let sender = self.pieces.as_ref().expect("it is told to end only when this is dropped");
+        sender.send(piece).expect("the thread lives as long as this does");
+        self.away += 1;
+    }
+
+    /// A buffer to fill.
+    fn empty_buffer(&mut self) -> io::Result<Aligned> {
+        loop {
+            match self.idle.pop() {
+                Some(buffer) => return Ok(buffer),
+                None => self.receive()?,
+            }
+        }
+    }
+
+    /// Waits until the thread has nothing left to write.
+    fn settle(&mut self) -> io::Result<()> {
+        while self.away > 0 {
+            self.receive()?;
+        }
+        Ok(())
+    }
+
+    fn receive(&mut self) -> io::Result<()> {
+        let (buffer, result) = self.written.recv().expect("the thread lives as long as this does");
+        self.away -= 1;
+        self.idle.push(buffer);
+        result
+    }
+}
+
+impl Drop for Thread {
+    /// Ends the thread, so that nothing is written any more.
+    fn drop(&mut self) {
+        self.pieces = None;
+        if let Some(handle) = self.handle.take() {
+            let _ = handle.join();
+        }
     }
 }

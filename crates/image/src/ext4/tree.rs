@@ -204,6 +204,15 @@ impl fmt::Debug for EntryPath {
     }
 }
 
+/// What [`Tree::insert`] did.
+#[derive(Debug, Clone, Copy)]
+pub struct Inserted {
+    /// The new node.
+    pub node: NodeId,
+    /// The node that had the name before.
+    pub replaced: Option<NodeId>,
+}
+
 /// What a file system will contain.
 #[derive(Debug)]
 pub struct Tree {
@@ -247,8 +256,8 @@ impl Tree {
     ///
     /// # Errors
     /// Where there are more entries than can be counted.
-    pub fn insert(&mut self, directory: NodeId, name: &[u8], inode: InodeId) -> Result<NodeId, Error> {
-        let length = u8::try_from(name.len()).map_err(|_| Error::TooManyEntries)?;
+    pub fn insert(&mut self, directory: NodeId, name: &[u8], inode: InodeId) -> Result<Inserted, Error> {
+        let name_length = u8::try_from(name.len()).map_err(|_| Error::TooManyEntries)?;
         if self.nodes.len() >= NONE as usize / 2 {
             return Err(Error::TooManyEntries);
         }
@@ -258,16 +267,17 @@ impl Tree {
         let slot = self.slot(directory, name);
         let node = self.nodes.len() as u32;
         // A name that comes again keeps its bytes, and gets a new node: the old one's children must not become its own.
-        let name_at = match self.table[slot] {
-            NONE => self.keep_name(name)?,
+        let (name_at, replaced) = match self.table[slot] {
+            NONE => (self.keep_name(name)?, None),
             old => {
-                self.nodes[old as usize].inode = NONE;
-                self.nodes[old as usize].name_at
+                let record = &mut self.nodes[old as usize];
+                let was = std::mem::replace(&mut record.inode, NONE);
+                (record.name_at, (was != NONE).then_some(NodeId(old)))
             }
         };
-        self.nodes.push(Node { parent: directory.0, inode: inode.0, name_at, name_length: length });
+        self.nodes.push(Node { parent: directory.0, inode: inode.0, name_at, name_length });
         self.table[slot] = node;
-        Ok(NodeId(node))
+        Ok(Inserted { node: NodeId(node), replaced })
     }
 
     /// Takes `node` and all below it out.

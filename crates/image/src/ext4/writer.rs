@@ -130,7 +130,7 @@ impl Writer {
         let reserve_end = 1 + descriptors;
         let file = host::fs::create_new(path)?;
         let unfinished = Unfinished(Some(path.to_owned()));
-        let stream = Stream::new(file, path, reserve_end, limit);
+        let stream = Stream::new(file, path, reserve_end, limit)?;
         Ok(Self { stream, tree: Tree::new(root), reserve_end, unfinished })
     }
 
@@ -311,7 +311,7 @@ impl Writer {
         let settled = self.tree.settle()?;
         let uuid = match uuid {
             Some(uuid) => uuid,
-            None => derived_uuid(self.tree.digest(self.stream.sum()?)),
+            None => derived_uuid(self.tree.digest(self.stream.sum())),
         };
         self.write_directories(&settled)?;
         let roots = self.write_extents()?;

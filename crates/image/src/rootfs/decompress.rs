@@ -11,6 +11,7 @@ use std::{
 use flate2::bufread::MultiGzDecoder;
 
 use super::ImportError;
+use crate::kernel::xz::WindowLimit;
 
 /// What a source may ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +24,7 @@ pub struct Limits {
     pub ratio_from: u64,
     /// Its entries.
     pub entries: u64,
-    /// The window of a zstd stream, or the dictionary of an xz one, in bytes.
+    /// The window of a zstd stream in bytes.
     pub window: u64,
 }
 
@@ -44,6 +45,8 @@ pub struct Progress {
     pub entries: u64,
 }
 
+/// The dictionary that `xz -9` asks for.
+const XZ_WINDOW: u64 = 64 << 20;
 /// How many bytes go by between two reports.
 const REPORT_EVERY: u64 = 4 << 20;
 
@@ -127,7 +130,11 @@ impl<'a> Unpacked<'a> {
                 Box::new(Zstd(decoder))
             }
             [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => {
-                Box::new(lzma_rust2::XzReader::new(buffered(source), true))
+                {
+                    // A second stream behind the first would go past the limit, and nobody makes that.
+                    let limited = WindowLimit::new(buffered(source), XZ_WINDOW);
+                    Box::new(Xz(lzma_rust2::XzReader::new(limited, false)))
+                }
             }
             [b'B', b'Z', b'h', ..] => return Err(ImportError::UnsupportedCompression("bzip2")),
             [0x04, 0x22, 0x4d, 0x18, ..] => return Err(ImportError::UnsupportedCompression("lz4")),
@@ -233,6 +240,18 @@ impl<R: BufRead> Read for Zstd<R> {
             } else {
                 error
             }
+        })
+    }
+}
+
+/// Tells a block that needs too much memory from a damaged one.
+struct Xz<R>(R);
+
+impl<R: Read> Read for Xz<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        self.0.read(out).map_err(|error| match error.kind() {
+            io::ErrorKind::FileTooLarge => Stop::WindowTooLarge.into(),
+            _ => error,
         })
     }
 }

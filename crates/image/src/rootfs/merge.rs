@@ -100,6 +100,8 @@ pub enum Refusal {
 pub(super) struct Merge {
     writer: Writer,
     ignored_attributes: u64,
+    /// The last directory that something went to, by its path: most entries follow others of the same directory.
+    last: (Vec<u8>, NodeId),
 }
 
 /// Where an entry goes.
@@ -112,7 +114,11 @@ impl Merge {
     /// An empty image in the new file `path`, which may become `limit` bytes large.
     pub fn create(path: &Path, limit: u64) -> Result<Self, ext4::Error> {
         let root = Meta { mode: 0o755, uid: 0, gid: 0, mtime: ext4::tree::Timestamp::default() };
-        Ok(Self { writer: Writer::create(path, root, limit)?, ignored_attributes: 0 })
+        Ok(Self {
+            writer: Writer::create(path, root, limit)?,
+            ignored_attributes: 0,
+            last: (Vec::new(), ROOT),
+        })
     }
 
     /// What the image contains so far.
@@ -185,7 +191,11 @@ impl Merge {
             Kind::Pipe => self.special(meta, &attributes, Content::Pipe)?,
             Kind::Unusable(refusal) => return Err(refusal.into()),
         };
-        self.writer.tree_mut().insert(directory, &name, inode).map_err(Refusal::from)?;
+        let inserted = self.writer.tree_mut().insert(directory, &name, inode).map_err(Refusal::from)?;
+        if inserted.replaced.is_some() {
+            // The last directory may lie below that.
+            self.last = (Vec::new(), ROOT);
+        }
         Ok(())
     }
 
@@ -230,10 +240,22 @@ impl Merge {
 
     /// Where `entry` goes, after making the directories that are missing on the way.
     fn place(&mut self, entry: &Entry) -> Result<Place, Refusal> {
+        let trimmed = entry.path.strip_suffix(b"/").unwrap_or(&entry.path);
+        let (parent, name) = match trimmed.iter().rposition(|byte| *byte == b'/') {
+            Some(slash) => (&trimmed[..slash], &trimmed[slash + 1..]),
+            None => (&b""[..], trimmed),
+        };
+        let is_plain = trimmed.len() <= LONGEST_PATH && components(name).is_ok_and(|names| names == [name]);
+        if is_plain && parent == self.last.0 {
+            return Ok(Place::In(self.last.1, name.to_vec()));
+        }
         let components = components(&entry.path)?;
         let Some((name, parents)) = components.split_last() else { return Ok(Place::Root) };
         let made = Meta { mode: 0o755, uid: 0, gid: 0, mtime: ext4::tree::Timestamp::default() };
         let directory = self.walk(parents, Some(made))?.expect("what is missing is made");
+        if is_plain {
+            self.last = (parent.to_vec(), directory);
+        }
         Ok(Place::In(directory, name.to_vec()))
     }
 
@@ -256,6 +278,41 @@ impl Merge {
                 Err(Refusal::TargetIsDirectory { target: EntryPath(path) })
             }
             Some(node) => Ok(node),
+        }
+    }
+
+    /// What is at `path` when all symbolic links are followed; `None` where that leads nowhere.
+    pub fn resolve(&mut self, path: &[u8]) -> Result<Option<NodeId>, ext4::Error> {
+        let mut path = path.to_vec();
+        for _ in 0..MOST_LINKS {
+            let names: Vec<&[u8]> = path.split(|byte| *byte == b'/').collect();
+            let (name, parents) = names.split_last().expect("splitting gives one part at least");
+            let directory = match self.walk_on(ROOT, parents, None) {
+                Ok(Some(directory)) => directory,
+                Err(Refusal::FileSystem(error)) => return Err(error),
+                Ok(None) | Err(_) => return Ok(None),
+            };
+            let Some(node) = self.tree().find(directory, name) else { return Ok(None) };
+            match self.writer.target(node)? {
+                None => return Ok(Some(node)),
+                Some(target) if target.starts_with(b"/") => path = target,
+                Some(target) => path = [&self.tree().path(directory)[..], b"/", &target].concat(),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether `node` is a regular file that someone may run.
+    pub fn is_program(&self, node: NodeId) -> bool {
+        let inode = self.tree().inode(self.tree().inode_of(node));
+        matches!(inode.content(), Content::File(_) | Content::Sparse(..)) && inode.mode() & 0o111 != 0
+    }
+
+    /// The content of the regular file at `path`, where it has up to `limit` bytes.
+    pub fn content(&mut self, path: &[u8], limit: u64) -> Result<Option<Vec<u8>>, ext4::Error> {
+        match self.resolve(path)? {
+            Some(node) => self.writer.content(node, limit),
+            None => Ok(None),
         }
     }
 
@@ -302,7 +359,7 @@ impl Merge {
                     return Err(Refusal::NameTooLong);
                 }
                 let inode = self.writer.directory(meta, &AttributeSet::default())?;
-                at = self.writer.tree_mut().insert(at, &name, inode)?;
+                at = self.writer.tree_mut().insert(at, &name, inode)?.node;
                 continue;
             };
             if self.tree().is_directory(node) {

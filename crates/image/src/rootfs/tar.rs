@@ -8,13 +8,21 @@ mod header;
 mod pax;
 mod sparse;
 
-use std::io::{self, Read};
+use std::{
+    io::{self, Read},
+    ops::Range,
+};
 
 use self::{header::Header, pax::Extended};
 use super::merge::Refusal;
-use crate::ext4::{Segment, tree::Meta};
+use crate::{
+    aligned::Aligned,
+    ext4::{Segment, tree::Meta},
+};
 
 const BLOCK: usize = 512;
+/// The bytes that are read at once.
+const PIECE: usize = 64 << 10;
 /// The longest extended header or long name.
 const LONGEST_EXTRA: u64 = 1 << 20;
 
@@ -117,9 +125,9 @@ impl From<Refusal> for Error {
 #[derive(Debug)]
 pub struct Archive<R> {
     source: R,
-    buffer: Box<[u8]>,
-    at: usize,
-    filled: usize,
+    buffer: Aligned,
+    /// The part of the buffer that was read and not yet used.
+    left: Range<usize>,
     /// Bytes of the current entry's content, and of the padding behind it.
     content: u64,
     padding: u64,
@@ -141,9 +149,8 @@ impl<R: Read> Archive<R> {
     pub fn new(source: R) -> Self {
         Self {
             source,
-            buffer: vec![0; 256 << 10].into_boxed_slice(),
-            at: 0,
-            filled: 0,
+            buffer: Aligned::zeroed(PIECE),
+            left: 0..0,
             content: 0,
             padding: 0,
             global: Extended::default(),
@@ -260,28 +267,28 @@ impl<R: Read> Archive<R> {
         let mut block = [0; BLOCK];
         let mut have = 0;
         while have < BLOCK {
-            if self.at == self.filled && self.refill()? == 0 {
+            if self.left.is_empty() && self.refill()? == 0 {
                 return match have {
                     0 => Ok(None),
                     _ if self.begun => Err(Error::Truncated),
                     _ => Err(Error::NotATar),
                 };
             }
-            let count = (BLOCK - have).min(self.filled - self.at);
-            block[have..have + count].copy_from_slice(&self.buffer[self.at..self.at + count]);
-            self.at += count;
+            let left = &self.buffer[self.left.clone()];
+            let count = left.len().min(BLOCK - have);
+            block[have..have + count].copy_from_slice(&left[..count]);
+            self.left.start += count;
             have += count;
         }
         Ok(Some(block))
     }
 
-    /// Fills the empty buffer, and says with how much.
+    /// Fills the buffer, whatever is left in it, and says with how much.
     fn refill(&mut self) -> io::Result<usize> {
-        (self.at, self.filled) = (0, 0);
         loop {
             match self.source.read(&mut self.buffer) {
                 Ok(count) => {
-                    self.filled = count;
+                    self.left = 0..count;
                     return Ok(count);
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
@@ -300,11 +307,11 @@ impl<R: Read> Archive<R> {
     fn skip(&mut self) -> Result<(), Error> {
         let mut rest = std::mem::take(&mut self.content) + std::mem::take(&mut self.padding);
         while rest > 0 {
-            if self.at == self.filled && self.refill()? == 0 {
+            if self.left.is_empty() && self.refill()? == 0 {
                 return Err(Error::Truncated);
             }
-            let count = usize::try_from(rest).unwrap_or(usize::MAX).min(self.filled - self.at);
-            self.at += count;
+            let count = usize::try_from(rest).unwrap_or(usize::MAX).min(self.left.len());
+            self.left.start += count;
             rest -= count as u64;
         }
         Ok(())
@@ -316,9 +323,14 @@ impl<R: Read> Archive<R> {
             return Err(Malformed::TooLong.into());
         }
         self.begin(size);
-        let mut bytes = Vec::new();
-        self.read_to_end(&mut bytes)?;
-        if bytes.len() as u64 == size { Ok(bytes) } else { Err(Error::Truncated) }
+        self.take(size as usize)
+    }
+
+    /// The next `count` bytes of the content.
+    fn take(&mut self, count: usize) -> Result<Vec<u8>, Error> {
+        let mut bytes = vec![0; count];
+        self.read_exact(&mut bytes)?;
+        Ok(bytes)
     }
 
     /// A long name, which a zero byte ends.
@@ -335,18 +347,18 @@ impl<R: Read> Read for Archive<R> {
         if wanted == 0 {
             return Ok(0);
         }
-        if self.at == self.filled {
-            // Large pieces go to their place without a detour.
-            if wanted >= self.buffer.len() {
-                let count = self.source.read(&mut out[..wanted])?;
-                self.content -= count as u64;
-                return Ok(count);
+        // Large pieces go to their place without a detour.
+        let count = if self.left.is_empty() && wanted >= self.buffer.len() {
+            self.source.read(&mut out[..wanted])?
+        } else {
+            if self.left.is_empty() {
+                self.refill()?;
             }
-            self.refill()?;
-        }
-        let count = wanted.min(self.filled - self.at);
-        out[..count].copy_from_slice(&self.buffer[self.at..self.at + count]);
-        self.at += count;
+            let count = wanted.min(self.left.len());
+            out[..count].copy_from_slice(&self.buffer[self.left.start..][..count]);
+            self.left.start += count;
+            count
+        };
         self.content -= count as u64;
         Ok(count)
     }

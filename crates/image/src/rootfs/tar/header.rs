@@ -11,11 +11,12 @@ impl Header {
     /// The header in `block`; `None` where the checksum is wrong.
     pub fn new(block: [u8; BLOCK]) -> Option<Self> {
         let stated = number(&block[148..156])?;
-        // The checksum counts as spaces. Some old programs summed signed bytes.
-        let others = || block[..148].iter().chain(&block[156..]);
-        let unsigned: i64 = others().map(|byte| i64::from(*byte)).sum::<i64>() + 8 * 32;
-        let signed: i64 = others().map(|byte| i64::from(*byte as i8)).sum::<i64>() + 8 * 32;
-        (stated == unsigned || stated == signed).then_some(Self(block))
+        // The checksum itself counts as spaces. Some old programs summed signed bytes.
+        let mut summed = block;
+        summed[148..156].fill(b' ');
+        let unsigned = || summed.iter().map(|byte| u32::from(*byte)).sum::<u32>();
+        let signed = || summed.iter().map(|byte| i32::from(*byte as i8)).sum::<i32>();
+        (stated == i64::from(unsigned()) || stated == i64::from(signed())).then_some(Self(block))
     }
 
     /// The letter that says what the entry is.

@@ -64,7 +64,7 @@ fn entries(fields: &[u8], segments: &mut Vec<Segment>) -> Result<bool, Malformed
 
 /// The numbers at the beginning of the content: how many pairs, then the pairs, one number per line, padded.
 fn from_content<R: Read>(archive: &mut Archive<R>) -> Result<Vec<u64>, Error> {
-    let mut lines = Lines { archive, block: [0; BLOCK], at: BLOCK };
+    let mut lines = Lines { archive, block: Vec::new(), at: 0 };
     let pairs = usize::try_from(lines.number()?).unwrap_or(usize::MAX);
     if pairs > MOST_SEGMENTS {
         return Err(Malformed::SparseMap.into());
@@ -74,7 +74,7 @@ fn from_content<R: Read>(archive: &mut Archive<R>) -> Result<Vec<u64>, Error> {
 
 struct Lines<'a, R> {
     archive: &'a mut Archive<R>,
-    block: [u8; BLOCK],
+    block: Vec<u8>,
     at: usize,
 }
 
@@ -82,11 +82,11 @@ impl<R: Read> Lines<'_, R> {
     fn number(&mut self) -> Result<u64, Error> {
         let mut digits = Vec::with_capacity(MOST_DIGITS);
         loop {
-            if self.at == BLOCK {
+            if self.at == self.block.len() {
                 if self.archive.content < BLOCK as u64 {
                     return Err(Malformed::SparseMap.into());
                 }
-                self.archive.read_exact(&mut self.block)?;
+                self.block = self.archive.take(BLOCK)?;
                 self.at = 0;
             }
             let byte = self.block[self.at];
