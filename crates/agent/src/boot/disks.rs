@@ -76,10 +76,14 @@ fn look_for(disk: &Disk, place: usize) -> Result<Option<PathBuf>> {
     // vdaa comes after vdz.
     all.sort_by_key(|path| (path.as_os_str().len(), path.clone()));
     let found = match &disk.serial {
-        Some(serial) => all.iter().find(|path| {
-            host::fs::read_limited(&path.join("serial"), 64)
-                .is_ok_and(|s| s.trim_ascii() == serial.as_bytes())
-        }),
+        Some(serial) => {
+            let shows_it = |path: &&PathBuf| {
+                host::fs::read_limited(&path.join("serial"), 64)
+                    .is_ok_and(|s| s.trim_ascii() == serial.as_bytes())
+            };
+            // Asking for a serial is a request to the device. Most VMMs keep the order, so the one in its place is asked first.
+            all.get(place).filter(shows_it).or_else(|| all.iter().find(shows_it))
+        }
         None => all.get(place),
     };
     Ok(found.and_then(|path| path.file_name()).map(|name| Path::new("/dev").join(name)))

@@ -8,6 +8,35 @@ use rustix::{io::Errno, system::finit_module};
 /// The file that lists the boot modules in the order in which they are loaded, one path from the root per line.
 const LIST: &str = "/banger/modules.load";
 
+/// Drivers of devices that a machine may not have. Loading one costs as much as it does, and in software emulation that is a
+/// good part of a boot; where the device comes later, udev loads its driver from the modules disk.
+const OPTIONAL: [(&str, Needs); 13] = [
+    ("virtio_mmio", Needs::MmioTransport),
+    ("virtio_net", Needs::Virtio(1)),
+    ("net_failover", Needs::Virtio(1)),
+    ("failover", Needs::Virtio(1)),
+    ("virtio_blk", Needs::Virtio(2)),
+    ("virtio_console", Needs::Virtio(3)),
+    ("virtio_rng", Needs::Virtio(4)),
+    ("virtio_balloon", Needs::Virtio(5)),
+    ("vmw_vsock_virtio_transport", Needs::Virtio(19)),
+    ("vmw_vsock_virtio_transport_common", Needs::Virtio(19)),
+    ("vsock", Needs::Virtio(19)),
+    ("pvpanic_pci", Needs::Pci("0x1b36", "0x0011")),
+    ("pvpanic", Needs::Pci("0x1b36", "0x0011")),
+];
+
+/// What must be there for a driver to be of use.
+#[derive(Clone, Copy)]
+enum Needs {
+    /// A virtio device of this type (virtio specification, section 5).
+    Virtio(u32),
+    /// A PCI device of this vendor and product.
+    Pci(&'static str, &'static str),
+    /// A virtio transport at a fixed address.
+    MmioTransport,
+}
+
 /// Loads the boot modules and frees the memory that their files take. Gives those that the kernel refused: some drive
 /// a device or an instruction that the machine may not have, so a refusal matters only if something is missing later.
 ///
@@ -22,16 +51,42 @@ pub fn load() -> Result<Vec<String>> {
     let command_line = host::fs::read_text(Path::new("/proc/cmdline"))?;
     let mut refused = Vec::new();
     for line in list.lines().filter(|line| !line.is_empty()) {
-        let path = Path::new("/").join(line);
-        let file = host::fs::open(&path)?;
-        let arguments = arguments(&command_line, &name(line));
-        match finit_module(&file, &arguments, 0) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(error) => refused.push(format!("{} ({})", name(line), std::io::Error::from(error))),
+        let (path, name) = (Path::new("/").join(line), name(line));
+        if is_of_use(&name, &command_line) {
+            let file = host::fs::open(&path)?;
+            match finit_module(&file, &arguments(&command_line, &name), 0) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(error) => refused.push(format!("{name} ({})", std::io::Error::from(error))),
+            }
         }
         host::fs::remove(&path)?;
     }
     Ok(refused)
+}
+
+/// Whether the machine has what module `name` drives; asked when the transports, which come first, are loaded.
+fn is_of_use(name: &str, command_line: &str) -> bool {
+    let Some((_, needs)) = OPTIONAL.iter().find(|(optional, _)| *optional == name) else { return true };
+    let any = |bus: &str, fits: &dyn Fn(&Path) -> bool| {
+        let devices = host::fs::list(&Path::new("/sys/bus").join(bus).join("devices"));
+        // Where it cannot be told, loading it harms nothing.
+        devices.is_ok_and(|devices| devices.iter().any(|device| fits(device)))
+    };
+    let is = |path: std::path::PathBuf, value: &str| {
+        host::fs::read_limited(&path, 64).is_ok_and(|text| text.trim_ascii() == value.as_bytes())
+    };
+    match needs {
+        Needs::Virtio(kind) => any("virtio", &|device| is(device.join("device"), &format!("0x{kind:04x}"))),
+        Needs::Pci(vendor, product) => {
+            any("pci", &|device| is(device.join("vendor"), vendor) && is(device.join("device"), product))
+        }
+        Needs::MmioTransport => {
+            let acpi = any("acpi", &|device| {
+                device.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"LNRO0005"))
+            });
+            acpi || command_line.contains("virtio_mmio.device=")
+        }
+    }
 }
 
 /// A module's name by its path.

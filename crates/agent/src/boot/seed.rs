@@ -31,24 +31,24 @@ pub fn fill(target: &Path, source: Option<OwnedFd>, mode: Mode) -> Result<()> {
     if host::fs::exists(target) {
         return Ok(());
     }
+    let fail = |e: io::Error| Error::path("fill", target, e);
+    let Some(source) = source else {
+        return fs::mkdir(target, mode).and_then(|()| fs::chmod(target, mode)).map_err(|e| fail(e.into()));
+    };
     let mut name = target.file_name().unwrap_or_default().to_owned();
     name.push(".filling");
     let staged = target.with_file_name(name);
     host::fs::remove_all(&staged)?;
-    let fail = |e: io::Error| Error::path("fill", target, e);
-    fs::mkdir(&staged, mode).map_err(|e| fail(e.into()))?;
-    match source {
-        Some(source) => {
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let to = fs::open(&staged, flags, Mode::empty()).map_err(|e| fail(e.into()))?;
-            let copied = Copy::new(&source, &to).run().map_err(fail)?;
-            if copied > 0 {
-                fs::syncfs(&to).map_err(|e| fail(e.into()))?;
-            }
+    let fill = || -> io::Result<()> {
+        fs::mkdir(&staged, Mode::RWXU)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let to = fs::open(&staged, flags, Mode::empty())?;
+        if Copy::new(&source, &to).run()? > 0 {
+            fs::syncfs(&to)?;
         }
-        None => fs::chmod(&staged, mode).map_err(|e| fail(e.into()))?,
-    }
-    fs::rename(&staged, target).map_err(|e| fail(e.into()))
+        Ok(fs::rename(&staged, target)?)
+    };
+    fill().map_err(fail)
 }
 
 /// A tree being copied: owners, modes, times, extended attributes, hard links, holes and devices as they are.
