@@ -81,10 +81,12 @@ pub enum ImportError {
     #[error("cannot read the archive")]
     Read(#[source] std::io::Error),
     /// Unpacking needs more memory than allowed.
-    #[error("unpacking needs a window of more than {} MiB", limit >> 20)]
+    #[error("unpacking needs a larger window than is allowed: {} MiB for zstd, {} MiB for xz", zstd >> 20, xz >> 20)]
     WindowTooLarge {
-        /// The allowed window in bytes.
-        limit: u64,
+        /// The allowed window of a zstd stream in bytes.
+        zstd: u64,
+        /// The allowed dictionary of an xz stream in bytes.
+        xz: u64,
     },
     /// The source unpacks to more than allowed.
     #[error("the archive unpacks to more than {limit} bytes")]
@@ -188,7 +190,9 @@ fn import_error(error: tar::Error, last: Option<Vec<u8>>, limits: Limits) -> Imp
             Some(Stop::TooLarge) => ImportError::TooLarge { limit: limits.bytes },
             Some(Stop::Bomb) => ImportError::Bomb { limit: limits.ratio },
             Some(Stop::TooManyEntries) => ImportError::TooManyEntries { limit: limits.entries },
-            Some(Stop::WindowTooLarge) => ImportError::WindowTooLarge { limit: limits.window },
+            Some(Stop::WindowTooLarge) => {
+                ImportError::WindowTooLarge { zstd: limits.window, xz: decompress::XZ_WINDOW }
+            }
             None if cause.kind() == std::io::ErrorKind::UnexpectedEof => {
                 ImportError::Truncated { last: last() }
             }

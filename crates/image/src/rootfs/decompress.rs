@@ -46,7 +46,7 @@ pub struct Progress {
 }
 
 /// The dictionary that `xz -9` asks for.
-const XZ_WINDOW: u64 = 64 << 20;
+pub(super) const XZ_WINDOW: u64 = 64 << 20;
 /// How many bytes go by between two reports.
 const REPORT_EVERY: u64 = 4 << 20;
 

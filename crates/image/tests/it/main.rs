@@ -11,5 +11,6 @@ mod kernel_import;
 mod kernel_initramfs;
 mod kernel_support;
 mod rootfs_import;
+mod rootfs_refusals;
 mod rootfs_support;
 mod rootfs_template;
