@@ -84,7 +84,7 @@ impl Error {
             }
             Self::Daemon(body) => match body.code {
                 Code::Invalid => exit::USAGE,
-                Code::NotFound => exit::NOT_FOUND,
+                Code::NotFound | Code::Gone => exit::NOT_FOUND,
                 Code::NotRunning => exit::NOT_RUNNING,
                 Code::Cancelled => exit::CANCELLED,
                 Code::Ambiguous

@@ -5,13 +5,13 @@ use std::path::Path;
 use axum::{
     Json, Router,
     body::Body,
-    extract::{DefaultBodyLimit, Path as Segment, Query, Request, State},
+    extract::{DefaultBodyLimit, Path as Segment, Request, State},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
 use engine::{Engine, Source};
-use futures_util::TryStreamExt;
+use futures_util::{Stream, StreamExt, TryStreamExt};
 use serde::Deserialize;
 use tokio_util::{
     io::{StreamReader, SyncIoBridge},
@@ -24,7 +24,8 @@ use wire::control::{
 
 use crate::{
     events::{Binding, answer},
-    exec,
+    exec::{self, Streams},
+    extract::{Params, Payload},
     fail::Fail,
 };
 
@@ -35,13 +36,13 @@ const MAX_JSON: usize = 4 << 20;
 #[derive(Clone)]
 pub struct App {
     engine: Engine,
-    stop: CancellationToken,
+    streams: Streams,
     socket: String,
 }
 
 /// All routes of the control API.
-pub fn router(engine: Engine, stop: CancellationToken, socket: &Path) -> Router {
-    let app = App { engine, stop, socket: socket.display().to_string() };
+pub fn router(engine: Engine, streams: Streams, socket: &Path) -> Router {
+    let app = App { engine, streams, socket: socket.display().to_string() };
     Router::new()
         .route("/v1/daemon", get(daemon_show))
         .route("/v1/daemon/stop", post(daemon_stop))
@@ -66,6 +67,7 @@ pub fn router(engine: Engine, stop: CancellationToken, socket: &Path) -> Router 
         .route("/v1/operations/{id}", get(operation_show))
         .route("/v1/operations/{id}/cancel", post(operation_cancel))
         .fallback(unknown)
+        .method_not_allowed_fallback(unknown)
         .layer(DefaultBodyLimit::max(MAX_JSON))
         .with_state(app)
 }
@@ -97,8 +99,17 @@ fn parse<T: for<'a> Deserialize<'a>>(body: &[u8]) -> Result<T, Fail> {
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 pub struct Detach {
     /// Answer with the operation at once instead of its events.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "flag")]
     detach: bool,
+}
+
+/// A flag of a query: `?detach`, `?detach=true`, `?detach=false`.
+fn flag<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    match String::deserialize(deserializer)?.as_str() {
+        "" | "true" | "1" => Ok(true),
+        "false" | "0" => Ok(false),
+        other => Err(serde::de::Error::custom(format!("{other:?} is neither true nor false"))),
+    }
 }
 
 impl Detach {
@@ -122,7 +133,7 @@ pub async fn daemon_show(State(app): State<App>) -> Json<Daemon> {
 /// Stops the daemon; VMs run on.
 #[utoipa::path(post, path = "/v1/daemon/stop", responses((status = 204)))]
 pub async fn daemon_stop(State(app): State<App>) -> StatusCode {
-    app.stop.cancel();
+    app.streams.stop.cancel();
     StatusCode::NO_CONTENT
 }
 
@@ -144,8 +155,8 @@ pub async fn vm_list(State(app): State<App>) -> Result<Json<Vms>, Fail> {
               (status = 202, body = control::Operation)))]
 pub async fn vm_create(
     State(app): State<App>,
-    Query(detach): Query<Detach>,
-    body: axum::body::Bytes,
+    Params(detach): Params<Detach>,
+    Payload(body): Payload,
 ) -> Result<Response, Fail> {
     let request: CreateVm = parse(&body)?;
     let binding = match (detach.detach, request.rm) {
@@ -178,7 +189,7 @@ pub struct StartQuery {
     #[serde(default)]
     wait: Option<Wait>,
     /// Answer with the operation at once instead of its events.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "flag")]
     detach: bool,
 }
 
@@ -188,7 +199,7 @@ pub struct StartQuery {
 pub async fn vm_start(
     State(app): State<App>,
     Segment(reference): Segment<String>,
-    Query(query): Query<StartQuery>,
+    Params(query): Params<StartQuery>,
 ) -> Response {
     let what = format!("vm.start {reference}");
     let operation =
@@ -202,7 +213,7 @@ pub async fn vm_start(
 pub async fn vm_stop(
     State(app): State<App>,
     Segment(reference): Segment<String>,
-    Query(detach): Query<Detach>,
+    Params(detach): Params<Detach>,
 ) -> Response {
     let what = format!("vm.stop {reference}");
     let operation = app.engine.begin(what, |engine, operation| engine.vm_stop(operation, reference));
@@ -215,7 +226,7 @@ pub async fn vm_stop(
 pub async fn vm_restart(
     State(app): State<App>,
     Segment(reference): Segment<String>,
-    Query(detach): Query<Detach>,
+    Params(detach): Params<Detach>,
 ) -> Response {
     let what = format!("vm.restart {reference}");
     let operation = app.engine.begin(what, |engine, operation| engine.vm_restart(operation, reference));
@@ -228,7 +239,7 @@ pub async fn vm_restart(
 pub async fn vm_kill(
     State(app): State<App>,
     Segment(reference): Segment<String>,
-    Query(detach): Query<Detach>,
+    Params(detach): Params<Detach>,
 ) -> Response {
     let what = format!("vm.kill {reference}");
     let operation = app.engine.begin(what, |engine, operation| engine.vm_kill(operation, reference));
@@ -241,7 +252,7 @@ pub async fn vm_kill(
 pub async fn vm_delete(
     State(app): State<App>,
     Segment(reference): Segment<String>,
-    Query(detach): Query<Detach>,
+    Params(detach): Params<Detach>,
 ) -> Response {
     let what = format!("vm.delete {reference}");
     let operation = app.engine.begin(what, |engine, operation| engine.vm_delete(operation, reference));
@@ -256,7 +267,7 @@ pub async fn vm_exec(
     Segment(reference): Segment<String>,
     request: Request,
 ) -> Result<Response, Fail> {
-    exec::upgrade(app.engine, reference, request).await
+    exec::upgrade(app.engine, app.streams, reference, request).await
 }
 
 /// Which log, and how.
@@ -273,7 +284,7 @@ pub struct LogsQuery {
 pub async fn vm_logs(
     State(app): State<App>,
     Segment(reference): Segment<String>,
-    Query(query): Query<LogsQuery>,
+    Params(query): Params<LogsQuery>,
 ) -> Result<Response, Fail> {
     let source = match query.source.as_deref() {
         None | Some("console") => Source::Console,
@@ -318,15 +329,30 @@ pub async fn image_delete(
 pub async fn image_import(
     State(app): State<App>,
     Segment(name): Segment<String>,
-    Query(how): Query<ImportImage>,
+    Params(how): Params<ImportImage>,
     body: Body,
 ) -> Response {
-    let stream = body.into_data_stream().map_err(std::io::Error::other);
-    let reader = SyncIoBridge::new(StreamReader::new(Box::pin(stream)));
     let what = format!("image.import {name}");
-    let operation =
-        app.engine.begin(what, |engine, operation| engine.image_import(operation, name, how, reader));
+    let operation = app.engine.begin(what, |engine, operation| {
+        let reader = SyncIoBridge::new(StreamReader::new(upload(body, operation.token().clone())));
+        engine.image_import(operation, name, how, reader)
+    });
     answer(app.engine, operation, Binding::Bound)
+}
+
+/// The bytes of a body, until `token` is cancelled: a client that stalls holds up nobody who wants it to end.
+fn upload(
+    body: Body,
+    token: CancellationToken,
+) -> impl Stream<Item = std::io::Result<axum::body::Bytes>> + Unpin {
+    let data = body.into_data_stream().map_err(std::io::Error::other);
+    Box::pin(futures_util::stream::unfold((data, token), |(mut data, token)| async move {
+        let next = tokio::select! {
+            next = data.next() => next?,
+            () = token.cancelled() => Err(std::io::ErrorKind::Interrupted.into()),
+        };
+        Some((next, (data, token)))
+    }))
 }
 
 /// Builds an image from a recipe.
@@ -334,8 +360,8 @@ pub async fn image_import(
     responses((status = 200, body = control::Event, content_type = "application/x-ndjson")))]
 pub async fn image_build(
     State(app): State<App>,
-    Query(detach): Query<Detach>,
-    body: axum::body::Bytes,
+    Params(detach): Params<Detach>,
+    Payload(body): Payload,
 ) -> Result<Response, Fail> {
     let build: BuildImage = parse(&body)?;
     let what = format!("image.build {}", build.recipe);
@@ -377,8 +403,8 @@ pub async fn kernel_delete(
 pub async fn kernel_import(
     State(app): State<App>,
     Segment(name): Segment<String>,
-    Query(detach): Query<Detach>,
-    body: axum::body::Bytes,
+    Params(detach): Params<Detach>,
+    Payload(body): Payload,
 ) -> Result<Response, Fail> {
     let from: ImportKernel = parse(&body)?;
     let what = format!("kernel.import {name}");

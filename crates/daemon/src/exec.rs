@@ -1,7 +1,7 @@
 //! A command's stream: frames between a client's upgraded connection and the guest's agent.
 //!
 //! Both directions are looked at frame by frame, so the client always gets a whole last frame, whatever happened to the
-//! guest. Nothing is kept: each direction is as fast as its slower end.
+//! guest, or to this daemon. Nothing is kept: each direction is as fast as its slower end.
 
 use std::time::Duration;
 
@@ -15,7 +15,14 @@ use bytes::Bytes;
 use engine::{Engine, ExecStream};
 use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{
+        UnixStream,
+        unix::{OwnedReadHalf, OwnedWriteHalf},
+    },
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use wire::{
     control::{Code, ErrorBody},
     exec::{Decoder, Frame, UPGRADE},
@@ -23,37 +30,57 @@ use wire::{
 
 use crate::fail::Fail;
 
-type Client = TokioIo<hyper::upgrade::Upgraded>;
+/// How often a client whose input the guest does not take is looked at.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// How long a client may take to read the last frame.
 const LAST: Duration = Duration::from_secs(10);
 
+/// What streams need of the daemon.
+#[derive(Clone, Debug)]
+pub struct Streams {
+    /// Cancelled when the daemon stops.
+    pub stop: CancellationToken,
+    /// Those that are open.
+    pub open: TaskTracker,
+}
+
 /// Opens the stream in the VM `reference` and answers the upgrade.
-pub async fn upgrade(engine: Engine, reference: String, mut request: Request) -> Result<Response, Fail> {
+pub async fn upgrade(
+    engine: Engine,
+    streams: Streams,
+    reference: String,
+    mut request: Request,
+) -> Result<Response, Fail> {
     let asked = request.headers().get(header::UPGRADE).and_then(|value| value.to_str().ok());
     if asked.is_none_or(|protocol| !protocol.eq_ignore_ascii_case(UPGRADE)) {
         return Err(Fail::invalid(format!("this request needs the header Upgrade: {UPGRADE}")));
     }
     let stream = engine.vm_exec(&reference).await?;
     let upgrading = hyper::upgrade::on(&mut request);
-    tokio::spawn(async move {
-        match upgrading.await {
-            Ok(upgraded) => relay(TokioIo::new(upgraded), stream).await,
-            Err(error) => tracing::debug!(%error, "a client went before its exec began"),
+    let stop = streams.stop;
+    streams.open.spawn(async move {
+        let upgraded = match upgrading.await {
+            Ok(upgraded) => upgraded,
+            Err(error) => return tracing::debug!(%error, "a client went before its exec began"),
+        };
+        match hyper_util::server::conn::auto::upgrade::downcast::<TokioIo<UnixStream>>(upgraded) {
+            Ok(parts) => relay(parts.io.into_inner(), &parts.read_buf, stream, stop).await,
+            Err(_) => tracing::error!("a client of another kind than the socket's"),
         }
     });
     let headers = [(header::CONNECTION, "upgrade"), (header::UPGRADE, UPGRADE)];
     Ok((StatusCode::SWITCHING_PROTOCOLS, headers, Body::empty()).into_response())
 }
 
-/// Relays until the last frame went to the client or the client went.
-async fn relay(client: Client, stream: ExecStream) {
-    let (from_client, mut to_client) = tokio::io::split(client);
+/// Relays until the last frame went to the client or the client went. `early` came with the request.
+async fn relay(client: UnixStream, early: &[u8], stream: ExecStream, stop: CancellationToken) {
+    let (from_client, mut to_client) = client.into_split();
     let ended = stream.vm_ended();
     let (input, output, ending) = stream.into_parts();
     // When the client goes, both halves are dropped, and the agent hangs the command up.
     tokio::select! {
-        () = forward_input(from_client, input) => {}
+        () = forward_input(from_client, early, input) => {}
         result = forward_output(output, &mut to_client) => {
             let last = match result {
                 Output::Finished | Output::ClientGone => None,
@@ -66,10 +93,13 @@ async fn relay(client: Client, stream: ExecStream) {
         error = async { let error = ended.await; tokio::time::sleep(Duration::from_secs(1)).await; error } => {
             send_last(&mut to_client, Some(error.to_body())).await;
         }
+        () = stop.cancelled() => {
+            send_last(&mut to_client, Some(engine::Error::ShuttingDown.to_body())).await;
+        }
     }
 }
 
-async fn send_last(client: &mut WriteHalf<Client>, error: Option<ErrorBody>) {
+async fn send_last(client: &mut OwnedWriteHalf, error: Option<ErrorBody>) {
     let send = async {
         if let Some(error) = error {
             client.write_all(&Frame::Failed(Box::new(error)).to_bytes()).await?;
@@ -81,24 +111,19 @@ async fn send_last(client: &mut WriteHalf<Client>, error: Option<ErrorBody>) {
 
 /// Resolves when the client has gone or broke the rules.
 async fn forward_input(
-    mut client: ReadHalf<Client>,
+    mut client: OwnedReadHalf,
+    early: &[u8],
     mut input: http_body_util::channel::Sender<Bytes, std::convert::Infallible>,
 ) {
     let mut decoder = Decoder::default();
+    decoder.push(early);
     let mut buffer = vec![0; 64 << 10];
     loop {
-        match client.read(&mut buffer).await {
-            Ok(0) | Err(_) => return,
-            Ok(count) => decoder.push(&buffer[..count]),
-        }
         loop {
-            let frame = match decoder.next_frame() {
-                Ok(Some(frame)) => frame,
+            let (frame, bytes) = match decoder.next_with_bytes() {
+                Ok(Some(next)) => next,
                 Ok(None) => break,
-                Err(error) => {
-                    tracing::debug!(%error, "a client sent nonsense");
-                    return;
-                }
+                Err(error) => return tracing::debug!(%error, "a client sent nonsense"),
             };
             match frame {
                 Frame::Spec(_) | Frame::Stdin(_) | Frame::StdinEnd | Frame::Resize(_) | Frame::Signal(_) => {}
@@ -108,11 +133,27 @@ async fn forward_input(
                 | Frame::Exited(_)
                 | Frame::Failed(_) => return,
             }
-            if input.send_data(frame.to_bytes()).await.is_err() {
+            let sent = tokio::select! {
+                sent = input.send_data(bytes) => sent,
+                // Nothing more is read of a client whose input nobody takes, so its end would not be seen.
+                () = hung_up(&client) => return,
+            };
+            if sent.is_err() {
                 // The guest's side is over; what it said last is still on its way to the client.
                 return std::future::pending().await;
             }
         }
+        match client.read(&mut buffer).await {
+            Ok(0) | Err(_) => return,
+            Ok(count) => decoder.push(&buffer[..count]),
+        }
+    }
+}
+
+/// Resolves when the other side has closed its connection.
+async fn hung_up(client: &OwnedReadHalf) {
+    while !host::sock::hung_up(client.as_ref()) {
+        tokio::time::sleep(LOOK).await;
     }
 }
 
@@ -128,7 +169,7 @@ enum Output {
     Malformed(String),
 }
 
-async fn forward_output(mut output: hyper::body::Incoming, client: &mut WriteHalf<Client>) -> Output {
+async fn forward_output(mut output: hyper::body::Incoming, client: &mut OwnedWriteHalf) -> Output {
     let mut decoder = Decoder::default();
     loop {
         let data = match output.frame().await {
@@ -137,8 +178,8 @@ async fn forward_output(mut output: hyper::body::Incoming, client: &mut WriteHal
         };
         decoder.push(&data);
         loop {
-            let frame = match decoder.next_frame() {
-                Ok(Some(frame)) => frame,
+            let (frame, bytes) = match decoder.next_with_bytes() {
+                Ok(Some(next)) => next,
                 Ok(None) => break,
                 Err(error) => return Output::Malformed(error.to_string()),
             };
@@ -149,7 +190,7 @@ async fn forward_output(mut output: hyper::body::Incoming, client: &mut WriteHal
                     return Output::Malformed("a frame of the wrong direction".to_owned());
                 }
             };
-            if client.write_all(&frame.to_bytes()).await.is_err() {
+            if client.write_all(&bytes).await.is_err() {
                 return Output::ClientGone;
             }
             if last {

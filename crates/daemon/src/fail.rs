@@ -30,6 +30,7 @@ impl IntoResponse for Fail {
             Code::Invalid | Code::Ambiguous => StatusCode::BAD_REQUEST,
             Code::Refused => StatusCode::UNPROCESSABLE_ENTITY,
             Code::NotFound => StatusCode::NOT_FOUND,
+            Code::Gone => StatusCode::GONE,
             Code::Taken
             | Code::NotRunning
             | Code::Conflict

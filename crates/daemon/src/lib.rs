@@ -6,12 +6,14 @@
 //! | `api` | routes and their handlers |
 //! | `events` | an operation as a stream of lines, and what its end means |
 //! | `exec` | a command's stream |
+//! | `extract` | parts of requests |
 //! | `fail` | errors as answers |
 //! | `openapi` | the document of it all |
 
 mod api;
 mod events;
 mod exec;
+mod extract;
 mod fail;
 pub mod openapi;
 pub mod server;

@@ -8,9 +8,9 @@ use tokio::{
     net::{UnixListener, UnixStream, unix::SocketAddr},
     signal::unix::{SignalKind, signal},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::api;
+use crate::{api, exec::Streams};
 
 /// Serves `engine` on a unix socket at `path` until it is told to stop. The installation's lock is held, so a socket that
 /// is there is stale.
@@ -22,7 +22,8 @@ pub async fn serve(engine: Engine, path: &Path) -> std::io::Result<()> {
     listener.set_nonblocking(true)?;
     let listener = Guarded { listener: UnixListener::from_std(listener)?, uid: host::proc::own_uid() };
     let stop = CancellationToken::new();
-    let router = api::router(engine.clone(), stop.clone(), path);
+    let streams = Streams { stop: stop.clone(), open: TaskTracker::new() };
+    let router = api::router(engine.clone(), streams.clone(), path);
     tokio::spawn(stop_on_signal(stop.clone())?);
     tracing::info!(socket = %path.display(), "serving");
     // Outside of systemd there is nobody to tell.
@@ -36,6 +37,8 @@ pub async fn serve(engine: Engine, path: &Path) -> std::io::Result<()> {
         // Streams that follow a guest have no end of their own; VMs run on without us.
         () = async { stop.cancelled().await; tokio::time::sleep(GRACE).await } => {}
     }
+    streams.open.close();
+    let _ = tokio::time::timeout(GRACE, streams.open.wait()).await;
     engine.operations().cancel_all();
     let deadline = tokio::time::Instant::now() + UNDO;
     while engine.operations().any_running() && tokio::time::Instant::now() < deadline {

@@ -56,6 +56,12 @@ pub enum Error {
     /// The operation was cancelled.
     #[error("cancelled")]
     Cancelled,
+    /// It ended by a fault of banger's own.
+    #[error("the operation broke off; the daemon's log tells where")]
+    Broken,
+    /// An operation ended long ago and is forgotten.
+    #[error("operation {0} is forgotten")]
+    Forgotten(String),
     /// The daemon is going down.
     #[error("the daemon is stopping")]
     ShuttingDown,
@@ -211,6 +217,9 @@ impl Error {
             Self::Cancelled | Self::ShuttingDown => Code::Cancelled,
             Self::NotReady { .. } | Self::Guest { .. } => Code::Guest,
             Self::VmEnded { .. } => Code::VmEnded,
+            Self::Broken => Code::Internal,
+            Self::Forgotten(_) => Code::Gone,
+            Self::ImportImage { .. } | Self::ImportKernel { .. } if self.is_full() => Code::Host,
             Self::ImportImage { .. } | Self::ImportKernel { .. } => Code::Refused,
             Self::Spawn { .. }
             | Self::Launch { .. }
@@ -257,7 +266,9 @@ impl Error {
         }
     }
 
-    fn is_full(&self) -> bool {
+    /// Whether the cause of it is that a disk is full.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
         let mut next: Option<&(dyn std::error::Error + 'static)> = Some(self);
         while let Some(error) = next {
             let full = error.downcast_ref::<std::io::Error>().is_some_and(|e| {

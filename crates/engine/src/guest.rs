@@ -20,6 +20,8 @@ use wire::{
 const ANSWER: Duration = Duration::from_secs(30);
 /// What is under way to the agent on one stream before it is read there.
 const STREAM_WINDOW: u32 = 256 << 10;
+/// The same over all streams: as many as the agent takes, so that streams nobody reads hold up no other.
+const CONNECTION_WINDOW: u32 = 128 * STREAM_WINDOW;
 
 /// Why the agent did not do it.
 #[derive(Debug, thiserror::Error)]
@@ -75,7 +77,7 @@ impl Guest {
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(4 * STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
             .max_header_list_size(16 << 10)
             .max_concurrent_reset_streams(64)
             .handshake(TokioIo::new(stream))

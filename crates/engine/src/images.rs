@@ -11,7 +11,9 @@ use model::{ImageName, KernelName, undo::Undo};
 use store::Ready;
 use wire::control::{self, BuildImage, CreateVm, Event, ImportImage, Outcome};
 
-use crate::{Engine, Error, Operation, Result, blocking, paths, payload::uuid_text, saga::chain, view};
+use crate::{
+    Engine, Error, Operation, Result, blocking, paths, payload::uuid_text, program, saga::chain, view,
+};
 
 /// What goes into `debian-bookworm`, whatever its variant.
 const PACKAGES: &[&str] = &[
@@ -34,6 +36,9 @@ const PACKAGES: &[&str] = &[
 const DOCKER: &[&str] = &["docker.io", "iptables"];
 /// The one recipe there is.
 const RECIPE: &str = "debian-bookworm";
+
+/// How long a build may take.
+const BUILD: std::time::Duration = std::time::Duration::from_secs(3600);
 
 /// What is known of an image before it is published.
 struct Draft {
@@ -163,24 +168,21 @@ impl Engine {
             let operation = operation.clone();
             move || follow_talk(&operation, stderr)
         });
-        let stopper = running.stopper();
-        let cancelled = operation.token().clone();
-        let stop = tokio::spawn(async move {
-            cancelled.cancelled().await;
-            stopper.signal(host::proc::Signal::Terminate);
-        });
-
+        let watch = program::end_with(operation, running.stopper(), BUILD);
         let draft = Draft { name, source: format!("recipe {RECIPE}"), kernel: None, ready, init: None };
         let (entry, staged) = self.stage(operation, draft, stdout).await?;
         let exit = blocking(move || Ok(running.wait()?)).await;
-        stop.abort();
+        drop(watch);
         let talk = talk.await.unwrap_or_default();
-        operation.checkpoint()?;
-        let failed = |why: String| Error::Program { program: "mmdebstrap", why, hint: None };
-        // A tar that ends early may look whole; the program's own word counts.
+        // A tar that ends early may look whole, so the program's own word counts; but what broke its pipe comes first.
         let staged = match (exit, staged) {
+            _ if operation.token().is_cancelled() => Err(Error::Cancelled),
             (Ok(exit), staged) if exit.success() => staged,
-            (Ok(exit), _) => Err(failed(format!("{exit}\n  {}", talk.join("\n  ")))),
+            (_, Err(error)) if error.is_full() => Err(error),
+            (Ok(exit), _) => {
+                let why = format!("{exit}\n  {}", talk.join("\n  "));
+                Err(Error::Program { program: "mmdebstrap", why, hint: None })
+            }
             (Err(error), _) => Err(error),
         };
         self.publish_or_remove(entry, staged).await
@@ -338,8 +340,10 @@ fn write_rootfs(
         if operation.token().is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
     let options = ImportOptions { label: draft.name.to_string(), ..ImportOptions::default() };
-    let report = rootfs::import_tar(reader, &path, &options, &mut progress)
-        .map_err(|e| import_error(&draft.name, e))?;
+    let imported = rootfs::import_tar(reader, &path, &options, &mut progress);
+    // A cancelled upload breaks its reader first.
+    operation.checkpoint()?;
+    let report = imported.map_err(|e| import_error(&draft.name, e))?;
     let digest = image::identity::sha256_of(&path)?;
     report.file.sync_all().map_err(|e| host::Error::path("sync", &path, e))?;
     Ok(store::Image {
@@ -360,11 +364,10 @@ fn write_rootfs(
 fn follow_talk(operation: &Operation, stderr: std::fs::File) -> Vec<String> {
     use std::io::BufRead;
     let mut last = std::collections::VecDeque::new();
-    let mut lines = 0;
-    for line in std::io::BufReader::new(stderr.take(64 << 20)).split(b'\n').map_while(Result::ok) {
-        lines += 1;
+    let lines = std::io::BufReader::new(stderr.take(64 << 20)).split(b'\n').map_while(Result::ok);
+    for (done, line) in (1..).zip(lines) {
         let (name, unit) = ("building image".to_owned(), "lines".to_owned());
-        operation.emit(Event::Progress { name, done: lines, total: None, unit });
+        operation.emit(Event::Progress { name, done, total: None, unit });
         last.push_back(String::from_utf8_lossy(&line).trim_end().to_owned());
         if last.len() > 10 {
             last.pop_front();

@@ -10,7 +10,7 @@ use image::kernel::{self, Source};
 use model::{KernelName, undo::Undo};
 use wire::control::{self, Event, ImportKernel, Outcome};
 
-use crate::{Engine, Error, Operation, Result, blocking, saga::chain};
+use crate::{Engine, Error, Operation, Result, blocking, program, saga::chain};
 
 /// Debian's package that depends on the newest kernel for virtual machines.
 const PACKAGE: &str = "linux-image-cloud-amd64";
@@ -224,11 +224,13 @@ fn fetch_package(operation: &Operation, directory: &Path) -> Result<PathBuf> {
     };
     let run = |program, arguments: &[&str]| {
         let command = Command::new(program).args(arguments.iter().copied()).dir(directory);
-        let output = command.output(1 << 20, APT).map_err(|e| failed(chain(&e)))?;
-        if output.exit.success() {
-            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+        let ended = program::capture(operation, command, APT);
+        operation.checkpoint()?;
+        match ended {
+            Ok((exit, stdout, _)) if exit.success() => Ok(stdout),
+            Ok((_, _, stderr)) => Err(failed(stderr.trim().to_owned())),
+            Err(error) => Err(failed(chain(&error))),
         }
-        Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
     };
     let depends = run(Program::AptCache, &["depends", "--no-recommends", "--no-suggests", PACKAGE])?;
     let package = depends.lines().find_map(|line| line.trim().strip_prefix("Depends: "));

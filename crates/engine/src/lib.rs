@@ -20,6 +20,7 @@ mod kernels;
 pub mod operation;
 mod paths;
 mod payload;
+mod program;
 mod reconcile;
 mod saga;
 mod turn;
@@ -33,7 +34,7 @@ pub use error::{Error, Result};
 use host::{dirs::Dirs, lock::Lock};
 use model::{VmId, refs::RefError};
 pub use operation::{Follow, Operation, Operations};
-use store::Store;
+use store::{Compatibility, Store};
 use tokio::sync::Mutex;
 pub use vm::{Ending, ExecStream, logs::Source};
 use wire::control::Outcome;
@@ -68,6 +69,7 @@ impl Engine {
     pub async fn open(dirs: Dirs, config: Config, agent: PathBuf) -> Result<Option<Self>> {
         let paths = Paths::prepare(dirs)?;
         let Some(lock) = host::lock::try_exclusive(&paths.lock())? else { return Ok(None) };
+        let fresh = Store::check(&paths.database())? == Compatibility::Absent;
         let store = Store::open(&paths.database())?;
         let vmms = Vmms::new(&config, paths.probes());
         let engine = Self(Arc::new(Inner {
@@ -81,6 +83,10 @@ impl Engine {
             _lock: lock,
         }));
         engine.reconcile().await?;
+        // Beside a new database everything would seem to belong to nothing: somebody may have put the old one aside.
+        if !fresh {
+            engine.sweep().await?;
+        }
         Ok(Some(engine))
     }
 
@@ -97,10 +103,11 @@ impl Engine {
         F: Future<Output = Result<Outcome>> + Send + 'static,
     {
         let operation = self.0.operations.begin(what);
-        let future = work(self.clone(), operation.clone());
+        let task = tokio::spawn(work(self.clone(), operation.clone()));
         let ended = operation.clone();
         tokio::spawn(async move {
-            let result = future.await;
+            // One that panicked is a bug of ours, and those who follow it are told even so.
+            let result = task.await.unwrap_or(Err(Error::Broken));
             ended.finish(&result);
         });
         operation

@@ -87,10 +87,14 @@ impl Operations {
     /// The operation of that id.
     ///
     /// # Errors
-    /// [`Error::NotFound`] where it never was or is forgotten.
+    /// [`Error::Forgotten`] where it ended long ago, [`Error::NotFound`] where it never was.
     pub fn get(&self, id: &str) -> Result<Operation> {
         let found = lock(&self.table).iter().find(|op| op.0.id.as_str() == id).cloned();
-        found.ok_or_else(|| Error::NotFound { kind: "operation", name: id.to_owned(), hint: None })
+        found.ok_or_else(|| match uuid::Uuid::try_parse(id).map(|id| id.get_version_num()) {
+            // Only banger makes these, so it was one.
+            Ok(7) => Error::Forgotten(id.to_owned()),
+            _ => Error::NotFound { kind: "operation", name: id.to_owned(), hint: None },
+        })
     }
 
     /// Cancels all that are under way.

@@ -94,6 +94,12 @@ impl Paths {
         self.vm(id).join(disk.file())
     }
 
+    /// A writable disk of VM `id` that is being made.
+    #[must_use]
+    pub fn unfinished_disk(&self, id: VmId, disk: NewDisk) -> PathBuf {
+        self.vm(id).join(format!("{}.new", disk.file()))
+    }
+
     /// Templates of writable disks.
     #[must_use]
     pub fn templates(&self) -> PathBuf {

@@ -21,7 +21,7 @@ use crate::{
     Engine, Error, Result, blocking,
     guest::Guest,
     paths,
-    saga::{chain, process_id, unwind},
+    saga::{chain, is_runtime, keep_disks, process_id, unwind},
     vm::Live,
 };
 
@@ -43,11 +43,12 @@ impl Engine {
         for left in unwind(&self.0.world, strays).await {
             tracing::error!(left, "something of the last daemon's could not be removed");
         }
-        self.sweep().await
+        Ok(())
     }
 
     async fn reconcile_vm(&self, record: &store::Vm, entries: Vec<Entry>) -> Result<()> {
-        let unborn = entries.iter().any(|entry| entry.undo == Undo::VmDirectory && !entry.taken);
+        // Its creation is through when that was written down; a crash in undoing it leaves no entry at all.
+        let unborn = !entries.iter().any(|entry| entry.undo == Undo::VmDirectory && entry.taken);
         if unborn || record.rm || record.state == State::Deleting {
             tracing::info!(vm = %record.name, "removing a VM that was not to stay");
             return self.remove(record.id).await;
@@ -59,8 +60,8 @@ impl Engine {
                     .await
             }
             State::Created | State::Stopped | State::Error => {
-                let left = unwind(&self.0.world, runtime(entries)).await;
-                if left.is_empty() { Ok(()) } else { Err(residue(record, left)) }
+                let left = self.release_entries(entries).await;
+                if left.is_empty() { Ok(()) } else { Err(left_of(record, left)) }
             }
             State::Deleting => Ok(()),
         }
@@ -68,7 +69,7 @@ impl Engine {
 
     /// Adopts the machine of a VM that ran, or settles that it is gone.
     async fn find_again(&self, record: &store::Vm, entries: Vec<Entry>) -> Result<()> {
-        let process = entries.iter().find_map(|entry| match &entry.undo {
+        let process = entries.iter().rev().find_map(|entry| match &entry.undo {
             Undo::Process(process) => Some(process_id(process)),
             Undo::RunDirectory | Undo::Disk(_) | Undo::VmDirectory | Undo::Staging(_) => None,
         });
@@ -78,8 +79,7 @@ impl Engine {
         };
         let rebooted = process.boot != host::proc::boot_id()?;
         let place = Place { run_dir: self.paths().run(record.id), log_dir: self.paths().vm(record.id) };
-        let backend = self.0.vmms.backend(&record.vmm).await?;
-        let adopted = backend.adopt(process, place, secret).await;
+        let adopted = vmm::qemu::adopt(process, place, secret).await;
         match adopted.map_err(|cause| Error::Adopt { name: record.name.clone(), cause }) {
             Ok(Some(machine)) => {
                 tracing::info!(vm = %record.name, pid = machine.id().pid, "found a running VM again");
@@ -114,13 +114,23 @@ impl Engine {
         state: State,
         reason: &str,
     ) -> Result<()> {
-        let left = unwind(&self.0.world, runtime(entries)).await;
+        let left = self.release_entries(entries).await;
         self.store().vm_state(record.id, state, Some(reason.to_owned()))?;
-        if left.is_empty() { Ok(()) } else { Err(residue(record, left)) }
+        if left.is_empty() { Ok(()) } else { Err(left_of(record, left)) }
+    }
+
+    /// Releases what a VM that is there holds only while it runs. Disks that a start made before it was cut off are whole,
+    /// and may have been written to, so they stay.
+    async fn release_entries(&self, entries: Vec<Entry>) -> Vec<String> {
+        let (runtime, kept): (Vec<_>, Vec<_>) =
+            entries.into_iter().partition(|entry| is_runtime(&entry.undo));
+        let mut left = unwind(&self.0.world, runtime).await;
+        left.extend(keep_disks(&self.0.world, &kept));
+        left
     }
 
     /// Removes directories that belong to nothing in the database: a power loss may have rolled their rows back.
-    async fn sweep(&self) -> Result<()> {
+    pub(crate) async fn sweep(&self) -> Result<()> {
         let store = self.store();
         let vms: HashSet<String> = store.vm_list()?.iter().map(|vm| vm.id.to_string()).collect();
         let images: HashSet<String> = store.image_list()?.into_iter().map(|image| image.id).collect();
@@ -133,10 +143,20 @@ impl Engine {
         ];
         blocking(move || {
             for (place, known) in places {
-                for path in host::fs::list(&place)? {
-                    if !known.contains(&paths::name_of(&path)) {
-                        tracing::warn!(path = %path.display(), "removing what belongs to nothing");
-                        host::fs::remove_all(&path)?;
+                // One that cannot be removed is no reason not to serve.
+                let found = host::fs::list(&place).unwrap_or_else(|error| {
+                    tracing::error!(error = chain(&error), "cannot look for what belongs to nothing");
+                    Vec::new()
+                });
+                for path in found.iter().filter(|path| !known.contains(&paths::name_of(path))) {
+                    tracing::warn!(path = %path.display(), "removing what belongs to nothing");
+                    let removed = if host::fs::is_dir(path) {
+                        host::fs::remove_all(path)
+                    } else {
+                        host::fs::remove(path)
+                    };
+                    if let Err(error) = removed {
+                        tracing::error!(error = chain(&error), "cannot remove what belongs to nothing");
                     }
                 }
             }
@@ -146,11 +166,6 @@ impl Engine {
     }
 }
 
-/// What is held only while a VM runs, and what a start that never ended made.
-fn runtime(entries: Vec<Entry>) -> Vec<Entry> {
-    entries.into_iter().filter(|entry| entry.undo != Undo::VmDirectory).collect()
-}
-
-fn residue(record: &store::Vm, left: Vec<String>) -> Error {
+fn left_of(record: &store::Vm, left: Vec<String>) -> Error {
     Error::Left { action: "release", name: record.name.clone(), left }
 }

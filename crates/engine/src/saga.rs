@@ -82,20 +82,6 @@ impl<'a> Saga<'a> {
         Ok(value)
     }
 
-    /// Ends the steps well: what they hold stays written down, except disks, which from now on are simply the VM's.
-    ///
-    /// # Errors
-    /// Where the ledger cannot be written.
-    pub fn keep(self) -> Result<()> {
-        for entry in &self.entries {
-            match entry.undo {
-                Undo::Disk(_) | Undo::Staging(_) => self.world.store.ledger_close(entry.id)?,
-                Undo::RunDirectory | Undo::Process(_) | Undo::VmDirectory => {}
-            }
-        }
-        Ok(())
-    }
-
     /// Ends the steps badly: undoes all of them. What could not be undone is added to `cause`.
     pub async fn unwind(self, cause: Error) -> Error {
         residue(cause, unwind(self.world, self.entries).await)
@@ -106,11 +92,15 @@ impl<'a> Saga<'a> {
         let (host, kept): (Vec<_>, Vec<_>) =
             self.entries.into_iter().partition(|entry| is_runtime(&entry.undo));
         let mut left = unwind(self.world, host).await;
-        for entry in kept.iter().filter(|entry| matches!(entry.undo, Undo::Disk(_))) {
-            left.extend(self.world.store.ledger_close(entry.id).err().map(|e| e.to_string()));
-        }
+        left.extend(keep_disks(self.world, &kept));
         residue(cause, left)
     }
+}
+
+/// Forgets how to remove disks: from now on they are the VM's. Gives what could not be written down.
+pub fn keep_disks(world: &World, entries: &[Entry]) -> Vec<String> {
+    let disks = entries.iter().filter(|entry| matches!(entry.undo, Undo::Disk(_)));
+    disks.filter_map(|entry| world.store.ledger_close(entry.id).err()).map(|error| chain(&error)).collect()
 }
 
 /// Adds to `cause` what could not be undone.
@@ -161,7 +151,11 @@ fn undo(paths: &Paths, vm: Option<VmId>, undo: &Undo) -> Result<()> {
     match undo {
         Undo::RunDirectory => of_vm(Paths::run).map_or(Ok(()), |path| host::fs::remove_all(&path))?,
         Undo::VmDirectory => of_vm(Paths::vm).map_or(Ok(()), |path| host::fs::remove_all(&path))?,
-        Undo::Disk(disk) => vm.map_or(Ok(()), |id| host::fs::remove(&paths.disk(id, *disk)))?,
+        Undo::Disk(disk) => {
+            let Some(id) = vm else { return Ok(()) };
+            host::fs::remove(&paths.unfinished_disk(id, *disk))?;
+            host::fs::remove(&paths.disk(id, *disk))?;
+        }
         Undo::Staging(name) => host::fs::remove_all(&paths.staging().join(name))?,
         Undo::Process(entry) => end_process(entry)?,
     }

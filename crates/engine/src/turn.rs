@@ -20,6 +20,8 @@ pub struct Turns(Arc<Mutex<Queue>>);
 #[derive(Debug, Default)]
 struct Queue {
     held: bool,
+    /// How many who interrupt are waiting.
+    urgent: usize,
     interrupt: Option<CancellationToken>,
     waiting: VecDeque<oneshot::Sender<Turn>>,
 }
@@ -40,9 +42,7 @@ impl Turns {
 
     /// Interrupts a holder that can be interrupted and waits for the turn before all others.
     pub async fn take_first(&self) -> Turn {
-        if let Some(token) = &self.lock().interrupt {
-            token.cancel();
-        }
+        let _urgent = Urgent::new(self);
         let place = self.queue(VecDeque::push_front);
         place.await.expect("the queue lives as long as its VM, and it is held here")
     }
@@ -82,10 +82,35 @@ impl Turns {
     }
 }
 
+/// One who interrupts, for as long as it waits.
+struct Urgent<'a>(&'a Turns);
+
+impl<'a> Urgent<'a> {
+    fn new(turns: &'a Turns) -> Self {
+        let mut queue = turns.lock();
+        queue.urgent += 1;
+        if let Some(token) = &queue.interrupt {
+            token.cancel();
+        }
+        drop(queue);
+        Self(turns)
+    }
+}
+
+impl Drop for Urgent<'_> {
+    fn drop(&mut self) {
+        self.0.lock().urgent -= 1;
+    }
+}
+
 impl Turn {
-    /// Lets a `kill` that comes meanwhile cancel `token`, until the turn ends.
+    /// Lets a `kill` that comes meanwhile, or that waits already, cancel `token`, until the turn ends.
     pub fn interruptible_by_kill(&self, token: CancellationToken) {
-        self.turns.lock().interrupt = Some(token);
+        let mut queue = self.turns.lock();
+        if queue.urgent > 0 {
+            token.cancel();
+        }
+        queue.interrupt = Some(token);
     }
 
     fn give_back(self) {
@@ -152,6 +177,23 @@ mod tests {
         assert!(is_pending(&mut waiting).await);
         drop(killing);
         let _held = waiting.await;
+    }
+
+    #[tokio::test]
+    async fn a_kill_that_waits_interrupts_what_begins_meanwhile() {
+        let turns = Turns::default();
+        let held = turns.take().await;
+        let mut kill = Box::pin(turns.take_first());
+        assert!(is_pending(&mut kill).await);
+        let token = CancellationToken::new();
+        held.interruptible_by_kill(token.clone());
+        assert!(token.is_cancelled());
+        drop(held);
+        drop(kill.await);
+        let next = turns.take().await;
+        let token = CancellationToken::new();
+        next.interruptible_by_kill(token.clone());
+        assert!(!token.is_cancelled(), "that kill is over");
     }
 
     #[tokio::test]

@@ -38,6 +38,8 @@ pub struct Live {
     pub guest: Guest,
     /// The guest's boot id, once its agent told it.
     pub boot_id: OnceLock<String>,
+    /// Why its end was asked for, if it was.
+    pub asked: OnceLock<&'static str>,
     /// Why it ended, as soon as it did.
     pub ended: watch::Sender<Option<String>>,
 }
@@ -51,7 +53,13 @@ impl std::fmt::Debug for Live {
 impl Live {
     /// A machine that was just started, or found again.
     pub fn new(machine: Arc<dyn Machine>, guest: Guest) -> Arc<Self> {
-        Arc::new(Self { machine, guest, boot_id: OnceLock::new(), ended: watch::Sender::new(None) })
+        Arc::new(Self {
+            machine,
+            guest,
+            boot_id: OnceLock::new(),
+            asked: OnceLock::new(),
+            ended: watch::Sender::new(None),
+        })
     }
 
     /// Waits for its end and gives the reason.

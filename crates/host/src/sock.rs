@@ -6,7 +6,7 @@
 use std::{
     io,
     os::{
-        fd::{AsRawFd, OwnedFd},
+        fd::{AsFd, AsRawFd, OwnedFd},
         unix::{
             fs::FileTypeExt,
             net::{UnixListener, UnixStream},
@@ -16,6 +16,7 @@ use std::{
 };
 
 use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
     fs::{Mode, OFlags},
     net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType},
 };
@@ -100,6 +101,13 @@ pub fn peer(stream: &UnixStream) -> Result<Peer> {
     Ok(Peer { uid: credentials.uid.as_raw(), pid: credentials.pid.as_raw_nonzero().get().unsigned_abs() })
 }
 
+/// Whether the other end of `stream` has closed it. Bytes that it sent before may still be unread.
+#[must_use]
+pub fn hung_up(stream: impl AsFd) -> bool {
+    let mut fds = [PollFd::new(&stream, PollFlags::empty())];
+    matches!(poll(&mut fds, Some(&Timespec::default())), Ok(count) if count > 0)
+}
+
 #[cfg(test)]
 mod tests {
     use std::{
@@ -116,6 +124,15 @@ mod tests {
         let _ = fs::remove_dir_all(&dir);
         fs::create_dir(&dir).unwrap();
         dir
+    }
+
+    #[test]
+    fn a_closed_end_is_seen_behind_what_it_sent() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        theirs.write_all(b"last words").unwrap();
+        assert!(!hung_up(&ours));
+        drop(theirs);
+        assert!(hung_up(&ours));
     }
 
     #[test]

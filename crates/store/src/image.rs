@@ -76,7 +76,8 @@ impl Store {
     /// Records an image whose directory is in place.
     ///
     /// # Errors
-    /// [`Error::Taken`], or where the database cannot be written.
+    /// [`Error::Taken`]; [`Error::Missing`] where its kernel is not there (any more); or where the database cannot be
+    /// written.
     pub fn image_insert(&self, image: Image) -> Result<()> {
         self.transaction(move |db| {
             let taken: bool = db.query_row(
@@ -86,6 +87,15 @@ impl Store {
             )?;
             if taken {
                 return Err(Error::Taken(image.name.to_string()));
+            }
+            // It may have been deleted while the image was made.
+            let there: bool = db.query_row(
+                "SELECT ?1 IS NULL OR EXISTS (SELECT 1 FROM kernel WHERE name = ?1)",
+                [image.kernel.as_ref().map(KernelName::as_str)],
+                |row| row.get(0),
+            )?;
+            if !there {
+                return Err(Error::Missing);
             }
             db.execute(
                 &format!("INSERT INTO image ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"),

@@ -3,7 +3,7 @@
 use model::{
     OperationId, VmId, VmName,
     sizing::{Origin, Sizing},
-    undo::Undo,
+    undo::{NewDisk, Undo},
     vm::State,
 };
 use rusqlite::{Row, params};
@@ -201,14 +201,41 @@ impl Store {
         )
     }
 
-    /// Notes that VM `id` runs since `started_ms`, and what its start spent its time on.
+    /// Notes that VM `id` runs since `started_ms`, and what its start spent its time on. In the same transaction its
+    /// creation is through, and its disks, which hold a guest's work from now on, are not this start's to undo any more.
     ///
     /// # Errors
     /// [`Error::Missing`], or where the database cannot be written.
     pub fn vm_started(&self, id: VmId, started_ms: u64, timeline: String) -> Result<()> {
-        let sql =
-            "UPDATE vm SET state = 'running', reason = NULL, started_ms = ?2, timeline = ?3 WHERE id = ?1";
-        self.update(id, sql, (started_ms.cast_signed(), timeline))
+        self.transaction(move |db| {
+            let id = id.to_string();
+            let sql = "UPDATE vm SET state = 'running', reason = NULL, started_ms = ?2, timeline = ?3 WHERE id = ?1";
+            if db.prepare_cached(sql)?.execute(params![id, started_ms.cast_signed(), timeline])? == 0 {
+                return Err(Error::Missing);
+            }
+            for disk in NewDisk::ALL {
+                db.prepare_cached("DELETE FROM ledger WHERE vm = ? AND kind = ?")?
+                    .execute([&id, Undo::Disk(disk).kind()])?;
+            }
+            db.prepare_cached("UPDATE ledger SET taken = 1 WHERE vm = ?")?.execute([&id])?;
+            Ok(())
+        })
+    }
+
+    /// Notes that VM `id` is kept in `error` for its logs, also where it was to be deleted with its owner.
+    ///
+    /// # Errors
+    /// [`Error::Missing`], or where the database cannot be written.
+    pub fn vm_failed(&self, id: VmId, reason: String) -> Result<()> {
+        self.transaction(move |db| {
+            let id = id.to_string();
+            let sql = "UPDATE vm SET state = 'error', reason = ?2, rm = 0 WHERE id = ?1";
+            if db.prepare_cached(sql)?.execute([&id, &reason])? == 0 {
+                return Err(Error::Missing);
+            }
+            db.prepare_cached("UPDATE ledger SET taken = 1 WHERE vm = ?")?.execute([&id])?;
+            Ok(())
+        })
     }
 
     /// Removes the record of VM `id`.

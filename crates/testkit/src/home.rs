@@ -139,7 +139,16 @@ impl Home {
     pub fn run_with(&self, arguments: &[&str], input: &[u8]) -> Output {
         let mut command = self.command(arguments);
         command.stdin(Stdio::piped());
-        finish(command.spawn().expect("banger was built"), input, arguments)
+        finish(command.spawn().expect("banger was built"), input, COMMAND, arguments)
+    }
+
+    /// The same for a command that may take long: one that builds an image first.
+    ///
+    /// # Panics
+    /// Where it does not end in `limit`.
+    #[must_use]
+    pub fn run_long(&self, arguments: &[&str], limit: Duration) -> Output {
+        finish(self.command(arguments).spawn().expect("banger was built"), b"", limit, arguments)
     }
 
     /// Runs `banger` with `arguments`, which must succeed; gives what it printed.
@@ -313,7 +322,7 @@ pub fn wait_until(limit: Duration, what: &str, mut is_so: impl FnMut() -> bool) 
 /// # Panics
 /// Where it does not end in time.
 #[must_use]
-pub fn finish(mut child: Child, input: &[u8], what: &[&str]) -> Output {
+pub fn finish(mut child: Child, input: &[u8], limit: Duration, what: &[&str]) -> Output {
     let mut stdin = child.stdin.take();
     let (mut stdout, mut stderr) = (child.stdout.take(), child.stderr.take());
     std::thread::scope(|scope| {
@@ -325,14 +334,14 @@ pub fn finish(mut child: Child, input: &[u8], what: &[&str]) -> Output {
         });
         let out = scope.spawn(move || read(&mut stdout));
         let err = scope.spawn(move || read(&mut stderr));
-        let deadline = Instant::now() + COMMAND;
+        let deadline = Instant::now() + limit;
         let status = loop {
             if let Some(status) = child.try_wait().expect("it is our child") {
                 break status;
             }
             if Instant::now() > deadline {
                 child.kill().expect("it is our child");
-                panic!("{what:?} did not end in {COMMAND:?}");
+                panic!("{what:?} did not end in {limit:?}");
             }
             std::thread::sleep(Duration::from_millis(5));
         };

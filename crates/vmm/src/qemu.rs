@@ -108,27 +108,37 @@ impl Backend for Qemu {
         place: Place,
         secret: Secret,
     ) -> Future<'_, Result<Option<Arc<dyn Machine>>, AdoptError>> {
-        Box::pin(async move {
-            let Some(process) = id.open().map_err(AdoptError::Process)? else { return Ok(None) };
-            let connect = |name: &str| stream(sock::connect(&place.run_dir.join(name))?);
-            let negotiated = async {
-                let console = Console::start(connect(CONSOLE_SOCKET)?, &place.log_dir)?;
-                let (qmp, listener) = Qmp::negotiate(connect(CONTROL_SOCKET)?, ADOPTION).await?;
-                Ok::<_, ControlError>((console, qmp, listener))
-            };
-            match negotiated.await {
-                Ok((console, qmp, listener)) => {
-                    let watcher = Watcher { process, place: place.clone(), console };
-                    let machine = QemuMachine::new(id, place, secret, qmp, listener, watcher)?;
-                    Ok(Some(Arc::new(machine) as Arc<dyn Machine>))
-                }
-                Err(_) if !process.is_alive() => {
-                    let _ = process.reap();
-                    Ok(None)
-                }
-                Err(cause) => Err(AdoptError::Control { id, cause }),
-            }
-        })
+        Box::pin(adopt(id, place, secret))
+    }
+}
+
+/// [`Backend::adopt`] without a probe: a machine that runs is taken hold of also where its program is being replaced.
+///
+/// # Errors
+/// As [`Backend::adopt`].
+pub async fn adopt(
+    id: ProcessId,
+    place: Place,
+    secret: Secret,
+) -> Result<Option<Arc<dyn Machine>>, AdoptError> {
+    let Some(process) = id.open().map_err(AdoptError::Process)? else { return Ok(None) };
+    let connect = |name: &str| stream(sock::connect(&place.run_dir.join(name))?);
+    let negotiated = async {
+        let console = Console::start(connect(CONSOLE_SOCKET)?, &place.log_dir)?;
+        let (qmp, listener) = Qmp::negotiate(connect(CONTROL_SOCKET)?, ADOPTION).await?;
+        Ok::<_, ControlError>((console, qmp, listener))
+    };
+    match negotiated.await {
+        Ok((console, qmp, listener)) => {
+            let watcher = Watcher { process, place: place.clone(), console };
+            let machine = QemuMachine::new(id, place, secret, qmp, listener, watcher)?;
+            Ok(Some(Arc::new(machine) as Arc<dyn Machine>))
+        }
+        Err(_) if !process.is_alive() => {
+            let _ = process.reap();
+            Ok(None)
+        }
+        Err(cause) => Err(AdoptError::Control { id, cause }),
     }
 }
 

@@ -90,7 +90,8 @@ impl Qmp {
         let shutdown = Arc::new(OnceLock::new());
         let listener = Task::spawn(listen(reader, sender, shutdown.clone()));
         let qmp = Self { calls: Mutex::new(Calls { writer, answers, last: 0 }), shutdown };
-        qmp.execute("qmp_capabilities").await?;
+        // QEMU greets before it has set up its machine, and obeys after that.
+        qmp.execute_within(patience, "qmp_capabilities").await?;
         Ok((qmp, listener))
     }
 
@@ -101,6 +102,10 @@ impl Qmp {
 
     /// Has QEMU execute `command`.
     pub(crate) async fn execute(&self, command: &'static str) -> Result<Value, ControlError> {
+        self.execute_within(ANSWER, command).await
+    }
+
+    async fn execute_within(&self, patience: Duration, command: &'static str) -> Result<Value, ControlError> {
         let call = async {
             let mut calls = self.calls.lock().await;
             calls.last += 1;
@@ -115,7 +120,7 @@ impl Qmp {
                 }
             }
         };
-        timeout(ANSWER, call).await.unwrap_or(Err(ControlError::Timeout(ANSWER)))
+        timeout(patience, call).await.unwrap_or(Err(ControlError::Timeout(patience)))
     }
 }
 

@@ -82,8 +82,9 @@ impl Watcher {
             () = keep_short(&log) => {}
         }
         let exit = self.process.reap().ok().flatten();
-        let leftovers = timeout(LEFTOVERS, async { (reason.await, self.console.join().await) });
-        let (reason, console) = leftovers.await.unwrap_or_default();
+        // A console whose disk is slow does not cost the reason.
+        let reason = timeout(LEFTOVERS, reason).await.unwrap_or_default();
+        let console = timeout(LEFTOVERS, self.console.join()).await.unwrap_or_default();
         let what = end::classify(reason.as_deref(), &console);
         let vmm_lines = match what {
             model::end::MachineEnd::VmmDied => log_lines(&self.place.log_dir),

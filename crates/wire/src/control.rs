@@ -42,6 +42,8 @@ pub enum Code {
     Guest,
     /// The VM ended while it was being used.
     VmEnded,
+    /// It was there once.
+    Gone,
     /// A fault of banger's own.
     Internal,
     /// A code that this version does not know.

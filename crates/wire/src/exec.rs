@@ -9,7 +9,7 @@
 //! the stream that carries it. A stream that ends without `Exited` or `Failed` was cut. A client that goes away is HUP,
 //! then KILL, to the command.
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
 use crate::{Word, control::ErrorBody};
@@ -210,6 +210,14 @@ impl Decoder {
     /// # Errors
     /// [`FrameError`]; the stream cannot be read on after one.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, FrameError> {
+        Ok(self.next_with_bytes()?.map(|(frame, _)| frame))
+    }
+
+    /// The next whole frame together with its bytes, to be passed on as they came.
+    ///
+    /// # Errors
+    /// As [`Decoder::next_frame`].
+    pub fn next_with_bytes(&mut self) -> Result<Option<(Frame, Bytes)>, FrameError> {
         let Some(header) = self.buffer.get(..HEADER) else { return Ok(None) };
         let kind = header[0];
         let length = u32::from_be_bytes([header[1], header[2], header[3], header[4]]) as usize;
@@ -219,8 +227,8 @@ impl Decoder {
         if self.buffer.len() < HEADER + length {
             return Ok(None);
         }
-        self.buffer.advance(HEADER);
-        Frame::decode(kind, self.buffer.split_to(length).freeze()).map(Some)
+        let bytes = self.buffer.split_to(HEADER + length).freeze();
+        Ok(Some((Frame::decode(kind, bytes.slice(HEADER..))?, bytes)))
     }
 
     /// Whether the bytes so far end at the end of a frame.

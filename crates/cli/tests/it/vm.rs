@@ -23,6 +23,6 @@ fn run_rm<'a>(command: &[&'a str]) -> Vec<&'a str> {
 }
 
 /// The words of a `vm create` of the image `busybox`.
-fn create<'a>(name: &'a str) -> Vec<&'a str> {
+fn create(name: &str) -> Vec<&str> {
     vec!["vm", "create", "--name", name, "--image", "busybox", "--memory", "256M"]
 }

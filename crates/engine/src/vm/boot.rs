@@ -21,7 +21,7 @@ use wire::{
 use super::Live;
 use crate::{
     Engine, Error, Operation, Result, blocking,
-    guest::Guest,
+    guest::{Guest, GuestError},
     payload,
     saga::{Saga, World, process_entry},
     view,
@@ -106,7 +106,7 @@ impl Engine {
     pub(crate) async fn start_again(&self, operation: &Operation, record: &store::Vm) -> Result<()> {
         let mut saga = Saga::new(&self.0.world, record.id, operation.id());
         match self.boot(operation, record, &mut saga, Aim::Again).await {
-            Ok(()) => saga.keep(),
+            Ok(()) => Ok(()),
             Err(Failure::Before(error)) => {
                 let error = saga.unwind(error).await;
                 self.store().vm_state(record.id, record.state, record.reason.clone())?;
@@ -219,10 +219,14 @@ impl Engine {
             NewDisk::Work => (image::template::Role::Work, record.sizes.disk.0),
         };
         let uuid = uuid::Uuid::new_v4().into_bytes();
+        let unfinished = self.paths().unfinished_disk(record.id, disk);
         saga.step(Undo::Disk(disk), move || {
             let template = image::template::ensure(&templates, role, size).map_err(template_error)?;
-            host::fs::clone_sparse(&template, &path)?;
-            image::template::set_uuid(&path, uuid).map_err(template_error)?;
+            host::fs::remove(&unfinished)?;
+            host::fs::clone_sparse(&template, &unfinished)?;
+            image::template::set_uuid(&unfinished, uuid).map_err(template_error)?;
+            // What has the disk's name is a whole disk, whatever a crash leaves.
+            host::fs::rename(&unfinished, &path)?;
             Ok(uuid)
         })
         .await
@@ -244,7 +248,13 @@ impl Engine {
             console: self.last_words(record.id, CONSOLE_LINES),
         };
         let ready = async {
-            let mut health = guest.health().await.map_err(|e| not_ready(crate::saga::chain(&e)))?;
+            // A slow boot is no failure until its own bound, below.
+            let mut health = loop {
+                match guest.health().await {
+                    Err(GuestError::Timeout(_)) => {}
+                    answer => break answer.map_err(|e| not_ready(crate::saga::chain(&e)))?,
+                }
+            };
             if record.ready.unwrap_or(image.ready) == Ready::Init && health.init_ready.is_some() {
                 operation.stage("waiting for init");
                 while health.init_ready != Some(true) {

@@ -88,29 +88,27 @@ impl Engine {
                 self.boot(&operation, &record, &mut saga, Aim::First).await
             }
         };
-        let error = match result {
+        match result {
             Ok(()) => {
-                // From here on a crash keeps the VM.
-                saga.taken(step)?;
-                saga.keep()?;
+                if request.no_start {
+                    saga.taken(step)?;
+                }
                 drop(turn);
-                return Ok(Outcome::Vm(Box::new(self.vm_view(id)?)));
+                Ok(Outcome::Vm(Box::new(self.vm_view(id)?)))
             }
             Err(Failure::Before(error)) => {
                 let error = saga.unwind(error).await;
                 self.store().vm_delete(id)?;
                 self.forget(id);
-                error
+                Err(error)
             }
             Err(Failure::After(error)) => {
                 let reason = error.to_string();
-                saga.taken(step)?;
                 let error = saga.release(error).await;
-                self.store().vm_state(id, State::Error, Some(reason))?;
-                error
+                self.store().vm_failed(id, reason)?;
+                Err(error)
             }
-        };
-        Err(error)
+        }
     }
 
     /// Inserts the record under its name, or under a free made-up one.

@@ -13,6 +13,7 @@ use super::Live;
 use crate::{
     Engine, Result,
     saga::{is_runtime, unwind},
+    turn::Turn,
 };
 
 /// How many lines of the console go into the reason of an error.
@@ -33,12 +34,12 @@ pub fn words(end: &End) -> String {
 impl Engine {
     /// Watches for the end of a machine and does what follows from it.
     pub(super) fn watch(&self, id: VmId, live: Arc<Live>) {
-        let engine = self.clone();
+        let (engine, cell) = (self.clone(), self.cell(id));
         tokio::spawn(async move {
             let end = live.machine.ended().await;
             // Streams into the guest end at once, whoever has the turn.
-            live.ended.send_replace(Some(words(&end)));
-            let cell = engine.cell(id);
+            let reason = live.asked.get().map_or_else(|| words(&end), |asked| (*asked).to_owned());
+            live.ended.send_replace(Some(reason));
             let turn = cell.turns.take().await;
             let ours = cell.live.borrow().as_ref().is_some_and(|now| Arc::ptr_eq(now, &live));
             // A stop, kill or delete that had the turn has done all this.
@@ -47,7 +48,7 @@ impl Engine {
             }
             cell.live.send_replace(None);
             drop(live);
-            if let Err(error) = engine.ended_by_itself(id, &end).await {
+            if let Err(error) = engine.ended_by_itself(id, &end, &turn).await {
                 tracing::error!(vm = %id, error = crate::saga::chain(&error), "a VM ended and could not be cleaned up");
             }
             drop(turn);
@@ -55,7 +56,7 @@ impl Engine {
     }
 
     /// Releases what a machine held that ended by itself, its turn being held, and starts it again if its guest rebooted.
-    async fn ended_by_itself(&self, id: VmId, end: &End) -> Result<()> {
+    async fn ended_by_itself(&self, id: VmId, end: &End, turn: &Turn) -> Result<()> {
         let record = self.reread(id)?;
         let left = self.release_runtime(id).await?;
         let follows = consequence(end.what, Moment::Running);
@@ -75,6 +76,7 @@ impl Engine {
         self.store().vm_state(id, state, Some(reason))?;
         if follows == Consequence::StartAgain {
             let operation = self.0.operations.begin(format!("vm.reboot {}", record.name));
+            turn.interruptible_by_kill(operation.token().clone());
             let record = self.reread(id)?;
             let result = self.start_again(&operation, &record).await.map(|()| wire::control::Outcome::None);
             operation.finish(&result);

@@ -30,7 +30,6 @@ const NEWS: Duration = Duration::from_secs(2);
 
 impl ExecStream {
     /// Frames for the agent, frames from the agent, and what to tell where those broke off.
-    #[must_use]
     pub fn into_parts(self) -> (Sender<Bytes, std::convert::Infallible>, Incoming, Ending) {
         (self.input, self.output, self.ending)
     }

@@ -76,7 +76,7 @@ impl Engine {
         let record = self.reread(id)?;
         self.store().vm_state(id, State::Deleting, None)?;
         if let Some(live) = self.cell(id).live.send_replace(None) {
-            live.ended.send_replace(Some("it was deleted".to_owned()));
+            live.asked.get_or_init(|| "it was deleted");
         }
         let left = unwind(&self.0.world, self.store().ledger_list(Some(id))?).await;
         if !left.is_empty() {
@@ -99,10 +99,7 @@ impl Engine {
         let live = self.cell(id).live.send_replace(None);
         let reason = match (live, request) {
             (Some(live), Request::Stop) => self.shut_down(live).await,
-            (Some(live), _) => {
-                live.ended.send_replace(Some("it was killed".to_owned()));
-                "it was killed"
-            }
+            (Some(live), _) => *live.asked.get_or_init(|| "it was killed"),
             (None, _) => "it did not run",
         };
         let left = self.release_runtime(id).await?;
@@ -115,12 +112,14 @@ impl Engine {
 
     /// Asks the guest to end, then its machine, within the bound; gives what is told of it.
     async fn shut_down(&self, live: Arc<Live>) -> &'static str {
+        live.asked.get_or_init(|| "it was stopped");
         let bound = self.0.config.stop_timeout;
         let began = tokio::time::Instant::now();
         // Init gets most of the time; the agent's own sync and power-off need the rest.
         let init =
             Poweroff { init_timeout_ms: u64::try_from(bound.as_millis() * 6 / 10).unwrap_or(u64::MAX) };
-        let asked = match tokio::time::timeout(bound, live.guest.poweroff(init)).await {
+        // An agent that hangs leaves the power button its share.
+        let asked = match tokio::time::timeout(bound * 4 / 10, live.guest.poweroff(init)).await {
             Ok(Ok(())) => true,
             Ok(Err(error)) => {
                 tracing::warn!(error = crate::saga::chain(&error), "the agent did not take the stop");
@@ -128,15 +127,12 @@ impl Engine {
             }
             Err(_) => false,
         };
-        let ended = live.machine.ended();
-        // What it does now is write out what it holds, however slow the disk is.
+        // What an agent does that was asked is write out what the guest holds, however slow the disk is.
         let deadline = if asked { bound * 3 } else { bound };
         if !asked && let Err(error) = live.machine.powerdown().await {
             tracing::debug!(error = crate::saga::chain(&error), "no power button");
         }
-        let clean = tokio::time::timeout_at(began + deadline, ended).await.is_ok();
-        live.ended.send_replace(Some("it was stopped".to_owned()));
-        if clean {
+        if tokio::time::timeout_at(began + deadline, live.machine.ended()).await.is_ok() {
             return "it was stopped";
         }
         if let Err(error) = live.machine.quit(QUIT).await {

@@ -31,7 +31,11 @@ fn a_vmm_that_died_without_a_daemon_leaves_its_vm_stopped() {
     let vmm = i32::try_from(home.vm("dev")["pid"].as_i64().unwrap()).unwrap();
     home.kill_9(home.daemon_pid());
     home.kill_9(vmm);
-    assert_eq!(home.vm("dev")["state"], "stopped");
+    let vm = home.vm("dev");
+    assert_eq!(
+        (&vm["state"], &vm["reason"]),
+        (&"stopped".into(), &"it ended while no daemon was running".into())
+    );
     let _ = home.ok(&["vm", "start", "dev"]);
 }
 
@@ -86,7 +90,7 @@ fn twenty_first_commands_start_one_daemon() {
     let Some(home) = home() else { return };
     let clients: Vec<_> = (0..20).map(|_| home.command(&["vm", "list"]).spawn().unwrap()).collect();
     for client in clients {
-        let output = testkit::home::finish(client, b"", &["vm", "list"]);
+        let output = testkit::home::finish(client, b"", SOON, &["vm", "list"]);
         assert!(output.status.success(), "{}", output.stderr);
     }
     wait_until(SOON, "one daemon is left", || {

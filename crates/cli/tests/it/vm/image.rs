@@ -1,12 +1,8 @@
 //! Images of every kind boot: with and without init, with the wrong init, with a hostile fstab, with docker inside.
 
-use std::{path::PathBuf, process::Command};
+use std::{path::PathBuf, process::Command, time::Duration};
 
-use testkit::{
-    home::{Home, finish},
-    images::with_busybox,
-    kernel_deb, need,
-};
+use testkit::{home::Home, images::with_busybox, kernel_deb, need};
 
 use super::home;
 
@@ -152,8 +148,8 @@ fn the_default_image_is_built_when_first_needed_and_runs_docker() {
         return;
     }
     let Some(busybox) = need::program("busybox", "busybox") else { return };
-    let created =
-        finish(home.command(&["vm", "create", "--name", "dev", "--memory", "1G"]).spawn().unwrap(), b"", &[]);
+    let create = ["vm", "create", "--name", "dev", "--memory", "1G"];
+    let created = home.run_long(&create, Duration::from_secs(900));
     assert!(created.status.success(), "{}", created.stderr);
     assert_eq!(home.run(&["image", "show", "debian-bookworm", "-o", "json"]).json()["ready"], "init");
     let image = with_busybox(&busybox).finish();

@@ -76,7 +76,7 @@ fn commands_side_by_side_do_not_wait_for_each_other() {
     assert_eq!(home.ok(&["vm", "exec", "dev", "--", "echo", "second"]), "second");
     waiting.stdin.as_mut().unwrap().write_all(b"first").unwrap();
     drop(waiting.stdin.take());
-    assert_eq!(finish(waiting, b"", &["cat"]).text(), "first");
+    assert_eq!(finish(waiting, b"", DEADLINE, &["cat"]).text(), "first");
     // One whose output nobody reads holds up nobody.
     let mut flood = home.command(&["vm", "exec", "dev", "--", "cat", "/dev/zero"]).spawn().unwrap();
     flood.stdout.as_mut().unwrap().read_exact(&mut [0; 4096]).unwrap();
@@ -129,6 +129,6 @@ fn a_shell_has_a_real_terminal() {
     until(&mut typed, "\x03", "^C");
     until(&mut typed, "echo after-$((1 + 2))\r", "after-3");
     typed.write_all(b"exit 7\r").unwrap();
-    let ended = finish(script, b"", &["script"]);
+    let ended = finish(script, b"", DEADLINE, &["script"]);
     assert_eq!(ended.code(), 7, "{}", ended.stderr);
 }
