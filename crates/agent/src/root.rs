@@ -126,6 +126,17 @@ impl Root {
         make().map_err(|e| Error::path("make directory", path, e))
     }
 
+    /// The directory at `path`, made where there is nothing; `None` where there is something else, also a link.
+    ///
+    /// # Errors
+    /// Where it cannot be made.
+    pub fn claim_dir(&self, path: &Path) -> Result<Option<OwnedFd>> {
+        match self.resolve(path, OFlags::PATH | OFlags::NOFOLLOW) {
+            Ok(_) => Ok(self.own_dir(path)),
+            Err(_) => self.make_own_dir(path).map(Some),
+        }
+    }
+
     /// Puts `bytes` at `path` with `mode`, owned by root, unless exactly that is there: an unneeded write would only
     /// fill the overlay.
     ///
@@ -283,6 +294,9 @@ mod tests {
             root.make_dir(Path::new(path)).unwrap();
             assert!(root.own_dir(Path::new(path)).is_some(), "{path}");
         }
+        symlink("/", scratch.0.join("root/lib/docker")).unwrap();
+        assert!(root.claim_dir(Path::new("lib/docker")).unwrap().is_none(), "a link stays");
+        assert!(root.claim_dir(Path::new("lib/containerd")).unwrap().is_some());
         symlink("lib", scratch.0.join("root/home")).unwrap();
         root.make_own_dir(Path::new("home")).unwrap();
         assert!(root.own_dir(Path::new("home")).is_some());

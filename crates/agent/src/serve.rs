@@ -37,7 +37,9 @@ use wire::{
 
 use crate::{
     boot::{Booted, now_us},
-    channel, connect, exec, port, ports, poweroff, query, stats, sys, systemd,
+    channel, connect, exec, port, ports, poweroff, query,
+    root::Root,
+    stats, sys, systemd,
     tree::{self, UnpackError},
 };
 
@@ -51,6 +53,9 @@ const PIECES: usize = 2;
 /// What the agent does not end by; its children begin with the defaults again.
 const IGNORED: [libc::c_int; 7] =
     [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGPIPE, libc::SIGTERM, libc::SIGUSR1, libc::SIGUSR2];
+
+/// Where sysvinit's scripts look for whom to spare at the end.
+const SPARED: &str = "run/sendsigs.omit.d/banger";
 
 /// What the requests are about.
 #[derive(Debug)]
@@ -70,7 +75,7 @@ impl Guest {
 
 /// Is the agent. Returns only by ending the process.
 pub fn run(booted: &'static Booted) -> ! {
-    settle_in();
+    settle_in(booted.init.kind);
     if let Err(error) = serve_port(booted) {
         log(&format!("the agent cannot go on: {error}"));
     }
@@ -78,7 +83,7 @@ pub fn run(booted: &'static Booted) -> ! {
 }
 
 /// Becomes a process that is spared and left alone.
-fn settle_in() {
+fn settle_in(init: InitKind) {
     sys::mask(sys::Mask::None);
     sys::ignore(&IGNORED);
     let _ = rustix::process::setsid();
@@ -91,6 +96,19 @@ fn settle_in() {
     let write_only = OFlags::WRONLY | OFlags::CLOEXEC;
     if let Ok(file) = rustix::fs::open("/proc/self/oom_score_adj", write_only, Mode::empty()) {
         let _ = rustix::io::write(&file, b"-1000");
+    }
+    if init == InitKind::Sysvinit {
+        // Its scripts spare the processes named there, and wait long for those that are neither named nor gone.
+        let spare = || {
+            Root::open(Path::new("/"))?.write(
+                Path::new(SPARED),
+                std::process::id().to_string().as_bytes(),
+                0o644,
+            )
+        };
+        if let Err(error) = spare() {
+            log(&format!("init will not spare the agent: {error}"));
+        }
     }
     if let Ok(null) = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()) {
         let _ = sys::replace_stdio(&null);

@@ -80,10 +80,12 @@ pub fn plain(root: &Root) -> Result<OwnedFd> {
 }
 
 fn bind_plain(root: &Root, path: &Path) -> Result<()> {
+    // One that leads elsewhere is the image's own arrangement, and could lead to what must not be covered.
+    let Some(place) = root.claim_dir(path)? else { return Ok(()) };
     let plain = Path::new(OVERLAY).join("plain").join(path.file_name().expect("the list has names"));
     // Of the root, not of the image: where the image had no place for it, the guest may have made it since.
     seed::fill(&plain, root.own_dir(path), Mode::from_raw_mode(0o711))?;
-    bind(&plain, root.make_dir(path)?.as_fd(), path)
+    bind(&plain, place.as_fd(), path)
 }
 
 /// Mounts the work disk on `/root`, filled from the image the first time, and opens its file system for later.
@@ -112,7 +114,7 @@ pub fn kernel_modules(root: &Root, disks: &Disks) -> Result<()> {
     }
     let uname = rustix::system::uname();
     let release = uname.release().to_string_lossy();
-    let place = root.make_dir(&Path::new("lib/modules").join(release.as_ref()))?;
+    let place = root.make_own_dir(&Path::new("lib/modules").join(release.as_ref()))?;
     ext4(device, &fd_path(place.as_fd()), MountFlags::RDONLY, c"noload")
 }
 
