@@ -15,12 +15,12 @@ use testkit::need;
 use crate::{
     kernel_support::{Scratch, run},
     rootfs_refusals::{gzip, xz, zstd},
-    rootfs_support::{Head, Mount, Tar, assert_same, e2fsck, import, listing, unpack},
+    rootfs_support::{Head, Mount, Tar, assert_same, e2fsck, features, import, listing, unpack},
 };
 
 /// Imports `tar`, compares what the kernel shows with what tar unpacks, and gives the disk space that the image takes.
 #[track_caller]
-fn check(name: &str, tar: Vec<u8>) -> u64 {
+pub fn check(name: &str, tar: Vec<u8>) -> u64 {
     check_against(name, &tar, &tar)
 }
 
@@ -140,6 +140,19 @@ fn the_same_archive_gives_the_same_bytes() {
     assert!(fs::read(&one).unwrap() == fs::read(&two).unwrap());
     let other = import(&root().file("file", b"x").end(), &scratch.path().join("three")).unwrap();
     assert_ne!(make(&scratch.path().join("four")), other.uuid);
+}
+
+#[test]
+fn the_features_of_an_image() {
+    let scratch = Scratch::new("features");
+    let image = scratch.path().join("image");
+    import(&root().end(), &image).unwrap();
+    let Some(found) = features(&image) else { return };
+    assert_eq!(
+        found,
+        "ext_attr dir_index sparse_super2 filetype extent 64bit flex_bg metadata_csum_seed large_file huge_file \
+         dir_nlink extra_isize metadata_csum read-only"
+    );
 }
 
 #[test]
@@ -270,17 +283,17 @@ fn a_sparse_file_beyond_four_gigabytes() {
     let scratch = Scratch::new("sparse-huge");
     let image = scratch.path().join("image");
     let size: u64 = 5 << 30;
-    let map = format!("0,1,{},4096,{},1", 4_u64 << 30, size - 1);
+    let map = format!("0,512,{},4096,{},1", 4_u64 << 30, size - 1);
     let records: [(&str, &[u8]); 2] =
         [("GNU.sparse.size", &size.to_string().into_bytes()), ("GNU.sparse.map", map.as_bytes())];
-    import(&root().pax(&records).file("huge", &[b'x'; 4098]).end(), &image).unwrap();
+    import(&root().pax(&records).file("huge", &[b'x'; 4609]).end(), &image).unwrap();
     let look = || {
         e2fsck(&image)?;
         let mount = Mount::new(&scratch, &image, "ro,noload,loop")?;
         let file = fs::File::open(mount.path().join("huge")).unwrap();
         assert_eq!(file.metadata().unwrap().len(), size);
         for (at, expected) in
-            [(0, b"x\0"), ((4 << 30) - 1, b"\0x"), ((4 << 30) + 4095, b"x\0"), (size - 2, b"\0x")]
+            [(511, b"x\0"), ((4 << 30) - 1, b"\0x"), ((4 << 30) + 4095, b"x\0"), (size - 2, b"\0x")]
         {
             let mut bytes = [0; 2];
             file.read_exact_at(&mut bytes, at).unwrap();

@@ -78,7 +78,8 @@ pub fn unpack(scratch: &Scratch, name: &str, tar: &[u8]) -> Option<PathBuf> {
     let archive = scratch.file(&format!("{name}.tar"), tar);
     let out = scratch.dir(name);
     run(Command::new("tar")
-        .args(["--numeric-owner", "--xattrs", "--xattrs-include=*", "-xpf"])
+        .args(["--warning=no-timestamp", "--numeric-owner", "--xattrs", "--xattrs-include=*", "-xpf"])
+        .env("LC_ALL", "C")
         .arg(archive)
         .arg("-C")
         .arg(&out));
@@ -273,4 +274,11 @@ impl Tar {
     pub fn end(self) -> Vec<u8> {
         self.raw(&[0; 1024]).0
     }
+}
+
+/// The features of the file system in `image`, as e2fsprogs names them.
+pub fn features(image: &Path) -> Option<String> {
+    let said = run(Command::new(need::program("e2fsck", "dumpe2fs")?).arg("-h").arg(image));
+    let line = said.lines().find_map(|line| line.strip_prefix("Filesystem features:")).unwrap();
+    Some(line.trim().to_owned())
 }

@@ -6,7 +6,7 @@ use image::template::{Error, Role, ensure, set_uuid};
 
 use crate::{
     kernel_support::{Scratch, run},
-    rootfs_support::{Mount, e2fsck},
+    rootfs_support::{Mount, e2fsck, features},
 };
 
 #[test]
@@ -23,6 +23,18 @@ fn templates_of_all_sizes_are_clean_and_small() {
             return;
         }
     }
+}
+
+#[test]
+fn the_features_of_a_template() {
+    let scratch = Scratch::new("template-features");
+    let template = ensure(scratch.path(), Role::Work, 64 << 20).unwrap();
+    let Some(found) = features(&template) else { return };
+    assert_eq!(
+        found,
+        "has_journal ext_attr dir_index filetype meta_bg extent 64bit flex_bg metadata_csum_seed sparse_super \
+         large_file huge_file dir_nlink extra_isize metadata_csum"
+    );
 }
 
 #[test]

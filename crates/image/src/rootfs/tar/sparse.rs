@@ -102,13 +102,15 @@ impl<R: Read> Lines<'_, R> {
     }
 }
 
-/// The map, where its segments are in order, in the file, and as long as the content.
+/// The map, where its segments are in order, in the file, and as long as the content. Only the last may end within a
+/// block: programs differ on where the next one would begin.
 fn checked(size: u64, segments: Vec<Segment>, stored: u64) -> Result<Map, Error> {
     let mut end = 0;
     let mut total = 0_u64;
     for segment in &segments {
         let after = segment.offset.checked_add(segment.length).filter(|after| *after <= size);
-        if segment.offset < end {
+        let in_block = total.is_multiple_of(BLOCK as u64) || segment.length == 0;
+        if segment.offset < end || !in_block {
             return Err(Malformed::SparseMap.into());
         }
         end = after.ok_or(Malformed::SparseMap)?;
