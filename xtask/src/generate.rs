@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
-use model::config::{Fallback, Kind};
+use model::config::{self, Fallback, Key};
 
 use crate::{binaries, shell};
 
@@ -66,32 +66,29 @@ fn exit_codes() -> String {
     page
 }
 
+/// The keys of the configuration, and what is refused.
 fn configuration() -> String {
     let mut page = format!(
         "{MADE}\n# Configuration\n\n\
-         `{}` in `$XDG_CONFIG_HOME/banger/`, else in `~/.config/banger/`. Every key is optional; one that is not known is refused,\n\
-         with its line and the nearest key. The variable overrides the file. `banger config show` prints each value with where it\n\
-         came from. A key `table.key` stands below `[table]`.\n\n\
-         | key | value | without it | variable |\n| --- | --- | --- | --- |\n",
-        model::config::FILE
+         `{}` in `$XDG_CONFIG_HOME/banger/`, else in `~/.config/banger/`. Every key is optional. A key that is not known, or a value\n\
+         that a key cannot have, is refused with its line. The variable overrides the file.\n\n\
+         `banger config show` prints each value with where it came from. A daemon that runs keeps those with which it started:\n\
+         after `banger daemon stop` the next command starts one with the new ones, and machines go on running.\n\n\
+         ```toml\ndefault_image = \"debian-bookworm\"\n\n[vm_defaults]\nvcpu = 2\nmemory = \"2G\"\n```\n\n\
+         | key | meaning | value | without it | variable |\n| --- | --- | --- | --- | --- |\n",
+        config::FILE
     );
-    for key in model::config::KEYS {
-        let kind = match key.kind {
-            Kind::Image => "the name of an image".to_owned(),
-            Kind::Kernel => "the name of a kernel".to_owned(),
-            Kind::Program => "the absolute path of a program".to_owned(),
-            Kind::Word(words) => words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", "),
-            Kind::Duration => "a time like `10s`".to_owned(),
-            Kind::Vcpu => "a number".to_owned(),
-            Kind::Size => "a size like `512M`".to_owned(),
-        };
-        let fallback = match key.fallback {
+    for Key { name, variable, kind, fallback, meaning, .. } in config::KEYS {
+        let fallback = match fallback {
             Fallback::Value(value) => format!("`{value}`"),
-            Fallback::Auto(words) => words.to_owned(),
+            Fallback::Auto(words) => (*words).to_owned(),
         };
-        writeln!(page, "| `{}` | {kind} | {fallback} | `{}` |", key.name, key.variable())
+        writeln!(page, "| `{name}` | {meaning} | {} | {fallback} | `{variable}` |", kind.words())
             .expect("writing to a string cannot fail");
     }
+    let later: Vec<_> = config::LATER.iter().map(|name| format!("`{name}`")).collect();
+    writeln!(page, "\nPlanned, and refused by this version: {}.", later.join(", "))
+        .expect("writing to a string cannot fail");
     page
 }
 
@@ -177,8 +174,23 @@ mod tests {
     #[test]
     fn every_key_of_the_configuration_has_a_row() {
         let page = configuration();
-        for key in model::config::KEYS {
-            assert!(page.contains(&format!("| `{}` | ", key.name)));
+        for key in config::KEYS {
+            assert!(page.contains(&format!("| `{}` | {} | ", key.name, key.meaning)));
+        }
+    }
+
+    #[test]
+    fn the_example_of_the_configuration_is_made_of_keys() {
+        let page = configuration();
+        let (_, rest) = page.split_once("```toml\n").expect("it has an example");
+        let (example, _) = rest.split_once("```").expect("the example ends");
+        let example: toml::Table = example.parse().expect("it is TOML");
+        let known = |name: &str| config::KEYS.iter().any(|key| key.name == name);
+        for (name, value) in &example {
+            match value.as_table() {
+                Some(table) => assert!(table.keys().all(|key| known(&format!("{name}.{key}"))), "{table}"),
+                None => assert!(known(name), "{name}"),
+            }
         }
     }
 

@@ -63,7 +63,7 @@ pub const RESERVED: &[(&str, &[&str])] = &[
     ("tar", &["image", "cli", "agent", "testkit"]),
     ("tokio", &["agent", "vmm", "image", "engine", "daemon", "cli", "testkit"]),
     ("tokio-util", &["agent", "vmm", "image", "engine", "daemon", "cli", "testkit"]),
-    ("toml", &["cli", "engine", "daemon", "xtask"]),
+    ("toml", &["daemon", "xtask"]),
     ("rustix", &["host", "agent", "vmm", "image", "testkit", "engine", "cli", "daemon"]),
 ];
 

@@ -36,8 +36,8 @@ pub enum Error {
     #[error("the daemon was asked to stop and still answers")]
     DaemonStays,
     /// There are mistakes in the settings; each with its place.
-    #[error("{}", .0.join("\nerror: "))]
-    Config(Vec<String>),
+    #[error("{0}")]
+    Config(String),
     /// `bangerd` is nowhere.
     #[error("cannot find the program bangerd beside banger, in ../libexec/banger or in PATH")]
     NoDaemonProgram,

@@ -11,14 +11,14 @@ use std::{
 use host::{
     dirs::Dirs,
     fs,
-    proc::{self, Command, Program},
+    proc::{self, Command, Exit, Program},
 };
-use model::config::KEYS;
 use tokio::net::UnixStream;
 
 use crate::{
+    args::Output,
     client::{connect, nobody_listens},
-    config,
+    commands::settings,
     error::Error,
 };
 
@@ -35,20 +35,12 @@ const LINES: usize = 8;
 /// Where it is not installed, or does not come up.
 pub async fn daemon(dirs: &Dirs) -> Result<UnixStream, Error> {
     let program = program().ok_or(Error::NoDaemonProgram)?;
-    // A mistake is shown where it is, not as a daemon that does not start.
-    config::load(dirs)?;
     fs::private_dir(&dirs.state)?;
     let path = dirs.state.join("bangerd.log");
     let log = fs::append(&path)?;
     let before = fs::size(&path)?;
     let again = log.try_clone().map_err(|e| host::Error::path("share", &path, e))?;
-    let mut command = Command::new(Program::Daemon(program)).stdout(log).stderr(again);
-    for variable in KEYS.iter().map(|key| key.variable()) {
-        if let Some(value) = host::env::var(&variable) {
-            command = command.env(variable, value);
-        }
-    }
-    let process = command.detached()?;
+    let process = Command::new(Program::Daemon(program)).stdout(log).stderr(again).detached()?;
 
     let begin = Instant::now();
     let failed = |why: String| Error::NotStarted { why, log: tail(&path, before) };
@@ -64,6 +56,12 @@ pub async fn daemon(dirs: &Dirs) -> Result<UnixStream, Error> {
             Err(_) => {}
         }
         if let Some(exit) = ended.filter(|exit| !exit.success()) {
+            // A mistake in the settings is shown where it is, not as a daemon that does not start.
+            if exit == Exit::Code(1)
+                && let Err(mistake @ Error::Config(_)) = settings::ask(Output::Text)
+            {
+                return Err(mistake);
+            }
             return Err(failed(format!("it ended with {exit}")));
         }
         if begin.elapsed() > DEADLINE {
@@ -74,7 +72,7 @@ pub async fn daemon(dirs: &Dirs) -> Result<UnixStream, Error> {
 }
 
 /// `bangerd` beside this program, else where it is installed with it, else in `PATH`.
-fn program() -> Option<PathBuf> {
+pub fn program() -> Option<PathBuf> {
     let own = std::env::current_exe().ok();
     let dir = own.as_deref().and_then(std::path::Path::parent);
     let beside = dir.into_iter().flat_map(|dir| [dir.join("bangerd"), dir.join("../libexec/banger/bangerd")]);

@@ -11,7 +11,6 @@ mod args;
 mod client;
 mod commands;
 mod complete;
-mod config;
 mod error;
 mod exec;
 mod launch;

@@ -8,12 +8,15 @@
 //! | `exec` | a command's stream |
 //! | `extract` | parts of requests |
 //! | `fail` | errors as answers |
+//! | `config`, `settings` | what the user set, and showing it |
 //! | `openapi` | the document of it all |
 
 mod api;
+pub mod config;
 mod events;
 mod exec;
 mod extract;
 mod fail;
 pub mod openapi;
 pub mod server;
+pub mod settings;

@@ -2,48 +2,69 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
+use daemon::{
+    config::{self, Loaded},
+    settings::Settings,
+};
 use engine::{Engine, config::Config};
 use host::dirs::Dirs;
 use store::{Compatibility, Store};
 
-const USAGE: &str = "usage: bangerd [--check-migrations | --openapi | --version | --help]";
+const USAGE: &str =
+    "usage: bangerd [--config [--json] | --check-migrations | --openapi | --version | --help]";
+const HOMELESS: &str = "neither BANGER_HOME nor HOME is set";
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args().skip(1);
-    let mode = arguments.next();
-    if arguments.next().is_some() {
-        return usage();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => serve(),
+        ["--config"] => show_config(|settings| settings.table()),
+        ["--config", "--json"] => show_config(|settings| {
+            serde_json::to_string_pretty(settings).expect("texts and numbers are JSON") + "\n"
+        }),
+        ["--check-migrations"] => check_migrations(),
+        ["--openapi"] => print(&daemon::openapi::document()),
+        ["--version"] => print(concat!("bangerd ", env!("CARGO_PKG_VERSION"))),
+        ["--help"] => print(USAGE),
+        _ => {
+            complain(USAGE);
+            ExitCode::from(model::exit::USAGE)
+        }
     }
-    match mode.as_deref() {
-        None => serve(),
-        Some("--check-migrations") => check_migrations(),
-        Some("--openapi") => print(&daemon::openapi::document()),
-        Some("--version") => print(concat!("bangerd ", env!("CARGO_PKG_VERSION"))),
-        Some("--help") => print(USAGE),
-        Some(_) => usage(),
-    }
-}
-
-fn usage() -> ExitCode {
-    complain(USAGE);
-    ExitCode::from(model::exit::USAGE)
 }
 
 #[expect(clippy::print_stdout, reason = "the answer of a one-shot mode")]
 fn print(text: &str) -> ExitCode {
-    println!("{text}");
+    println!("{}", text.trim_end());
     ExitCode::SUCCESS
 }
 
 #[expect(clippy::print_stderr, reason = "there is no log yet")]
 fn complain(text: &str) {
-    eprintln!("bangerd: {text}");
+    eprintln!("{text}");
+}
+
+/// Shows the settings that a daemon would take; what is wrong with them, and code 1, where it would not start.
+fn show_config(form: fn(&Settings) -> String) -> ExitCode {
+    match load() {
+        Ok((_, loaded)) => print(&form(&Settings::of(&loaded))),
+        Err(why) => {
+            complain(&why);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn load() -> Result<(Dirs, Loaded), String> {
+    let dirs = Dirs::of_user().ok_or(HOMELESS)?;
+    let loaded = config::load(&dirs).map_err(|error| chain(&error))?;
+    Ok((dirs, loaded))
 }
 
 /// 0: compatible, 1: a migration is needed, 2: incompatible.
 fn check_migrations() -> ExitCode {
     let Some(dirs) = Dirs::of_user() else {
-        complain("neither BANGER_HOME nor HOME is set");
+        complain(HOMELESS);
         return ExitCode::from(2);
     };
     match Store::check(&dirs.state.join("banger.db")) {
@@ -58,10 +79,18 @@ fn check_migrations() -> ExitCode {
 }
 
 fn serve() -> ExitCode {
-    let filter = host::env::text("BANGER_LOG").unwrap_or_else(|| "info".to_owned());
+    let (dirs, Loaded { checked, .. }) = match load() {
+        Ok(loaded) => loaded,
+        Err(why) => {
+            complain(&why);
+            return ExitCode::FAILURE;
+        }
+    };
+    let config = checked.config;
+    let filter = host::env::text("BANGER_LOG").unwrap_or_else(|| config.log_level.as_str().to_owned());
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(std::io::stderr).init();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let result = runtime.map_err(|e| e.to_string()).and_then(|runtime| runtime.block_on(run()));
+    let result = runtime.map_err(|e| e.to_string()).and_then(|runtime| runtime.block_on(run(dirs, config)));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
@@ -71,11 +100,10 @@ fn serve() -> ExitCode {
     }
 }
 
-async fn run() -> Result<(), String> {
-    let dirs = Dirs::of_user().ok_or("neither BANGER_HOME nor HOME is set")?;
+async fn run(dirs: Dirs, config: Config) -> Result<(), String> {
     let agent =
         companion("banger-agent").ok_or("banger-agent is neither beside bangerd nor in ../libexec/banger")?;
-    let opened = Engine::open(dirs.clone(), Config::default(), agent).await.map_err(|error| chain(&error))?;
+    let opened = Engine::open(dirs.clone(), config, agent).await.map_err(|error| chain(&error))?;
     // 20 first commands at once start 20 daemons: all but one end here, and their clients find the one.
     let Some(engine) = opened else {
         tracing::info!("another daemon has this installation");

@@ -1,35 +1,29 @@
-//! What the engine is told about its installation; reading the file is the daemon's business.
+//! What the engine is told about its installation, and what it finds on the host where nobody said it. Reading the file
+//! is the daemon's business.
 
-use std::{path::PathBuf, time::Duration};
+use std::path::PathBuf;
 
-use model::sizing::Wish;
+use model::sizing;
 
-/// The settings of one installation.
-#[derive(Debug, Clone)]
-pub struct Config {
-    /// The image of a VM for which none was named.
-    pub default_image: String,
-    /// The kernel of an image that names none.
-    pub default_kernel: String,
-    /// QEMU's program, where it is not the one in `PATH`.
-    pub qemu_bin: Option<PathBuf>,
-    /// How long a stop may take before the VMM ends.
-    pub stop_timeout: Duration,
-    /// How long a guest may take until its agent answers.
-    pub boot_timeout: Duration,
-    /// Sizes of VMs for which none were said.
-    pub sizes: Wish,
+pub use model::config::Config;
+
+use crate::Result;
+
+/// The size of this host, from which the sizes of VMs follow.
+///
+/// # Errors
+/// Where the host does not tell.
+pub fn host_size() -> Result<sizing::Host> {
+    let cpus = std::thread::available_parallelism().map_or(0, |n| u32::try_from(n.get()).unwrap_or(u32::MAX));
+    let meminfo = host::fs::read_text("/proc/meminfo".as_ref())?;
+    let kib = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse().ok());
+    Ok(sizing::Host { cpus, memory: kib.unwrap_or(0u64) * 1024 })
 }
 
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            default_image: "debian-bookworm".to_owned(),
-            default_kernel: "debian-cloud".to_owned(),
-            qemu_bin: None,
-            stop_timeout: Duration::from_secs(10),
-            boot_timeout: Duration::from_secs(120),
-            sizes: Wish::default(),
-        }
-    }
+/// The QEMU that is used where none is configured, if one is installed.
+#[must_use]
+pub fn qemu_program() -> Option<PathBuf> {
+    vmm::qemu::installed()
 }

@@ -253,7 +253,7 @@ impl Engine {
 
     /// The image that `request` wants; the default one is built where it is missing and that was asked for.
     pub(crate) async fn image_for(&self, operation: &Operation, request: &CreateVm) -> Result<store::Image> {
-        let default = self.0.config.default_image.clone();
+        let default = self.0.config.default_image.to_string();
         let name = request.image.clone().unwrap_or_else(|| default.clone());
         if let Some(image) = self.image_named(&name)? {
             return Ok(image);
@@ -262,8 +262,11 @@ impl Engine {
             return Err(unknown_image(&name));
         }
         if !request.build_default_image || default != RECIPE {
-            let hint = Some(format!("banger image build {default}"));
-            return Err(Error::NotFound { kind: "image", name, hint });
+            let hint = match default == RECIPE {
+                true => format!("banger image build {default}"),
+                false => format!("banger image import SRC --name {default}, or change `default_image`"),
+            };
+            return Err(Error::NotFound { kind: "image", name, hint: Some(hint) });
         }
         let _claim = operation.cancellable(async { Ok(self.claim(format!("image {name}")).await) }).await?;
         // Whoever had the claim before may have built it.

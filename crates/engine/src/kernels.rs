@@ -111,15 +111,14 @@ impl Engine {
         if let Some(name) = &image.kernel {
             return self.kernel_named(name.as_str());
         }
-        let default = &self.0.config.default_kernel;
-        match self.kernel_named(default) {
-            Err(Error::NotFound { .. }) => {}
+        let name = self.0.config.default_kernel.clone();
+        match self.kernel_named(name.as_str()) {
+            // Only the built-in default stands for the distribution's; another one is somebody's own.
+            Err(Error::NotFound { .. }) if name == crate::config::Config::default().default_kernel => {}
             found => return found,
         }
-        let name = KernelName::try_from(default.as_str())
-            .map_err(|why| Error::invalid("kernel name", default, why))?;
         let _claim = operation.cancellable(async { Ok(self.claim(format!("kernel {name}")).await) }).await?;
-        match self.kernel_named(default) {
+        match self.kernel_named(name.as_str()) {
             Err(Error::NotFound { .. }) => {}
             found => return found,
         }

@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc};
 
+use model::config::Vmm;
 use tokio::sync::OnceCell;
 use vmm::{
     Backend,
@@ -12,6 +13,7 @@ use crate::{Error, Result, blocking, config::Config};
 
 /// The backends of this host.
 pub struct Vmms {
+    default: Vmm,
     qemu_bin: Option<PathBuf>,
     probes: PathBuf,
     qemu: OnceCell<Arc<dyn Backend>>,
@@ -44,17 +46,17 @@ impl Choice {
 impl Vmms {
     /// Nothing is probed yet; answers are remembered below `probes`.
     pub fn new(config: &Config, probes: PathBuf) -> Self {
-        Self { qemu_bin: config.qemu_bin.clone(), probes, qemu: OnceCell::new() }
+        Self { default: config.vmm, qemu_bin: config.qemu_bin.clone(), probes, qemu: OnceCell::new() }
     }
 
-    /// The VMM for a new VM, by the user's word.
+    /// The VMM for a new VM, by the user's word, else by the configuration.
     pub async fn choose(&self, wanted: Option<&str>) -> Result<Choice> {
-        match wanted {
-            None | Some("auto" | "qemu") => Ok(Choice(self.backend("qemu").await?)),
-            Some("firecracker") => {
+        match wanted.unwrap_or(self.default.as_str()) {
+            "auto" | "qemu" => Ok(Choice(self.backend("qemu").await?)),
+            "firecracker" => {
                 Err(Error::invalid("--vmm", "firecracker", "this version runs VMs with qemu only"))
             }
-            Some(other) => Err(Error::invalid("--vmm", other, "it is one of auto, firecracker, qemu")),
+            other => Err(Error::invalid("--vmm", other, "it is one of auto, firecracker, qemu")),
         }
     }
 

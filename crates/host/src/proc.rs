@@ -22,6 +22,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use model::config::KEYS;
+
 use crate::{Error, Result, env};
 
 mod fork;
@@ -53,7 +55,7 @@ const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sb
 /// What a program that fetches things needs to know of the way out.
 const NETWORK: &[&str] =
     &["http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "HOME", "TMPDIR"];
-/// What the daemon takes from the user who starts it.
+/// What the daemon takes from the user who starts it, besides the settings that the environment overrides.
 const DAEMON: &[&str] = &[
     "HOME",
     "USER",
@@ -62,7 +64,6 @@ const DAEMON: &[&str] = &[
     "TMPDIR",
     "BANGER_HOME",
     "BANGER_LOG",
-    "BANGER_CONFIG",
     "XDG_STATE_HOME",
     "XDG_CACHE_HOME",
     "XDG_CONFIG_HOME",
@@ -154,8 +155,12 @@ pub struct Command {
 impl Command {
     /// `program` without arguments, in `/`, its standard streams on `/dev/null`.
     pub fn new(program: Program) -> Self {
-        let inherited =
-            program.inherits().iter().filter_map(|name| Some((OsString::from(name), env::var(name)?)));
+        let settings = match program {
+            Program::Daemon(_) => KEYS,
+            Program::Qemu(_) | Program::Mmdebstrap | Program::AptGet | Program::AptCache => &[],
+        };
+        let names = program.inherits().iter().copied().chain(settings.iter().map(|key| key.variable));
+        let inherited = names.filter_map(|name| Some((OsString::from(name), env::var(name)?)));
         let fixed = program.fixed().iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
         Self {
             variables: inherited.chain(fixed).collect(),

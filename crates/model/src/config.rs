@@ -1,19 +1,48 @@
 //! The settings of an installation: which keys there are, what they may be, and what they are when nobody says.
 //!
-//! Whoever reads the file turns it into [`Entry`]s; everything after that is decided here, so that every program reads
-//! the same file alike and says the same about a mistake in it.
+//! Whoever reads the file turns it into [`Entry`]s; everything after that is decided here.
+//!
+//! ```text
+//! built in ──▶ file ──▶ BANGER_* variables ──▶ Checked: a Config, and where each of its values was said
+//! ```
 
-use std::{fmt, ops::Range, path::PathBuf, time::Duration};
+use std::{ops::Range, path::PathBuf, time::Duration};
 
-use crate::{
-    ImageName, KernelName,
-    name::NameError,
-    size::{self, SizeError},
-    sizing::{MAX_VCPU, Wish},
-};
+use crate::{ImageName, KernelName, size, sizing, sizing::Wish};
+
+mod mistake;
+
+pub use mistake::{Mistake, Reason, Spot, Wrong, position};
 
 /// The name of the file in the directory of the configuration.
 pub const FILE: &str = "config.toml";
+
+/// A setting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Field {
+    /// How much the daemon logs.
+    LogLevel,
+    /// The image of a VM for which none is named.
+    DefaultImage,
+    /// The kernel of an image that names none.
+    DefaultKernel,
+    /// The VMM of a VM for which none is named.
+    Vmm,
+    /// QEMU's program.
+    QemuBin,
+    /// How long a stop may take.
+    StopTimeout,
+    /// How long a start may take.
+    BootTimeout,
+    /// Virtual CPUs of a VM for which none are said.
+    Vcpu,
+    /// Memory of a VM for which none is said.
+    Memory,
+    /// The work disk of a VM for which none is said.
+    DiskSize,
+    /// The system overlay of a VM for which none is said.
+    OverlaySize,
+}
 
 /// What the value of a key is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,34 +75,60 @@ pub enum Fallback {
 /// A key of the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Key {
+    /// What it sets.
+    pub field: Field,
     /// Its name; a dot separates a table from the key in it.
     pub name: &'static str,
+    /// The environment variable that wins over the file.
+    pub variable: &'static str,
     /// What its value is.
     pub kind: Kind,
     /// What it is where nobody says.
     pub fallback: Fallback,
+    /// What it is for, a sentence for the manual.
+    pub meaning: &'static str,
 }
 
-const fn key(name: &'static str, kind: Kind, fallback: Fallback) -> Key {
-    Key { name, kind, fallback }
+const fn key(
+    field: Field,
+    name: &'static str,
+    variable: &'static str,
+    kind: Kind,
+    fallback: Fallback,
+    meaning: &'static str,
+) -> Key {
+    Key { field, name, variable, kind, fallback, meaning }
 }
 
 /// Every key, in the order in which they are shown.
+#[rustfmt::skip]
 pub const KEYS: &[Key] = &[
-    key("log_level", Kind::Word(&["error", "warn", "info", "debug", "trace"]), Fallback::Value("info")),
-    key("default_image", Kind::Image, Fallback::Value("debian-bookworm")),
-    key("default_kernel", Kind::Kernel, Fallback::Value("debian-cloud")),
-    key("vmm", Kind::Word(&["auto", "firecracker", "qemu"]), Fallback::Value("auto")),
-    key("qemu_bin", Kind::Program, Fallback::Auto("qemu-system-x86_64 in PATH")),
-    key("stop_timeout", Kind::Duration, Fallback::Value("10s")),
-    key("vm_defaults.vcpu", Kind::Vcpu, Fallback::Auto("a quarter of the host's, 1 to 4")),
-    key("vm_defaults.memory", Kind::Size, Fallback::Auto("an eighth of the host's, 512 MiB to 8 GiB")),
-    key("vm_defaults.disk_size", Kind::Size, Fallback::Value("8G")),
-    key("vm_defaults.overlay_size", Kind::Size, Fallback::Value("8G")),
+    key(Field::LogLevel, "log_level", "BANGER_LOG_LEVEL", Kind::Word(LogLevel::WORDS), Fallback::Value("info"),
+        "How much the daemon writes to its log."),
+    key(Field::DefaultImage, "default_image", "BANGER_DEFAULT_IMAGE", Kind::Image, Fallback::Value("debian-bookworm"),
+        "The image of a VM for which none is named."),
+    key(Field::DefaultKernel, "default_kernel", "BANGER_DEFAULT_KERNEL", Kind::Kernel, Fallback::Value("debian-cloud"),
+        "The kernel of an image that names none."),
+    key(Field::Vmm, "vmm", "BANGER_VMM", Kind::Word(Vmm::WORDS), Fallback::Value("auto"),
+        "What runs a VM for which `--vmm` was not given."),
+    key(Field::QemuBin, "qemu_bin", "BANGER_QEMU_BIN", Kind::Program, Fallback::Auto("`qemu-system-x86_64` in `PATH`"),
+        "QEMU's program."),
+    key(Field::StopTimeout, "stop_timeout", "BANGER_STOP_TIMEOUT", Kind::Duration, Fallback::Value("10s"),
+        "How long a guest may take to shut down before its machine is ended."),
+    key(Field::BootTimeout, "boot_timeout", "BANGER_BOOT_TIMEOUT", Kind::Duration, Fallback::Value("2m"),
+        "How long a guest may take until its agent answers."),
+    key(Field::Vcpu, "vm_defaults.vcpu", "BANGER_VM_DEFAULTS_VCPU", Kind::Vcpu,
+        Fallback::Auto("a quarter of the host's, 1 to 4"), "Virtual CPUs of a VM."),
+    key(Field::Memory, "vm_defaults.memory", "BANGER_VM_DEFAULTS_MEMORY", Kind::Size,
+        Fallback::Auto("an eighth of the host's, 512 MiB to 8 GiB"), "Memory of a VM."),
+    key(Field::DiskSize, "vm_defaults.disk_size", "BANGER_VM_DEFAULTS_DISK_SIZE", Kind::Size, Fallback::Value("8G"),
+        "The most that a VM's work disk, `/root`, holds."),
+    key(Field::OverlaySize, "vm_defaults.overlay_size", "BANGER_VM_DEFAULTS_OVERLAY_SIZE", Kind::Size,
+        Fallback::Value("8G"), "The most that a VM's changes to its system hold."),
 ];
 
 /// Keys and tables that are planned and do nothing yet, so they are refused instead of ignored.
-const LATER: &[&str] = &[
+pub const LATER: &[&str] = &[
     "firecracker_bin",
     "jailer_bin",
     "jailer",
@@ -86,29 +141,101 @@ const LATER: &[&str] = &[
     "vm_defaults.nat",
 ];
 
-impl Key {
-    /// The variable that overrides it: `BANGER_VM_DEFAULTS_VCPU` for `vm_defaults.vcpu`.
+/// Whether `name` is a table with keys in it.
+#[must_use]
+pub fn is_table(name: &str) -> bool {
+    KEYS.iter().any(|key| key.name.split_once('.').is_some_and(|(table, _)| table == name))
+}
+
+/// How much the daemon logs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogLevel(&'static str);
+
+impl LogLevel {
+    const WORDS: &[&str] = &["error", "warn", "info", "debug", "trace"];
+
+    /// Its word.
     #[must_use]
-    pub fn variable(&self) -> String {
-        format!("BANGER_{}", self.name.replace('.', "_").to_ascii_uppercase())
+    pub fn as_str(self) -> &'static str {
+        self.0
     }
 }
 
-/// A value as the file has it.
+/// What runs a VM for which nobody said it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Vmm {
+    /// The best one of this host.
+    Auto,
+    /// QEMU.
+    Qemu,
+}
+
+impl Vmm {
+    const WORDS: &[&str] = &["auto", "qemu"];
+
+    /// Its word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Qemu => "qemu",
+        }
+    }
+}
+
+/// The settings that an installation goes by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// How much the daemon logs.
+    pub log_level: LogLevel,
+    /// The image of a VM for which none is named.
+    pub default_image: ImageName,
+    /// The kernel of an image that names none.
+    pub default_kernel: KernelName,
+    /// The VMM of a VM for which none is named.
+    pub vmm: Vmm,
+    /// QEMU's program, where it is not the one in `PATH`.
+    pub qemu_bin: Option<PathBuf>,
+    /// How long a stop may take before the VMM ends.
+    pub stop_timeout: Duration,
+    /// How long a guest may take until its agent answers.
+    pub boot_timeout: Duration,
+    /// Sizes of VMs for which none were said; what is not said here either depends on the host.
+    pub sizes: Wish,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            log_level: LogLevel("info"),
+            default_image: ImageName::try_from("debian-bookworm").expect("it is one"),
+            default_kernel: KernelName::try_from("debian-cloud").expect("it is one"),
+            vmm: Vmm::Auto,
+            qemu_bin: None,
+            stop_timeout: Duration::from_secs(10),
+            boot_timeout: Duration::from_secs(120),
+            sizes: Wish::default(),
+        }
+    }
+}
+
+/// A value as it was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value {
-    /// A string.
+    /// A string of the file.
     Text(String),
-    /// A whole number.
+    /// A whole number of the file.
     Integer(i64),
+    /// What a variable holds, which has no type.
+    Untyped(String),
     /// Anything else, by its name: `a boolean`, `a list`.
     Other(&'static str),
 }
 
-/// One key of the file, its table before it, with the bytes where it stands.
+/// One key of the file with its table, and the bytes where it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// The name, a dot after a table's.
+    /// The name, after its table's and a dot.
     pub name: String,
     /// Where the name stands.
     pub name_at: Range<usize>,
@@ -124,171 +251,44 @@ pub enum Place {
     /// In the file, at this byte.
     File(usize),
     /// In this environment variable.
-    Variable(String),
+    Variable(&'static str),
 }
 
-/// A value that somebody gave.
+/// The settings with the places of those that somebody gave.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Given {
-    /// The key.
-    pub key: &'static Key,
-    /// The value as it was written.
-    pub text: String,
-    /// Where.
-    pub place: Place,
+pub struct Checked {
+    /// All settings.
+    pub config: Config,
+    given: Vec<(Field, Place)>,
 }
 
-/// The settings that somebody gave, checked; the fallbacks are those of whoever asks.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Config {
-    /// How much the daemon logs.
-    pub log_level: Option<String>,
-    /// The image of a VM for which none is named.
-    pub default_image: Option<ImageName>,
-    /// The kernel of an image that names none.
-    pub default_kernel: Option<KernelName>,
-    /// The VMM of a VM for which none is named.
-    pub vmm: Option<String>,
-    /// QEMU's program.
-    pub qemu_bin: Option<PathBuf>,
-    /// How long a stop may take before the VMM ends.
-    pub stop_timeout: Option<Duration>,
-    /// Sizes of VMs for which none are said.
-    pub sizes: Wish,
-    /// Where each came from, in the order of [`KEYS`].
-    pub given: Vec<Given>,
-}
-
-/// Why a value is none for its key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Wrong {
-    /// It is of another type.
-    Type(&'static str),
-    /// It is no name.
-    Name(NameError),
-    /// It is no size.
-    Size(SizeError),
-    /// It is none of the words that there are.
-    Word(&'static [&'static str]),
-    /// It is no absolute path.
-    Path,
-    /// It is no time.
-    Duration,
-    /// It is no number of CPUs.
-    Vcpu,
-}
-
-impl fmt::Display for Wrong {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Type(found) => write!(f, "it cannot be {found}"),
-            Self::Name(e) => e.fmt(f),
-            Self::Size(e) => e.fmt(f),
-            Self::Word(words) => write!(f, "it is one of {}", words.join(", ")),
-            Self::Path => f.write_str("it is an absolute path"),
-            Self::Duration => f.write_str("a time is a whole number above zero and a unit: 10s, 5m, 2h"),
-            Self::Vcpu => write!(f, "it is a number from 1 to {MAX_VCPU}"),
-        }
-    }
-}
-
-/// What is wrong with a key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reason {
-    /// There is no such key; perhaps the other one is meant.
-    Unknown(String, Option<&'static str>),
-    /// The key is planned.
-    Later(String),
-    /// The value is not one for the key.
-    Wrong(&'static str, Wrong),
-    /// The file as a whole is not understood, as its parser says.
-    Syntax(String),
-}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unknown(name, None) => write!(f, "unknown key `{name}`"),
-            Self::Unknown(name, Some(nearest)) => write!(f, "unknown key `{name}`; is `{nearest}` meant?"),
-            Self::Later(name) => write!(f, "`{name}` is not supported by this version"),
-            Self::Wrong(name, why) => write!(f, "`{name}`: {why}"),
-            Self::Syntax(why) => f.write_str(why),
-        }
-    }
-}
-
-/// A mistake in the settings.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mistake {
-    /// What is wrong.
-    pub reason: Reason,
-    /// Where.
-    pub at: Spot,
-}
-
-/// Where a mistake is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Spot {
-    /// In these bytes of the file.
-    File(Range<usize>),
-    /// In this environment variable.
-    Variable(String),
-}
-
-impl Mistake {
-    /// The mistake with the line it is on and a caret under it, where `file` is how the file is called and `text` what is
-    /// in it.
+impl Checked {
+    /// Where `field` was said, if it was.
     #[must_use]
-    pub fn render(&self, file: &str, text: &str) -> String {
-        match &self.at {
-            Spot::Variable(name) => format!("{name}: {}", self.reason),
-            Spot::File(range) => {
-                let (number, column) = position(text, range.start);
-                let line = text.lines().nth(number - 1).unwrap_or_default();
-                let length = text.get(range.clone()).unwrap_or_default().lines().next().unwrap_or_default();
-                let margin = " ".repeat(number.to_string().len());
-                format!(
-                    "{file}:{number}:{column}: {}\n{margin} |\n{number} | {line}\n{margin} | {}{}",
-                    self.reason,
-                    " ".repeat(column - 1),
-                    "^".repeat(length.chars().count().max(1)),
-                )
-            }
-        }
+    pub fn place(&self, field: Field) -> Option<&Place> {
+        self.given.iter().find(|(given, _)| *given == field).map(|(_, place)| place)
     }
 }
 
-/// The line and column of byte `at`, both counted from one.
-#[must_use]
-pub fn position(text: &str, at: usize) -> (usize, usize) {
-    let before = text.get(..at.min(text.len())).unwrap_or(text);
-    let begin = before.rfind('\n').map_or(0, |newline| newline + 1);
-    (before.matches('\n').count() + 1, before[begin..].chars().count() + 1)
-}
-
-/// What the file's `entries` and the environment say, where `variable` gives the text of a variable that is set.
+/// What the file's `entries` and the environment say, where `variable` gives the value of a variable that is set.
 ///
 /// # Errors
 /// Every mistake there is.
-pub fn check(entries: Vec<Entry>, variable: impl Fn(&str) -> Option<String>) -> Result<Config, Vec<Mistake>> {
+pub fn check(
+    entries: Vec<Entry>,
+    variable: impl Fn(&'static str) -> Option<Value>,
+) -> Result<Checked, Vec<Mistake>> {
     let mut config = Config::default();
+    let mut given: Vec<(Field, Place)> = Vec::new();
     let mut mistakes = Vec::new();
-    let mut given: Vec<Given> = Vec::new();
     for entry in entries {
         let Some(key) = KEYS.iter().find(|key| key.name == entry.name) else {
-            mistakes.push(Mistake { reason: unknown(entry.name), at: Spot::File(entry.name_at) });
+            mistakes.push(Mistake { reason: mistake::unknown(entry.name), at: Spot::File(entry.name_at) });
             continue;
         };
-        let text = match entry.value {
-            Value::Text(text) => Ok(text),
-            Value::Integer(number) if matches!(key.kind, Kind::Vcpu | Kind::Size) => Ok(number.to_string()),
-            Value::Integer(_) if key.kind == Kind::Duration => Err(Wrong::Duration),
-            Value::Integer(_) => Err(Wrong::Type("a number")),
-            Value::Other(found) => Err(Wrong::Type(found)),
-        };
         // What a variable overrides has to be right nevertheless: the variable may be gone tomorrow.
-        match text.and_then(|text| config.set(key, &text).map(|()| text)) {
-            Ok(text) => given.push(Given { key, text, place: Place::File(entry.name_at.start) }),
+        match config.set(key, &entry.value) {
+            Ok(()) => given.push((key.field, Place::File(entry.name_at.start))),
             Err(why) => {
                 mistakes
                     .push(Mistake { reason: Reason::Wrong(key.name, why), at: Spot::File(entry.value_at) });
@@ -296,182 +296,139 @@ pub fn check(entries: Vec<Entry>, variable: impl Fn(&str) -> Option<String>) -> 
         }
     }
     for key in KEYS {
-        let name = key.variable();
-        let Some(text) = variable(&name) else { continue };
-        match config.set(key, &text) {
+        let Some(value) = variable(key.variable) else { continue };
+        match config.set(key, &value) {
             Ok(()) => {
-                given.retain(|other| other.key != key);
-                given.push(Given { key, text, place: Place::Variable(name) });
+                given.retain(|(field, _)| *field != key.field);
+                given.push((key.field, Place::Variable(key.variable)));
             }
             Err(why) => {
-                mistakes.push(Mistake { reason: Reason::Wrong(key.name, why), at: Spot::Variable(name) });
+                mistakes
+                    .push(Mistake { reason: Reason::Wrong(key.name, why), at: Spot::Variable(key.variable) });
             }
         }
     }
-    given.sort_by_key(|given| KEYS.iter().position(|key| key == given.key));
-    config.given = given;
-    if mistakes.is_empty() { Ok(config) } else { Err(mistakes) }
+    if mistakes.is_empty() { Ok(Checked { config, given }) } else { Err(mistakes) }
 }
 
 impl Config {
-    fn set(&mut self, key: &Key, text: &str) -> Result<(), Wrong> {
-        let sizes = &mut self.sizes;
-        match key.kind {
-            Kind::Image => self.default_image = Some(ImageName::try_from(text).map_err(Wrong::Name)?),
-            Kind::Kernel => self.default_kernel = Some(KernelName::try_from(text).map_err(Wrong::Name)?),
-            Kind::Program if text.starts_with('/') => self.qemu_bin = Some(text.into()),
-            Kind::Program => return Err(Wrong::Path),
-            Kind::Word(words) if !words.contains(&text) => return Err(Wrong::Word(words)),
-            Kind::Word(_) if key.name == "vmm" => self.vmm = Some(text.to_owned()),
-            Kind::Word(_) => self.log_level = Some(text.to_owned()),
-            Kind::Duration => self.stop_timeout = Some(duration(text).ok_or(Wrong::Duration)?),
-            Kind::Vcpu => {
-                let number = text.parse().ok().filter(|number| (1..=MAX_VCPU).contains(number));
-                sizes.vcpu = Some(number.ok_or(Wrong::Vcpu)?);
+    fn set(&mut self, key: &Key, value: &Value) -> Result<(), Wrong> {
+        let text = key.kind.text(value)?;
+        match key.field {
+            Field::LogLevel => self.log_level = LogLevel(word(&text, LogLevel::WORDS)?),
+            Field::DefaultImage => {
+                self.default_image = ImageName::try_from(text.as_str()).map_err(Wrong::Name)?;
             }
-            Kind::Size => {
-                let bytes = Some(size::parse(text).map_err(Wrong::Size)?);
-                match key.name {
-                    "vm_defaults.memory" => sizes.memory = bytes,
-                    "vm_defaults.disk_size" => sizes.disk = bytes,
-                    _ => sizes.overlay = bytes,
-                }
+            Field::DefaultKernel => {
+                self.default_kernel = KernelName::try_from(text.as_str()).map_err(Wrong::Name)?;
+            }
+            Field::Vmm if text == "firecracker" => return Err(Wrong::Firecracker),
+            Field::Vmm => {
+                self.vmm = if word(&text, Vmm::WORDS)? == "qemu" { Vmm::Qemu } else { Vmm::Auto };
+            }
+            Field::QemuBin if !text.starts_with('/') => return Err(Wrong::Path),
+            Field::QemuBin => self.qemu_bin = Some(text.into()),
+            Field::StopTimeout => self.stop_timeout = duration(&text)?,
+            Field::BootTimeout => self.boot_timeout = duration(&text)?,
+            Field::Vcpu => {
+                let number = text.parse().ok().filter(|number| (1..=sizing::MAX_VCPU).contains(number));
+                self.sizes.vcpu = Some(number.ok_or(Wrong::Vcpu)?);
+            }
+            Field::Memory => self.sizes.memory = Some(bytes(&text, sizing::MIN_MEMORY, 1 << 63)?),
+            Field::DiskSize => self.sizes.disk = Some(bytes(&text, sizing::MIN_DISK, sizing::MAX_DISK)?),
+            Field::OverlaySize => {
+                self.sizes.overlay = Some(bytes(&text, sizing::MIN_DISK, sizing::MAX_DISK)?);
             }
         }
         Ok(())
     }
+
+    /// The value of `field` as the file has it without its quotes. `None` where it depends on the host.
+    #[must_use]
+    pub fn text(&self, field: Field) -> Option<String> {
+        let disk = |bytes: Option<u64>| size::exact(bytes.unwrap_or(sizing::DISK));
+        Some(match field {
+            Field::LogLevel => self.log_level.as_str().to_owned(),
+            Field::DefaultImage => self.default_image.to_string(),
+            Field::DefaultKernel => self.default_kernel.to_string(),
+            Field::Vmm => self.vmm.as_str().to_owned(),
+            Field::QemuBin => self.qemu_bin.as_ref()?.display().to_string(),
+            Field::StopTimeout => duration_text(self.stop_timeout),
+            Field::BootTimeout => duration_text(self.boot_timeout),
+            Field::Vcpu => self.sizes.vcpu?.to_string(),
+            Field::Memory => size::exact(self.sizes.memory?),
+            Field::DiskSize => disk(self.sizes.disk),
+            Field::OverlaySize => disk(self.sizes.overlay),
+        })
+    }
 }
 
+impl Kind {
+    /// The text of a value of the right type.
+    fn text(self, value: &Value) -> Result<String, Wrong> {
+        match (value, self) {
+            (Value::Untyped(text), _) => Ok(text.clone()),
+            (Value::Text(_), Self::Vcpu) => Err(Wrong::Vcpu),
+            (Value::Text(text), _) => Ok(text.clone()),
+            (Value::Integer(number), Self::Vcpu | Self::Size) => Ok(number.to_string()),
+            (Value::Integer(_), Self::Duration) => Err(Wrong::Duration),
+            (Value::Integer(_), Self::Image | Self::Kernel | Self::Program | Self::Word(_)) => {
+                Err(Wrong::Type("a number"))
+            }
+            (Value::Other(found), _) => Err(Wrong::Type(found)),
+        }
+    }
+
+    /// What to write, in words for the manual.
+    #[must_use]
+    pub fn words(self) -> String {
+        match self {
+            Self::Image => "the name of an image".to_owned(),
+            Self::Kernel => "the name of a kernel".to_owned(),
+            Self::Program => "an absolute path".to_owned(),
+            Self::Word(words) => format!("`{}`", words.join("`, `")),
+            Self::Duration => "a time: `10s`, `5m`, `2h`".to_owned(),
+            Self::Vcpu => format!("a number from 1 to {}", sizing::MAX_VCPU),
+            Self::Size => "a size: `512M`, `8G`".to_owned(),
+        }
+    }
+}
+
+fn word(text: &str, words: &'static [&'static str]) -> Result<&'static str, Wrong> {
+    words.iter().copied().find(|word| *word == text).ok_or(Wrong::Word(words))
+}
+
+fn bytes(text: &str, min: u64, max: u64) -> Result<u64, Wrong> {
+    let bytes = size::parse(text).map_err(Wrong::Size)?;
+    if (min..=max).contains(&bytes) { Ok(bytes) } else { Err(Wrong::Range { min, max }) }
+}
+
+/// The longest time: whoever waits adds it to the clock, which has an end.
+const LONGEST: u64 = 24 * 3600;
+
 /// `10s`, `5m`, `2h`.
-fn duration(text: &str) -> Option<Duration> {
+fn duration(text: &str) -> Result<Duration, Wrong> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
     let seconds = match unit {
         "s" => 1,
         "m" => 60,
         "h" => 3600,
-        _ => return None,
+        _ => return Err(Wrong::Duration),
     };
-    let number: u64 = number.parse().ok().filter(|number| *number > 0)?;
-    number.checked_mul(seconds).map(Duration::from_secs)
+    match number.parse::<u64>().ok().and_then(|number| number.checked_mul(seconds)) {
+        Some(seconds @ 1..=LONGEST) => Ok(Duration::from_secs(seconds)),
+        _ => Err(Wrong::Duration),
+    }
 }
 
-fn unknown(name: String) -> Reason {
-    if LATER.iter().any(|later| name == *later || name.starts_with(&format!("{later}."))) {
-        return Reason::Later(name);
+fn duration_text(duration: Duration) -> String {
+    match duration.as_secs() {
+        seconds if seconds % 3600 == 0 => format!("{}h", seconds / 3600),
+        seconds if seconds % 60 == 0 => format!("{}m", seconds / 60),
+        seconds => format!("{seconds}s"),
     }
-    let nearest = KEYS
-        .iter()
-        .map(|key| (distance(&name, key.name), key.name))
-        .min()
-        .filter(|(distance, name)| *distance <= name.len().div_ceil(3))
-        .map(|(_, name)| name);
-    Reason::Unknown(name, nearest)
-}
-
-/// How many characters have to be changed, added or removed to make one of the other (Levenshtein).
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, from) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, to) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(from != *to);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::size::{GIB, MIB};
-
-    fn entry(name: &str, value: Value) -> Entry {
-        Entry { name: name.to_owned(), name_at: 0..1, value, value_at: 2..3 }
-    }
-
-    fn text(name: &str, value: &str) -> Entry {
-        entry(name, Value::Text(value.to_owned()))
-    }
-
-    #[test]
-    fn the_environment_beats_the_file() {
-        let entries = vec![
-            text("vm_defaults.memory", "512M"),
-            entry("vm_defaults.vcpu", Value::Integer(3)),
-            entry("vm_defaults.disk_size", Value::Integer(100)),
-            text("stop_timeout", "2m"),
-            text("qemu_bin", "/opt/qemu"),
-        ];
-        let variable = |name: &str| (name == "BANGER_VM_DEFAULTS_MEMORY").then(|| "2G".to_owned());
-        let config = check(entries, variable).unwrap();
-        assert_eq!((config.sizes.memory, config.sizes.vcpu), (Some(2 * GIB), Some(3)));
-        assert_eq!(config.sizes.disk, Some(100 * MIB));
-        assert_eq!(config.stop_timeout, Some(Duration::from_secs(120)));
-        assert_eq!(config.qemu_bin, Some("/opt/qemu".into()));
-        let names: Vec<_> = config.given.iter().map(|given| given.key.name).collect();
-        let order =
-            ["qemu_bin", "stop_timeout", "vm_defaults.vcpu", "vm_defaults.memory", "vm_defaults.disk_size"];
-        assert_eq!(names, order);
-        assert_eq!(config.given[3].place, Place::Variable("BANGER_VM_DEFAULTS_MEMORY".to_owned()));
-    }
-
-    #[test]
-    fn every_mistake_is_told() {
-        for (entry, expect) in [
-            (text("defalt_image", "x"), "unknown key `defalt_image`; is `default_image` meant?"),
-            (text("vm_defaults.mem", "x"), "unknown key `vm_defaults.mem`; is `vm_defaults.memory` meant?"),
-            (text("memory", "x"), "unknown key `memory`"),
-            (text("network.subnet", "x"), "`network.subnet` is not supported by this version"),
-            (text("networks", "x"), "unknown key `networks`"),
-            (text("log_level", "loud"), "`log_level`: it is one of error, warn, info, debug, trace"),
-            (text("default_image", "A"), "`default_image`: 'A' is not allowed; use a-z, 0-9, -, . and _"),
-            (text("qemu_bin", "qemu"), "`qemu_bin`: it is an absolute path"),
-            (
-                text("stop_timeout", "0s"),
-                "`stop_timeout`: a time is a whole number above zero and a unit: 10s, 5m, 2h",
-            ),
-            (
-                text("stop_timeout", "é"),
-                "`stop_timeout`: a time is a whole number above zero and a unit: 10s, 5m, 2h",
-            ),
-            (entry("vmm", Value::Integer(10)), "`vmm`: it cannot be a number"),
-            (entry("vm_defaults.vcpu", Value::Integer(0)), "`vm_defaults.vcpu`: it is a number from 1 to 64"),
-            (
-                entry("vm_defaults.memory", Value::Integer(0)),
-                "`vm_defaults.memory`: a size must be more than zero",
-            ),
-            (entry("vmm", Value::Other("a boolean")), "`vmm`: it cannot be a boolean"),
-        ] {
-            let mistakes = check(vec![entry], |_| None).unwrap_err();
-            assert_eq!(mistakes.iter().map(|m| m.reason.to_string()).collect::<Vec<_>>(), [expect]);
-        }
-        let both =
-            check(vec![text("a", ""), text("vmm", "")], |name| (name == "BANGER_VMM").then(String::new));
-        assert_eq!(both.unwrap_err().len(), 3);
-    }
-
-    #[test]
-    fn a_mistake_is_shown_where_it_is() {
-        let file = "# ä\nvmm = \"xen\"\n";
-        let at = Spot::File(file.find("\"xen\"").unwrap()..file.len() - 1);
-        let mistake = Mistake { reason: Reason::Wrong("vmm", Wrong::Word(&["auto"])), at };
-        let expect = "c.toml:2:7: `vmm`: it is one of auto\n  |\n2 | vmm = \"xen\"\n  |       ^^^^^";
-        assert_eq!(mistake.render("c.toml", file), expect);
-        let end = Mistake { reason: Reason::Syntax("unfinished".to_owned()), at: Spot::File(99..99) };
-        assert_eq!(end.render("c.toml", "x"), "c.toml:1:2: unfinished\n  |\n1 | x\n  |  ^");
-    }
-
-    #[test]
-    fn every_fallback_is_a_value_of_its_key() {
-        for key in KEYS {
-            if let Fallback::Value(text) = key.fallback {
-                assert_eq!(Config::default().set(key, text), Ok(()), "{}", key.name);
-            }
-        }
-    }
-}
+mod tests;

@@ -78,6 +78,15 @@ pub fn human(bytes: u64) -> String {
     }
 }
 
+/// `bytes` as a size that [`parse`] reads back exactly: `512M`, `8G`, `1536M`; less than a KiB is lost.
+#[must_use]
+pub fn exact(bytes: u64) -> String {
+    let units = [(40, 'T'), (30, 'G'), (20, 'M')];
+    let (shift, letter) =
+        units.into_iter().find(|(shift, _)| bytes.trailing_zeros() >= *shift).unwrap_or((10, 'K'));
+    format!("{}{letter}", bytes >> shift)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,6 +127,16 @@ mod tests {
             (3 * GIB / 2, "1.5 GiB"),
         ] {
             assert_eq!(human(bytes), expect);
+        }
+    }
+
+    #[test]
+    fn exact_sizes_are_read_back() {
+        for (bytes, expect) in
+            [(512 * MIB, "512M"), (8 * GIB, "8G"), (3 * GIB / 2, "1536M"), (1 << 40, "1T"), (65 << 10, "65K")]
+        {
+            assert_eq!(exact(bytes), expect);
+            assert_eq!(parse(expect), Ok(bytes));
         }
     }
 }

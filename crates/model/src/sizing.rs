@@ -54,6 +54,8 @@ pub struct Sizing {
     pub overlay: (u64, Origin),
 }
 
+/// The work disk, and the system overlay, of a VM for which nobody said it.
+pub const DISK: u64 = 8 * GIB;
 /// The most virtual CPUs a VM may have.
 pub const MAX_VCPU: u32 = 64;
 /// The least memory a guest boots with.
@@ -68,6 +70,8 @@ pub const MAX_DISK: u64 = 8 << 40;
 pub enum SizingError {
     /// The number of virtual CPUs is zero or too large.
     Vcpu {
+        /// The flag, or the setting, in question.
+        said: &'static str,
         /// What was asked for.
         asked: u32,
         /// The most that goes here.
@@ -75,6 +79,8 @@ pub enum SizingError {
     },
     /// The memory is too small, or more than the host has.
     Memory {
+        /// The flag, or the setting, in question.
+        said: &'static str,
         /// What was asked for, in bytes.
         asked: u64,
         /// The most that goes here, in bytes.
@@ -82,8 +88,8 @@ pub enum SizingError {
     },
     /// A disk is too small or too large.
     Disk {
-        /// The flag in question.
-        flag: &'static str,
+        /// The flag, or the setting, in question.
+        said: &'static str,
         /// What was asked for, in bytes.
         asked: u64,
     },
@@ -92,20 +98,20 @@ pub enum SizingError {
 impl fmt::Display for SizingError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Vcpu { asked, max } => write!(f, "--vcpu {asked} is out of range: 1 to {max}"),
-            Self::Memory { asked, max } => {
+            Self::Vcpu { said, asked, max } => write!(f, "{said} {asked} is out of range: 1 to {max}"),
+            Self::Memory { said, asked, max } => {
                 write!(
                     f,
-                    "--memory {} is out of range: {} to {}",
+                    "{said} {} is out of range: {} to {}",
                     human(*asked),
                     human(MIN_MEMORY),
                     human(*max)
                 )
             }
-            Self::Disk { flag, asked } => {
+            Self::Disk { said, asked } => {
                 write!(
                     f,
-                    "{flag} {} is out of range: {} to {}",
+                    "{said} {} is out of range: {} to {}",
                     human(*asked),
                     human(MIN_DISK),
                     human(MAX_DISK)
@@ -142,23 +148,36 @@ pub fn resolve(request: Wish, config: Wish, host: Host) -> Result<Sizing, Sizing
             memory => ((memory / 8 / MIB * MIB).clamp(512 * MIB, 8 * GIB), Origin::Host),
         },
     ));
-    let disk = whole(pick(request.disk, config.disk, (8 * GIB, Origin::Default)));
-    let overlay = whole(pick(request.overlay, config.overlay, (8 * GIB, Origin::Default)));
+    let disk = whole(pick(request.disk, config.disk, (DISK, Origin::Default)));
+    let overlay = whole(pick(request.overlay, config.overlay, (DISK, Origin::Default)));
 
     let max_vcpu = MAX_VCPU.min((host.cpus * 4).max(8));
     if !(1..=max_vcpu).contains(&vcpu.0) {
-        return Err(SizingError::Vcpu { asked: vcpu.0, max: max_vcpu });
+        let said = name(vcpu.1, "--vcpu", "vm_defaults.vcpu");
+        return Err(SizingError::Vcpu { said, asked: vcpu.0, max: max_vcpu });
     }
     let max_memory = if host.memory == 0 { 1 << 42 } else { host.memory };
     if said(memory.1) && !(MIN_MEMORY..=max_memory).contains(&memory.0) {
-        return Err(SizingError::Memory { asked: memory.0, max: max_memory });
+        let said = name(memory.1, "--memory", "vm_defaults.memory");
+        return Err(SizingError::Memory { said, asked: memory.0, max: max_memory });
     }
-    for (flag, (asked, _)) in [("--disk-size", disk), ("--overlay-size", overlay)] {
+    for (flag, setting, (asked, origin)) in [
+        ("--disk-size", "vm_defaults.disk_size", disk),
+        ("--overlay-size", "vm_defaults.overlay_size", overlay),
+    ] {
         if !(MIN_DISK..=MAX_DISK).contains(&asked) {
-            return Err(SizingError::Disk { flag, asked });
+            return Err(SizingError::Disk { said: name(origin, flag, setting), asked });
         }
     }
     Ok(Sizing { vcpu, memory, disk, overlay })
+}
+
+/// What the user has to change.
+fn name(origin: Origin, flag: &'static str, setting: &'static str) -> &'static str {
+    match origin {
+        Origin::Config => setting,
+        Origin::Request | Origin::Host | Origin::Default => flag,
+    }
 }
 
 fn said(origin: Origin) -> bool {
@@ -197,6 +216,17 @@ mod tests {
     }
 
     #[test]
+    fn a_size_out_of_range_names_who_said_it() {
+        let much = Wish { memory: Some(64 * GIB), ..Wish::default() };
+        let told = |request, config| resolve(request, config, HOST).unwrap_err().to_string();
+        assert_eq!(told(much, Wish::default()), "--memory 64 GiB is out of range: 96 MiB to 32 GiB");
+        assert_eq!(
+            told(Wish::default(), much),
+            "vm_defaults.memory 64 GiB is out of range: 96 MiB to 32 GiB"
+        );
+    }
+
+    #[test]
     fn zero_is_not_omitted() {
         let zero = Wish { vcpu: Some(0), ..Wish::default() };
         assert!(matches!(resolve(zero, Wish::default(), HOST), Err(SizingError::Vcpu { asked: 0, .. })));
@@ -205,7 +235,7 @@ mod tests {
         let zero = Wish { overlay: Some(0), ..Wish::default() };
         assert!(matches!(
             resolve(Wish::default(), zero, HOST),
-            Err(SizingError::Disk { flag: "--overlay-size", .. })
+            Err(SizingError::Disk { said: "vm_defaults.overlay_size", .. })
         ));
     }
 }

@@ -30,7 +30,7 @@ use crate::{
 mod arguments;
 mod probe;
 
-pub use probe::{ProbeError, Settings};
+pub use probe::{ProbeError, Settings, installed};
 
 const CONTROL_SOCKET: &str = "control.sock";
 const CONSOLE_SOCKET: &str = "console.sock";

@@ -1,74 +1,43 @@
-//! `config show`.
+//! `config show`: `bangerd` reads the settings, so it is asked, in a mode that starts nothing.
 
-use model::config::{Fallback, KEYS, Place, position};
-use serde::Serialize;
+use std::time::Duration;
 
-use crate::{
-    args::Output,
-    client::{Client, Start},
-    config::{self, Loaded},
-    error::Error,
-    talk::{print, print_json},
-    text::table,
-};
+use host::proc::{Command, Exit, Program};
 
-/// One setting and where it came from.
-#[derive(Debug, Serialize)]
-struct Setting {
-    key: &'static str,
-    /// `null` where it depends on the host.
-    value: Option<String>,
-    /// `default`, `auto`, `file` or `env`.
-    origin: &'static str,
-    /// The line of the file as `FILE:LINE`, or the variable.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    place: Option<String>,
-    #[serde(skip)]
-    words: &'static str,
-}
+use crate::{args::Output, error::Error, launch, talk::print, text::visible_lines};
 
-/// What `config show -o json` tells.
-#[derive(Debug, Serialize)]
-struct Settings {
-    settings: Vec<Setting>,
-}
+/// How long it may take to read a file.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// The most of its answer.
+const LIMIT: usize = 1 << 20;
 
 /// `config show`: what a daemon that is started now goes by.
 ///
 /// # Errors
 /// Where there is a mistake in the settings.
 pub fn show(output: Output) -> Result<(), Error> {
-    let client = Client::of_user(Start::Never)?;
-    let settings = Settings { settings: settings(&config::load(client.dirs())?) };
-    match output {
-        Output::Json => print_json(&settings),
-        Output::Text => {
-            let row = |setting: &Setting| {
-                let value = setting.value.clone().unwrap_or_else(|| format!("({})", setting.words));
-                let from = setting.place.clone().unwrap_or_else(|| setting.origin.to_owned());
-                [setting.key.to_owned(), value, from]
-            };
-            let rows: Vec<_> = settings.settings.iter().map(row).collect();
-            print(&table(["KEY", "VALUE", "FROM"], &rows))
-        }
-    }
+    print(&ask(output)?)
 }
 
-fn settings(loaded: &Loaded) -> Vec<Setting> {
-    let one = |key: &'static model::config::Key| {
-        let given = loaded.config.given.iter().find(|given| given.key == key);
-        let (value, origin, place, words) = match (given, key.fallback) {
-            (Some(given), _) => match &given.place {
-                Place::File(at) => {
-                    let (line, _) = position(&loaded.text, *at);
-                    (Some(given.text.clone()), "file", Some(format!("{}:{line}", loaded.path.display())), "")
-                }
-                Place::Variable(name) => (Some(given.text.clone()), "env", Some(name.clone()), ""),
-            },
-            (None, Fallback::Value(text)) => (Some(text.to_owned()), "default", None, ""),
-            (None, Fallback::Auto(words)) => (None, "auto", None, words),
-        };
-        Setting { key: key.name, value, origin, place, words }
+/// The settings in words or as JSON.
+///
+/// # Errors
+/// [`Error::Config`] where there is a mistake in them.
+pub fn ask(output: Output) -> Result<String, Error> {
+    let program = launch::program().ok_or(Error::NoDaemonProgram)?;
+    let json = match output {
+        Output::Text => None,
+        Output::Json => Some("--json"),
     };
-    KEYS.iter().map(one).collect()
+    let command = Command::new(Program::Daemon(program)).arg("--config").args(json);
+    let answer = command.output(LIMIT, DEADLINE)?;
+    let lines = |bytes: &[u8]| -> String {
+        let text = String::from_utf8_lossy(bytes);
+        visible_lines(&text).map(|line| line + "\n").collect()
+    };
+    match answer.exit {
+        Exit::Code(0) => Ok(lines(&answer.stdout)),
+        Exit::Code(1) => Err(Error::Config(lines(&answer.stderr).trim_end().to_owned())),
+        exit => Err(Error::Protocol(format!("bangerd --config ended with {exit}"))),
+    }
 }

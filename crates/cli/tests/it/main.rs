@@ -10,5 +10,6 @@ mod fake;
 mod launch;
 mod output;
 mod run;
+mod settings;
 mod terminal;
 mod vm;

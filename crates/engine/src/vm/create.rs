@@ -4,7 +4,7 @@ use model::{VmId, VmName, sizing, undo::Undo, vm::State};
 use wire::control::{CreateVm, Event, Outcome};
 
 use super::boot::{Aim, Failure};
-use crate::{Engine, Error, Operation, Result, blocking, saga::Saga, view};
+use crate::{Engine, Error, Operation, Result, blocking, config::host_size, saga::Saga, view};
 
 /// How often a made-up name is tried before the creation gives up.
 const NAMES: usize = 64;
@@ -127,15 +127,6 @@ impl Engine {
 
 fn vm_name(text: &str) -> Result<VmName> {
     VmName::try_from(text).map_err(|why| Error::invalid("VM name", text, why))
-}
-
-fn host_size() -> Result<sizing::Host> {
-    let cpus = std::thread::available_parallelism().map_or(0, |n| u32::try_from(n.get()).unwrap_or(u32::MAX));
-    let meminfo = host::fs::read_text("/proc/meminfo".as_ref())?;
-    let kib = meminfo
-        .lines()
-        .find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse().ok());
-    Ok(sizing::Host { cpus, memory: kib.unwrap_or(0u64) * 1024 })
 }
 
 /// Two words, like `brave-otter`.

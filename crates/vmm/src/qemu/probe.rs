@@ -77,17 +77,21 @@ impl ProbeError {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Missing | Self::TooOld { .. } => "install it: sudo apt-get install qemu-system-x86",
-            Self::Execute { .. } | Self::Foreign { .. } => "check `qemu` in the configuration",
+            Self::Execute { .. } | Self::Foreign { .. } => "check `qemu_bin` in the configuration",
         }
     }
 }
 
+/// The QEMU that is used where none is configured. It is not looked at.
+#[must_use]
+pub fn installed() -> Option<PathBuf> {
+    let path = env::var("PATH").unwrap_or_default();
+    find_program(PROGRAM, &path).or_else(|| find_program(PROGRAM, OsStr::new(USUAL)))
+}
+
 /// Finds QEMU and decides on its accelerator.
 pub(super) fn find(settings: &Settings) -> Result<Report, ProbeError> {
-    let path = env::var("PATH").unwrap_or_default();
-    let program = settings.program.clone();
-    let program = program.or_else(|| find_program(PROGRAM, &path));
-    let program = program.or_else(|| find_program(PROGRAM, OsStr::new(USUAL))).ok_or(ProbeError::Missing)?;
+    let program = settings.program.clone().or_else(installed).ok_or(ProbeError::Missing)?;
     let version = version(&program)?;
     let why_not_kvm = match settings.accelerator {
         Some(Accelerator::Kvm) => None,

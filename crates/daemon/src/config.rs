@@ -1,0 +1,234 @@
+//! Reading `config.toml` and its overrides. What is in them means what `model::config` says.
+
+use std::{fmt, path::PathBuf};
+
+use host::{dirs::Dirs, fs};
+use model::config::{self, Checked, Entry, FILE, Mistake, Reason, Spot, Value};
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
+
+/// The most bytes of a file that is read.
+const LIMIT: u64 = 1 << 20;
+/// Mistakes that are shown at once.
+const SHOWN: usize = 5;
+
+/// The settings with the file that they were read from.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The file, whether it is there or not.
+    pub path: PathBuf,
+    /// What is in it.
+    pub text: String,
+    /// What it and the environment say.
+    pub checked: Checked,
+}
+
+/// Why there are no settings.
+#[derive(Debug)]
+pub enum LoadError {
+    /// The file is there and cannot be read.
+    Read(host::Error),
+    /// There are mistakes in it or in the environment, each with its place.
+    Mistakes(Vec<String>),
+}
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Read(_) => f.write_str("cannot use the configuration"),
+            Self::Mistakes(all) => {
+                f.write_str(&all[..all.len().min(SHOWN)].join("\n"))?;
+                match all.len().saturating_sub(SHOWN) {
+                    0 => Ok(()),
+                    more => write!(f, "\nand {more} more"),
+                }
+            }
+        }
+    }
+}
+
+impl std::error::Error for LoadError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Read(cause) => Some(cause),
+            Self::Mistakes(_) => None,
+        }
+    }
+}
+
+/// The settings of this user.
+///
+/// # Errors
+/// Where the file cannot be read, or there is a mistake in it or in the environment.
+pub fn load(dirs: &Dirs) -> Result<Loaded, LoadError> {
+    let path = dirs.config.join(FILE);
+    let bytes = match fs::read_limited(&path, LIMIT) {
+        Err(e) if e.is_missing() => Vec::new(),
+        other => other.map_err(LoadError::Read)?,
+    };
+    let name = path.display().to_string();
+    let (text, checked) = check(&name, bytes, variable)?;
+    Ok(Loaded { path, text, checked })
+}
+
+/// The variable `name`, which may hold anything.
+fn variable(name: &'static str) -> Option<Value> {
+    let value = host::env::var(name)?;
+    Some(value.into_string().map_or(Value::Other("text that is not UTF-8"), Value::Untyped))
+}
+
+/// The text in `bytes` of the file that is called `name`, and what it and the environment say.
+fn check(
+    name: &str,
+    bytes: Vec<u8>,
+    variable: impl Fn(&'static str) -> Option<Value>,
+) -> Result<(String, Checked), LoadError> {
+    let told = |mistakes: Vec<Mistake>, text: &str| {
+        LoadError::Mistakes(mistakes.iter().map(|mistake| mistake.render(name, text)).collect())
+    };
+    let text = String::from_utf8(bytes).map_err(|e| {
+        let end = e.utf8_error().valid_up_to();
+        let reason = Reason::Syntax("this is not UTF-8".to_owned());
+        told(vec![Mistake { reason, at: Spot::File(end..end) }], &String::from_utf8_lossy(e.as_bytes()))
+    })?;
+    let entries = entries(&text).map_err(|mistake| told(vec![mistake], &text))?;
+    let checked = config::check(entries, variable).map_err(|mistakes| told(mistakes, &text))?;
+    Ok((text, checked))
+}
+
+/// What `text` says, in the order in which it says it.
+fn entries(text: &str) -> Result<Vec<Entry>, Mistake> {
+    let table = DeTable::parse(text).map_err(|e| Mistake {
+        reason: Reason::Syntax(e.message().replace('\n', ", ")),
+        at: Spot::File(e.span().unwrap_or_default()),
+    })?;
+    let mut entries = Vec::new();
+    collect("", table.get_ref(), &mut entries);
+    entries.sort_by_key(|entry| entry.name_at.start);
+    Ok(entries)
+}
+
+fn collect(prefix: &str, table: &DeTable<'_>, entries: &mut Vec<Entry>) {
+    for (key, value) in table {
+        let name = format!("{prefix}{}", segment(key.get_ref()));
+        match value.get_ref() {
+            // One that is not known is a mistake as a whole, where its name stands.
+            DeValue::Table(inner) if config::is_table(&name) => collect(&format!("{name}."), inner, entries),
+            _ => {
+                entries.push(Entry { name, name_at: key.span(), value: read(value), value_at: value.span() })
+            }
+        }
+    }
+}
+
+/// A part of a name as it can be written: one with a dot in it is not two parts.
+fn segment(key: &str) -> String {
+    let bare = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    if !key.is_empty() && key.chars().all(bare) { key.to_owned() } else { format!("{key:?}") }
+}
+
+fn read(value: &Spanned<DeValue<'_>>) -> Value {
+    match value.get_ref() {
+        DeValue::String(text) => Value::Text(text.to_string()),
+        DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
+            .map_or(Value::Other("a number of this size"), Value::Integer),
+        DeValue::Float(_) => Value::Other("a number with a fraction"),
+        DeValue::Boolean(_) => Value::Other("a boolean"),
+        DeValue::Datetime(_) => Value::Other("a date"),
+        DeValue::Array(_) => Value::Other("a list"),
+        DeValue::Table(_) => Value::Other("a table"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mistakes(text: &[u8]) -> String {
+        check("config.toml", text.to_owned(), |_| None).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn every_form_of_a_file_becomes_entries() {
+        // A dotted key and a table of the same name cannot stand together; that is the parser's to say.
+        assert!(entries("vm_defaults.vcpu = 2\n[vm_defaults]\nmemory = \"1G\"\n").is_err());
+        let text = "vmm = 'qemu'\n[vm_defaults]\nvcpu = 0x2\nmemory = \"1G\"\n\
+                    [network]\nmode = 1\n[[file_sync]]\na = 1\n[vmm_]\n";
+        let found: Vec<_> = entries(text).unwrap().into_iter().map(|e| (e.name, e.value)).collect();
+        let expect = [
+            ("vmm", Value::Text("qemu".into())),
+            ("vm_defaults.vcpu", Value::Integer(2)),
+            ("vm_defaults.memory", Value::Text("1G".into())),
+            ("network", Value::Other("a table")),
+            ("file_sync", Value::Other("a list")),
+            ("vmm_", Value::Other("a table")),
+        ];
+        assert_eq!(found, expect.map(|(name, value)| (name.to_owned(), value)));
+        let spans: Vec<_> =
+            entries(text).unwrap().into_iter().map(|e| (&text[e.name_at], &text[e.value_at])).collect();
+        assert_eq!(&spans[..2], [("vmm", "'qemu'"), ("vcpu", "0x2")]);
+        for same in ["vm_defaults.vcpu = 2", "vm_defaults = { vcpu = 2 }", "[vm_defaults]\n\"vcpu\" = 2"] {
+            let found = entries(same).unwrap();
+            assert_eq!((found.len(), found[0].name.as_str()), (1, "vm_defaults.vcpu"), "{same}");
+        }
+        assert_eq!(entries("\"vm_defaults.vcpu\" = 2").unwrap()[0].name, "\"vm_defaults.vcpu\"");
+        assert_eq!(entries("# nothing\n[vm_defaults]\n"), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn every_mistake_has_its_line_and_a_caret() {
+        let text = "# mine\ndefalt_image = 'x'\nstop_timeout = 10\nlog_level = { a = 1 }\n\n\
+                    [network]\nsubnet = '10.0.0.0/8'\n\n[vm_defaults]\n\tmemory = \"0G\"\nvmm = 'qemu'\n";
+        insta::assert_snapshot!(mistakes(text.as_bytes()), @r#"
+        config.toml:2:1: unknown key `defalt_image`; is `default_image` meant?
+          |
+        2 | defalt_image = 'x'
+          | ^^^^^^^^^^^^
+        config.toml:3:16: `stop_timeout`: a time is a whole number and a unit: 10s, 5m, 2h (1s to 24h)
+          |
+        3 | stop_timeout = 10
+          |                ^^
+        config.toml:4:13: `log_level`: it cannot be a table
+          |
+        4 | log_level = { a = 1 }
+          |             ^^^^^^^^^
+        config.toml:6:2: `network` is not supported by this version
+          |
+        6 | [network]
+          |  ^^^^^^^
+        config.toml:10:11: `vm_defaults.memory`: a size must be more than zero
+           |
+        10 |  memory = "0G"
+           |           ^^^^
+        and 1 more
+        "#);
+    }
+
+    #[test]
+    fn a_file_that_is_none_is_told() {
+        for (text, expect) in [
+            (
+                &b"a = [1,\n"[..],
+                "config.toml:1:8: unclosed array, expected `]`\n  |\n1 | a = [1,\n  |        ^",
+            ),
+            (b"vmm = 1\nvmm = 2\n", "config.toml:2:1: duplicate key\n  |\n2 | vmm = 2\n  | ^^^"),
+            (b"# \xff\n", "config.toml:1:3: this is not UTF-8\n  |\n1 | # \u{fffd}\n  |   ^"),
+            (
+                b"vm_defaults = 1",
+                "config.toml:1:1: `vm_defaults` is a table: write [vm_defaults], and its keys below\n  |\n1 | vm_defaults = 1\n  | ^^^^^^^^^^^",
+            ),
+        ] {
+            assert_eq!(mistakes(text), expect);
+        }
+    }
+
+    #[test]
+    fn a_flood_of_mistakes_is_cut() {
+        let text: String = (0..9).map(|number| format!("x{number} = 1\n")).collect();
+        let told = mistakes(text.as_bytes());
+        assert_eq!(told.lines().count(), SHOWN * 4 + 1);
+        assert_eq!(told.lines().last(), Some("and 4 more"));
+    }
+}

@@ -1,0 +1,101 @@
+//! What `bangerd --config` prints: each setting with where it came from, as a daemon that is started now would take it.
+
+use engine::config::{host_size, qemu_program};
+use model::{
+    config::{Fallback, Field, KEYS, Key, Place, position},
+    size,
+    sizing::{self, Wish},
+};
+use serde::Serialize;
+
+use crate::config::Loaded;
+
+/// All settings.
+#[derive(Debug, Serialize)]
+pub struct Settings {
+    /// The file, whether it is there or not.
+    file: String,
+    settings: Vec<Setting>,
+}
+
+/// One setting.
+#[derive(Debug, Serialize)]
+struct Setting {
+    key: &'static str,
+    /// As the file has it; `null` where the host has nothing to take.
+    value: Option<String>,
+    #[serde(flatten)]
+    from: From,
+}
+
+/// Where a value came from.
+#[derive(Debug, Serialize)]
+#[serde(tag = "origin", rename_all = "snake_case")]
+enum From {
+    /// Built in.
+    Default,
+    /// From this host.
+    Auto,
+    /// The file.
+    File { line: usize },
+    /// The environment.
+    Env { variable: &'static str },
+}
+
+impl Settings {
+    /// Those that were `loaded`, and what this host gives for the others.
+    #[must_use]
+    pub fn of(loaded: &Loaded) -> Self {
+        let setting = |key: &Key| {
+            let value = loaded.checked.config.text(key.field);
+            let from = match (loaded.checked.place(key.field), key.fallback) {
+                (Some(Place::File(at)), _) => From::File { line: position(&loaded.text, *at).0 },
+                (Some(Place::Variable(variable)), _) => From::Env { variable },
+                (None, Fallback::Value(_)) => From::Default,
+                (None, Fallback::Auto(_)) => From::Auto,
+            };
+            Setting { key: key.name, value: value.or_else(|| of_host(key.field)), from }
+        };
+        Self { file: loaded.path.display().to_string(), settings: KEYS.iter().map(setting).collect() }
+    }
+
+    /// As a table for people.
+    #[must_use]
+    pub fn table(&self) -> String {
+        let row = |setting: &Setting| {
+            let from = match setting.from {
+                From::Default => "default".to_owned(),
+                From::Auto => "auto".to_owned(),
+                From::File { line } => format!("{}:{line}", self.file),
+                From::Env { variable } => format!("env {variable}"),
+            };
+            let value = setting.value.clone().unwrap_or_else(|| "(none found)".to_owned());
+            (setting.key.to_owned(), value, from)
+        };
+        let head = ("KEY".to_owned(), "VALUE".to_owned(), "FROM".to_owned());
+        let rows: Vec<_> = std::iter::once(head).chain(self.settings.iter().map(row)).collect();
+        let width = |text: fn(&(String, String, String)) -> &String| {
+            rows.iter().map(|row| text(row).chars().count()).max().unwrap_or(0)
+        };
+        let (first, second) = (width(|row| &row.0), width(|row| &row.1));
+        rows.iter().map(|(key, value, from)| format!("{key:first$}  {value:second$}  {from}\n")).collect()
+    }
+}
+
+/// What this host gives for a setting that nobody said.
+fn of_host(field: Field) -> Option<String> {
+    let sizes = || sizing::resolve(Wish::default(), Wish::default(), host_size().ok()?).ok();
+    match field {
+        Field::QemuBin => qemu_program().map(|path| path.display().to_string()),
+        Field::Vcpu => Some(sizes()?.vcpu.0.to_string()),
+        Field::Memory => Some(size::exact(sizes()?.memory.0)),
+        Field::LogLevel
+        | Field::DefaultImage
+        | Field::DefaultKernel
+        | Field::Vmm
+        | Field::StopTimeout
+        | Field::BootTimeout
+        | Field::DiskSize
+        | Field::OverlaySize => None,
+    }
+}

@@ -1,0 +1,200 @@
+//! Every key with what it takes and what it refuses.
+
+use super::*;
+use crate::size::{GIB, MIB};
+
+fn entry(name: &str, value: Value) -> Entry {
+    Entry { name: name.to_owned(), name_at: 0..1, value, value_at: 2..3 }
+}
+
+fn text(text: &str) -> Value {
+    Value::Text(text.to_owned())
+}
+
+fn file(name: &str, value: Value) -> Result<Config, Vec<String>> {
+    let checked = check(vec![entry(name, value)], |_| None);
+    checked.map(|c| c.config).map_err(|mistakes| mistakes.iter().map(|m| m.reason.to_string()).collect())
+}
+
+const fn seconds(number: u64) -> Duration {
+    Duration::from_secs(number)
+}
+
+#[test]
+fn every_key_takes_its_values() {
+    let base = Config::default();
+    let sizes = |sizes: Wish| Config { sizes, ..base.clone() };
+    let cases = [
+        ("log_level", text("trace"), Config { log_level: LogLevel("trace"), ..base.clone() }),
+        (
+            "default_image",
+            text("a_1.b"),
+            Config { default_image: ImageName::try_from("a_1.b").unwrap(), ..base.clone() },
+        ),
+        (
+            "default_kernel",
+            text("mine"),
+            Config { default_kernel: KernelName::try_from("mine").unwrap(), ..base.clone() },
+        ),
+        ("vmm", text("qemu"), Config { vmm: Vmm::Qemu, ..base.clone() }),
+        ("vmm", text("auto"), base.clone()),
+        ("qemu_bin", text("/opt/qemu"), Config { qemu_bin: Some("/opt/qemu".into()), ..base.clone() }),
+        ("stop_timeout", text("1s"), Config { stop_timeout: seconds(1), ..base.clone() }),
+        ("stop_timeout", text("24h"), Config { stop_timeout: seconds(86_400), ..base.clone() }),
+        ("boot_timeout", text("5m"), Config { boot_timeout: seconds(300), ..base.clone() }),
+        ("vm_defaults.vcpu", Value::Integer(3), sizes(Wish { vcpu: Some(3), ..Wish::default() })),
+        ("vm_defaults.memory", text("1G"), sizes(Wish { memory: Some(GIB), ..Wish::default() })),
+        ("vm_defaults.memory", Value::Integer(96), sizes(Wish { memory: Some(96 * MIB), ..Wish::default() })),
+        ("vm_defaults.disk_size", text("64m"), sizes(Wish { disk: Some(64 * MIB), ..Wish::default() })),
+        ("vm_defaults.overlay_size", text("2GiB"), sizes(Wish { overlay: Some(2 * GIB), ..Wish::default() })),
+    ];
+    for key in KEYS {
+        assert!(cases.iter().any(|(name, ..)| *name == key.name), "{} is tested", key.name);
+    }
+    for (name, value, expect) in cases {
+        assert_eq!(file(name, value.clone()), Ok(expect), "{name} = {value:?}");
+    }
+}
+
+#[test]
+fn every_key_refuses_what_is_none_of_its_values() {
+    const TIME: &str = "a time is a whole number and a unit: 10s, 5m, 2h (1s to 24h)";
+    const SIZE: &str = "a size is a whole number and a unit, like 512M or 8G (a plain number is MiB)";
+    let cases = [
+        ("log_level", text("loud"), "it is one of error, warn, info, debug, trace"),
+        ("log_level", text("INFO"), "it is one of error, warn, info, debug, trace"),
+        ("default_image", text("A"), "'A' is not allowed; use a-z, 0-9, -, . and _"),
+        ("default_image", text(""), "it is empty"),
+        ("default_kernel", text("../x"), "'/' is not allowed; use a-z, 0-9, -, . and _"),
+        ("default_kernel", Value::Integer(6), "it cannot be a number"),
+        ("vmm", text("xen"), "it is one of auto, qemu"),
+        ("vmm", text("firecracker"), "this version runs VMs with qemu only"),
+        ("vmm", Value::Other("a boolean"), "it cannot be a boolean"),
+        ("qemu_bin", text("qemu"), "it is an absolute path"),
+        ("qemu_bin", text("~/qemu"), "it is an absolute path"),
+        ("stop_timeout", text("0s"), TIME),
+        ("stop_timeout", text("s"), TIME),
+        ("stop_timeout", text("10"), TIME),
+        ("stop_timeout", text("-1s"), TIME),
+        ("stop_timeout", text("25h"), TIME),
+        ("stop_timeout", text("5000000000000000h"), TIME),
+        ("stop_timeout", text("é"), TIME),
+        ("boot_timeout", Value::Integer(10), TIME),
+        ("boot_timeout", Value::Other("a date"), "it cannot be a date"),
+        ("vm_defaults.vcpu", Value::Integer(0), "it is a number from 1 to 64"),
+        ("vm_defaults.vcpu", Value::Integer(65), "it is a number from 1 to 64"),
+        ("vm_defaults.vcpu", Value::Integer(-1), "it is a number from 1 to 64"),
+        ("vm_defaults.vcpu", text("2"), "it is a number from 1 to 64"),
+        ("vm_defaults.memory", Value::Integer(0), "a size must be more than zero"),
+        ("vm_defaults.memory", text("0G"), "a size must be more than zero"),
+        ("vm_defaults.memory", text("95M"), "it is at least 96 MiB"),
+        ("vm_defaults.memory", text("much"), SIZE),
+        (
+            "vm_defaults.memory",
+            Value::Other("a number with a fraction"),
+            "it cannot be a number with a fraction",
+        ),
+        ("vm_defaults.disk_size", text("-8G"), "a size must be more than zero"),
+        ("vm_defaults.disk_size", text("9T"), "it is from 64 MiB to 8 TiB"),
+        ("vm_defaults.overlay_size", text("1M"), "it is from 64 MiB to 8 TiB"),
+        ("vm_defaults.overlay_size", Value::Other("a table"), "it cannot be a table"),
+    ];
+    for key in KEYS {
+        assert!(cases.iter().any(|(name, ..)| *name == key.name), "{} is tested", key.name);
+    }
+    for (name, value, expect) in cases {
+        assert_eq!(file(name, value.clone()), Err(vec![format!("`{name}`: {expect}")]), "{name} = {value:?}");
+    }
+}
+
+#[test]
+fn unknown_keys_are_told() {
+    for (name, expect) in [
+        ("defalt_image", "unknown key `defalt_image`; is `default_image` meant?"),
+        (
+            "vm_defaults.log_level",
+            "unknown key `vm_defaults.log_level`; is `log_level`, above the first [table], meant?",
+        ),
+        ("colour", "unknown key `colour`"),
+        ("network", "`network` is not supported by this version"),
+        ("vm_defaults", "`vm_defaults` is a table: write [vm_defaults], and its keys below"),
+    ] {
+        assert_eq!(file(name, text("x")), Err(vec![expect.to_owned()]));
+    }
+}
+
+#[test]
+fn the_environment_beats_the_file() {
+    let entries = || {
+        vec![
+            entry("vm_defaults.memory", text("512M")),
+            entry("vm_defaults.vcpu", Value::Integer(3)),
+            entry("stop_timeout", text("2m")),
+        ]
+    };
+    let variable = |name: &str| match name {
+        "BANGER_VM_DEFAULTS_MEMORY" => Some(Value::Untyped("2G".to_owned())),
+        "BANGER_VM_DEFAULTS_VCPU" => Some(Value::Untyped("4".to_owned())),
+        _ => None,
+    };
+    let Checked { config, .. } = check(entries(), |_| None).unwrap();
+    assert_eq!((config.sizes.memory, config.sizes.vcpu), (Some(512 * MIB), Some(3)));
+    let checked = check(entries(), variable).unwrap();
+    assert_eq!((checked.config.sizes.memory, checked.config.sizes.vcpu), (Some(2 * GIB), Some(4)));
+    assert_eq!(checked.config.stop_timeout, seconds(120));
+    assert_eq!(checked.place(Field::Memory), Some(&Place::Variable("BANGER_VM_DEFAULTS_MEMORY")));
+    assert_eq!(checked.place(Field::StopTimeout), Some(&Place::File(0)));
+    assert_eq!(checked.place(Field::Vmm), None);
+}
+
+#[test]
+fn all_mistakes_are_told_also_those_that_a_variable_hides() {
+    let variable = |name: &str| match name {
+        "BANGER_VMM" => Some(Value::Untyped("qemu".to_owned())),
+        "BANGER_QEMU_BIN" => Some(Value::Other("text that is not UTF-8")),
+        _ => None,
+    };
+    let mistakes = check(vec![entry("a", text("")), entry("vmm", text(""))], variable).unwrap_err();
+    let told: Vec<_> = mistakes.iter().map(|mistake| mistake.render("c", "a = ''\n")).collect();
+    assert_eq!(told[0], "c:1:1: unknown key `a`\n  |\n1 | a = ''\n  | ^");
+    assert_eq!(told[1], "c:1:3: `vmm`: it is one of auto, qemu\n  |\n1 | a = ''\n  |   ^");
+    assert_eq!(told[2..], ["BANGER_QEMU_BIN: `qemu_bin`: it cannot be text that is not UTF-8"]);
+}
+
+#[test]
+fn what_is_shown_of_a_value_is_what_the_file_takes() {
+    let base = Config::default();
+    for key in KEYS {
+        let expect = match key.fallback {
+            Fallback::Value(text) => Some(text.to_owned()),
+            Fallback::Auto(_) => None,
+        };
+        assert_eq!(base.text(key.field), expect, "the fallback of {}", key.name);
+        if let Some(text) = expect {
+            let mut again = base.clone();
+            assert_eq!(again.set(key, &Value::Untyped(text)), Ok(()));
+            assert_eq!(again.text(key.field), base.text(key.field));
+        }
+    }
+    for (key, given, shown) in [
+        ("vm_defaults.memory", "1024", "1G"),
+        ("vm_defaults.memory", "1536M", "1536M"),
+        ("vm_defaults.memory", "98305K", "98305K"),
+        ("stop_timeout", "90s", "90s"),
+        ("stop_timeout", "120s", "2m"),
+    ] {
+        let key = KEYS.iter().find(|k| k.name == key).unwrap();
+        let mut config = base.clone();
+        assert_eq!(config.set(key, &text(given)), Ok(()));
+        assert_eq!(config.text(key.field).as_deref(), Some(shown));
+    }
+}
+
+#[test]
+fn names_of_variables_follow_from_names_of_keys() {
+    for key in KEYS {
+        let expect = format!("BANGER_{}", key.name.replace('.', "_").to_ascii_uppercase());
+        assert_eq!(key.variable, expect);
+        assert!(!LATER.contains(&key.name), "{} is supported", key.name);
+    }
+}
