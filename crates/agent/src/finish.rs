@@ -41,14 +41,14 @@ pub fn end_machine(end: End) -> ! {
     sys::exit_now(1)
 }
 
-/// Whether a process other than PID 1 and this one is alive. Threads of the kernel have no command line, and neither have
-/// the dead.
+/// Whether a process other than PID 1, this one and the agent is alive. Threads of the kernel have no command line, and
+/// neither have the dead.
 fn others_run() -> bool {
     let own = std::process::id();
     host::fs::list(std::path::Path::new("/proc")).unwrap_or_default().iter().any(|path| {
         let pid: Option<u32> = path.file_name().and_then(|n| n.to_str()).and_then(|n| n.parse().ok());
+        let lives = |command: Vec<u8>| !command.is_empty() && command[0] != b'@';
         pid.is_some_and(|pid| pid != 1 && pid != own)
-            && host::fs::read_limited(&path.join("cmdline"), 4 << 20)
-                .map_or_else(|e| !e.is_missing(), |c| !c.is_empty())
+            && host::fs::read_limited(&path.join("cmdline"), 4 << 20).map_or_else(|e| !e.is_missing(), lives)
     })
 }

@@ -80,11 +80,12 @@ pub fn plain(root: &Root) -> Result<OwnedFd> {
 }
 
 fn bind_plain(root: &Root, path: &Path) -> Result<()> {
+    let source = root.own_dir(path);
     // One that leads elsewhere is the image's own arrangement, and could lead to what must not be covered.
     let Some(place) = root.claim_dir(path)? else { return Ok(()) };
     let plain = Path::new(OVERLAY).join("plain").join(path.file_name().expect("the list has names"));
     // Of the root, not of the image: where the image had no place for it, the guest may have made it since.
-    seed::fill(&plain, root.own_dir(path), Mode::from_raw_mode(0o711))?;
+    seed::fill(&plain, source, Mode::from_raw_mode(0o711))?;
     bind(&plain, place.as_fd(), path)
 }
 
