@@ -27,6 +27,7 @@ struct Figure {
 #[derive(Clone, Copy)]
 enum Limit {
     AtMost(f64),
+    AtLeast(f64),
     /// It is there to be read.
     None,
 }
@@ -35,6 +36,7 @@ impl Figure {
     fn kept(&self) -> bool {
         match self.limit {
             Limit::AtMost(limit) => self.value <= limit,
+            Limit::AtLeast(limit) => self.value >= limit,
             Limit::None => true,
         }
     }
@@ -87,6 +89,7 @@ pub fn run(mut names: &[&str]) -> Result<()> {
     for figure in &figures {
         let limit = match figure.limit {
             Limit::AtMost(limit) => format!("≤ {limit} {}", figure.unit),
+            Limit::AtLeast(limit) => format!("≥ {limit} {}", figure.unit),
             Limit::None => String::new(),
         };
         let verdict = if figure.kept() { "" } else { "  MISSED" };
@@ -116,10 +119,36 @@ fn agent(_runs: usize) -> Result<Vec<Figure>> {
     }])
 }
 
+/// It belongs to its crate and says its figures in lines like `what: 1.2 (at most 1.5)`.
 fn import(_runs: usize) -> Result<Vec<Figure>> {
-    // It prints its own table and fails by itself.
-    shell::run(shell::cargo().args(["bench", "--locked", "--package", "image", "--bench", "import"]))?;
-    Ok(Vec::new())
+    let output =
+        quietly(shell::cargo().args(["bench", "--locked", "--package", "image", "--bench", "import"]))?;
+    let output = String::from_utf8(output).context("the bench printed something that is not UTF-8")?;
+    print!("{output}");
+    let figures: Vec<Figure> = output.lines().filter_map(said).collect();
+    if figures.is_empty() {
+        bail!("the bench said no figure");
+    }
+    Ok(figures)
+}
+
+/// The figure that a line of a crate's bench says.
+fn said(line: &str) -> Option<Figure> {
+    let (what, rest) = line.rsplit_once(": ")?;
+    let (value, limit) = rest.strip_suffix(')')?.split_once(" (")?;
+    let number = |text: &str| -> Option<(f64, &'static str)> {
+        match text.strip_suffix(" KiB") {
+            Some(kibibytes) => Some((kibibytes.parse::<f64>().ok()? / 1024.0, "MiB")),
+            None => Some((text.parse().ok()?, "x")),
+        }
+    };
+    let (value, unit) = number(value)?;
+    let limit = if let Some(most) = limit.strip_prefix("at most ") {
+        Limit::AtMost(number(most)?.0)
+    } else {
+        Limit::AtLeast(number(limit.strip_prefix("at least ")?)?.0)
+    };
+    Some(figure(&format!("import: {what}"), value, unit, limit))
 }
 
 /// One image, one VM at a time; whole runs and bare QEMU in turn.
@@ -228,6 +257,20 @@ mod tests {
         assert!((median([3.0, 1.0, 2.0]) - 2.0).abs() < f64::EPSILON);
         assert!((median([4.0, 1.0, 2.0, 3.0]) - 2.5).abs() < f64::EPSILON);
         assert!(median([]).is_nan());
+    }
+
+    #[test]
+    fn figures_of_a_crates_bench() {
+        let figure = said("wall, import to copy: 1.62 (at most 1.5)").unwrap();
+        assert_eq!(
+            (figure.what.as_str(), figure.unit, figure.kept()),
+            ("import: wall, import to copy", "x", false)
+        );
+        let figure = said("cpu, mke2fs -d to import: 12.0 (at least 10)").unwrap();
+        assert!(figure.kept());
+        let figure = said("peak memory: 2048 KiB (at most 4096 KiB)").unwrap();
+        assert!((figure.value - 2.0).abs() < f64::EPSILON);
+        assert!(said("image: 500000000 bytes").is_none());
     }
 
     #[test]

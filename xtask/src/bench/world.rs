@@ -91,8 +91,8 @@ impl World {
 
     fn clear(&self) -> Result<()> {
         let vms = self.json(&["vm", "list"])?;
-        let names: Vec<&str> =
-            vms.as_array().into_iter().flatten().filter_map(|vm| vm["name"].as_str()).collect();
+        let vms = vms["vms"].as_array().context("vm list printed no list of VMs")?;
+        let names: Vec<&str> = vms.iter().filter_map(|vm| vm["name"].as_str()).collect();
         for some in names.chunks(50) {
             self.banger(&[&["vm", "delete"], some].concat())?;
         }
