@@ -90,7 +90,6 @@ pub fn check_repository() -> Result<()> {
     let files = shell::files()?;
     let mut problems = layers::check(&shell::root())?;
     problems.extend(tidy::check(&shell::root(), &files)?);
-    problems.extend(tidy::check_dependencies(&shell::root(), &files)?);
     problems.extend(links::check(&shell::root(), &files)?);
     problems.extend(deny::check()?);
     for problem in &problems {

@@ -65,6 +65,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_repositorys_links_lead_somewhere() {
+        let files = crate::shell::files().unwrap();
+        assert_eq!(check(&crate::shell::root(), &files).unwrap(), Vec::<String>::new());
+    }
+
+    #[test]
     fn what_a_text_links_to() {
         let text = "[a](b.md) and [c](d/e.md#f), [g](https://example.org) [h](#here)\n\n    [code](no.md)\n```\n[x](no.md)\n```\n";
         assert_eq!(targets(text), ["b.md", "d/e.md"]);

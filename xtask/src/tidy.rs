@@ -22,6 +22,7 @@ pub fn check(root: &Path, files: &[PathBuf]) -> Result<Vec<String>> {
         problems.extend(check_source(file, &text));
     }
     problems.extend(check_test_programs(root, files)?);
+    problems.extend(check_dependencies(root, files)?);
     Ok(problems)
 }
 
@@ -88,7 +89,7 @@ fn check_test_programs(root: &Path, files: &[PathBuf]) -> Result<Vec<String>> {
 }
 
 /// Every dependency's name appears in a source file of its crate, and every one of the workspace in a manifest.
-pub fn check_dependencies(root: &Path, files: &[PathBuf]) -> Result<Vec<String>> {
+fn check_dependencies(root: &Path, files: &[PathBuf]) -> Result<Vec<String>> {
     let mut problems = Vec::new();
     let mut named = BTreeSet::new();
     for manifest in files.iter().filter(|file| file.file_name().is_some_and(|name| name == "Cargo.toml")) {

@@ -1,3 +1,5 @@
+//! Sessions on the channel: killed in mid-transfer, stale bytes, many streams at once.
+
 use bytes::{Bytes, BytesMut};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},

@@ -1,3 +1,5 @@
+//! Commands: streams, exit codes, terminals, signals, and clients that go away.
+
 use bytes::Bytes;
 use tokio::time::{Duration, Instant};
 use wire::{

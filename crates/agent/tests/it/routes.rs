@@ -1,3 +1,5 @@
+//! What the agent answers about its machine, and connections into it.
+
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use tokio::{

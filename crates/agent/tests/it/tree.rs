@@ -1,3 +1,5 @@
+//! Trees in and out of a root, which nothing leaves.
+
 use std::{
     io::Read,
     os::unix::fs::{MetadataExt, PermissionsExt, symlink},
