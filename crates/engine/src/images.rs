@@ -358,9 +358,18 @@ fn write_rootfs(
         uuid: uuid_text(report.uuid),
         kernel: draft.kernel,
         ready: draft.ready,
-        init: draft.init.unwrap_or_else(|| "auto".to_owned()),
+        init: draft.init.unwrap_or_else(|| init_name(report.init).to_owned()),
         created_ms: host::clock::now_ms(),
     })
+}
+
+fn init_name(init: rootfs::InitKind) -> &'static str {
+    match init {
+        rootfs::InitKind::Agent => "agent",
+        rootfs::InitKind::Systemd => "systemd",
+        rootfs::InitKind::Sysvinit => "sysvinit",
+        rootfs::InitKind::Openrc => "openrc",
+    }
 }
 
 /// Follows what a builder says: each line is a sign of life, and the last ones are kept for its failure.

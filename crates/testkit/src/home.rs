@@ -61,6 +61,7 @@ pub struct Home {
     path: PathBuf,
     programs: PathBuf,
     env: BTreeMap<String, String>,
+    mounted: bool,
 }
 
 impl Home {
@@ -73,6 +74,28 @@ impl Home {
         need::qemu()?;
         let home = Self::empty(banger);
         home.fill(&home.template()?);
+        Some(home)
+    }
+
+    /// The same on a file system of its own with `size` bytes. `None` also where this user cannot mount one.
+    ///
+    /// # Panics
+    /// As [`Home::new`].
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "a test's files are its own")]
+    pub fn on_small_disk(banger: &str, size: u64) -> Option<Self> {
+        need::qemu()?;
+        let mut home = Self::empty(banger);
+        let template = home.template()?;
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={size},mode=0700"), "banger-test"])
+            .arg(&home.path)
+            .status();
+        if !mounted.is_ok_and(|status| status.success()) {
+            return need::missing("mount", "no right to mount a tmpfs");
+        }
+        home.mounted = true;
+        home.fill(&template);
         Some(home)
     }
 
@@ -93,7 +116,7 @@ impl Home {
         // Short, as a socket's path is at most 108 bytes long; XDG_RUNTIME_DIR may be longer than what is tested here.
         let path = Path::new("/tmp").join(format!("bt-{}-{:x}", std::process::id(), unique()));
         fs::create_dir(&path).expect("/tmp is writable");
-        Self { path, programs, env: BTreeMap::new() }
+        Self { path, programs, env: BTreeMap::new(), mounted: false }
     }
 
     /// Where it is.
@@ -300,6 +323,9 @@ impl Drop for Home {
             }
         } else {
             self.clean_up();
+        }
+        if self.mounted {
+            let _ = Command::new("umount").arg(&self.path).status();
         }
         let _ = fs::remove_dir_all(&self.path);
     }

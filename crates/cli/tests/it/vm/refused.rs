@@ -85,6 +85,42 @@ fn broken_images_are_refused_and_leave_nothing() {
 }
 
 #[test]
+fn a_full_disk_is_told_and_what_was_begun_is_gone() {
+    // The kernel takes most of it.
+    let Some(home) = Home::on_small_disk(env!("CARGO_BIN_EXE_banger"), 230 << 20) else { return };
+    let random: Vec<u8> =
+        (0u32..25 << 20).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    let tar = Tar::default().file("big", 0o644, &random).finish();
+    let output = home.run_with(&["image", "import", "-", "--name", "big"], &tar);
+    assert_eq!(output.code(), 1, "{}", output.stderr);
+    assert!(output.stderr.contains("hint: free some space"), "{}", output.stderr);
+    assert_eq!(home.run(&["image", "show", "big"]).code(), 4);
+    assert!(home.leftovers().is_empty());
+    // What there was before still works.
+    assert_eq!(home.ok(&super::run_rm(&["echo", "fine"])), "fine");
+}
+
+#[test]
+fn a_kernel_without_virtio_is_refused() {
+    let Some(home) = home() else { return };
+    // Debian's kernel without its modules, and a configuration that says so.
+    let directory = home.path().join("kernel");
+    let imported = testkit::tree::list(&home.path().join("state/kernels")).remove(0);
+    #[expect(clippy::disallowed_methods, reason = "a test's files are its own")]
+    {
+        std::fs::create_dir(&directory).unwrap();
+        std::fs::copy(imported.join("vmlinuz"), directory.join("vmlinuz")).unwrap();
+        std::fs::write(directory.join("config"), "CONFIG_EXT4_FS=y\n# CONFIG_VIRTIO_BLK is not set\n")
+            .unwrap();
+    }
+    let output = home.run(&["kernel", "import", "bare", "--from", &directory.to_string_lossy()]);
+    assert_eq!(output.code(), 1, "{}", output.stderr);
+    assert!(output.stderr.contains("virtio"), "{}", output.stderr);
+    assert_eq!(home.run(&["kernel", "show", "bare"]).code(), 4);
+    assert!(home.leftovers().is_empty());
+}
+
+#[test]
 fn a_missing_vmm_is_told_with_what_to_install() {
     let Some(home) = home() else { return };
     let home = home.with_env("BANGER_QEMU_BIN", "/nonexistent/qemu");
