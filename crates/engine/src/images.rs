@@ -34,6 +34,9 @@ const PACKAGES: &[&str] = &[
 ];
 /// What `--variant minimal` leaves out.
 const DOCKER: &[&str] = &["docker.io", "iptables"];
+/// Starts the image's sshd only in a VM that was given a host key.
+const SSHD_DROPIN: &str = "/etc/systemd/system/ssh.service.d";
+const SSHD_CONDITION: &str = "[Unit]\\nConditionPathExists=/etc/ssh/ssh_host_ed25519_key\\n";
 /// The one recipe there is.
 const RECIPE: &str = "debian-bookworm";
 
@@ -151,6 +154,10 @@ impl Engine {
             // Each VM gets keys and an identity of its own; and what apt can fetch again is dead weight.
             "--customize-hook=rm -f \"$1\"/etc/ssh/ssh_host_*_key* \"$1\"/etc/hostname".to_owned(),
             "--customize-hook=: > \"$1\"/etc/machine-id".to_owned(),
+            // Without a key sshd would fail, and take long to do so.
+            format!(
+                "--customize-hook=mkdir \"$1\"{SSHD_DROPIN}; printf '{SSHD_CONDITION}' > \"$1\"{SSHD_DROPIN}/key.conf"
+            ),
             "bookworm".to_owned(),
             "-".to_owned(),
         ];

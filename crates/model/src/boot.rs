@@ -102,6 +102,8 @@ pub fn command_line(machine: Machine) -> String {
         "fstab=no",
         // The labels are not in the image, and an enforcing policy without them refuses everything.
         "selinux=0",
+        // Container engines load a profile where AppArmor is on, and fail in an image without its parser.
+        "apparmor=0",
     ]
     .map(str::to_owned)
     .to_vec();
@@ -134,7 +136,7 @@ mod tests {
     #[test]
     fn the_command_line_is_this() {
         const COMMON: &str = "console=ttyS0 reboot=k panic=-1 quiet loglevel=4 cloud-init=disabled net.ifnames=0 \
-                              fstab=no selinux=0";
+                              fstab=no selinux=0 apparmor=0";
         assert_eq!(command_line(Machine::Pc), COMMON);
         assert_eq!(command_line(Machine::Micro), COMMON);
         assert_eq!(

@@ -13,7 +13,7 @@ use model::{
 use store::Ready;
 use vmm::{Disk, Machine, MachinePlan, Place};
 use wire::{
-    control::{Outcome, Phase, Wait},
+    control::{Event, Outcome, Phase, Wait},
     guest::{Health, Step},
     session::Secret,
 };
@@ -29,6 +29,8 @@ use crate::{
 
 /// How many lines of the console a failure shows.
 const CONSOLE_LINES: usize = 12;
+/// How long init may take. In software emulation, on a busy host, Debian with docker takes two minutes.
+const INIT: std::time::Duration = std::time::Duration::from_secs(300);
 /// How often init is asked whether it is ready.
 const READY_POLL: std::time::Duration = std::time::Duration::from_millis(100);
 
@@ -241,40 +243,60 @@ impl Engine {
         machine: &Arc<dyn Machine>,
         guest: &Guest,
     ) -> Result<Health> {
-        let timeout = self.0.config.boot_timeout;
+        let bound = self.0.config.boot_timeout;
         let not_ready = |why: String| Error::NotReady {
             name: record.name.clone(),
             why,
             console: self.last_words(record.id, CONSOLE_LINES),
         };
         let ready = async {
-            // A slow boot is no failure until its own bound, below.
-            let mut health = loop {
-                match guest.health().await {
-                    Err(GuestError::Timeout(_)) => {}
-                    answer => break answer.map_err(|e| not_ready(crate::saga::chain(&e)))?,
-                }
-            };
-            if record.ready.unwrap_or(image.ready) == Ready::Init && health.init_ready.is_some() {
-                operation.stage("waiting for init");
-                while health.init_ready != Some(true) {
-                    tokio::time::sleep(READY_POLL).await;
-                    health = guest.health().await.map_err(|e| not_ready(crate::saga::chain(&e)))?;
+            let answers = tokio::time::timeout(bound, first_health(guest)).await;
+            let late = |_| not_ready(format!("its agent did not answer in {} s", bound.as_secs()));
+            let health = answers.map_err(late)?.map_err(|e| not_ready(crate::saga::chain(&e)))?;
+            if record.ready.unwrap_or(image.ready) == Ready::Agent || health.init_ready.is_none() {
+                return Ok(health);
+            }
+            operation.stage("waiting for init");
+            match tokio::time::timeout(INIT, init_ready(guest)).await {
+                Ok(answer) => answer.map_err(|e| not_ready(crate::saga::chain(&e))),
+                // The guest can be used, and its owner is the one to see what holds it up.
+                Err(_) => {
+                    let message =
+                        format!("init is not through after {} s; going on without it", INIT.as_secs());
+                    operation.emit(Event::Warning { message });
+                    Ok(health)
                 }
             }
-            Ok(health)
         };
         operation
             .cancellable(async {
                 tokio::select! {
                     result = ready => result,
                     end = machine.ended() => Err(not_ready(super::end::words(&end))),
-                    () = tokio::time::sleep(timeout) => {
-                        Err(not_ready(format!("its agent did not answer in {} s", timeout.as_secs())))
-                    }
                 }
             })
             .await
+    }
+}
+
+/// The agent's first answer. A slow boot is no failure until the caller's bound.
+async fn first_health(guest: &Guest) -> Result<Health, GuestError> {
+    loop {
+        match guest.health().await {
+            Err(GuestError::Timeout(_)) => {}
+            answer => return answer,
+        }
+    }
+}
+
+/// The agent's first answer that says that init is through.
+async fn init_ready(guest: &Guest) -> Result<Health, GuestError> {
+    loop {
+        match guest.health().await {
+            Err(GuestError::Timeout(_)) => {}
+            Ok(health) if health.init_ready != Some(true) => tokio::time::sleep(READY_POLL).await,
+            answer => return answer,
+        }
     }
 }
 
