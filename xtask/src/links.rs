@@ -1,4 +1,5 @@
-//! Links between the repository's documents: each leads to a file, and every page and decision is in its list.
+//! What the repository's documents refer to: each link leads to a file, every page and decision is in its list, and each
+//! test that is said to keep a promise is there.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,6 +9,9 @@ use anyhow::{Context, Result};
 /// Folders whose Markdown files must all be linked from the list beside them.
 const LISTS: [(&str, &str); 2] =
     [("docs/src", "docs/src/SUMMARY.md"), ("docs/design", "docs/design/README.md")];
+
+/// Documents that name tests, as `crate::name_of_the_test`.
+const PROMISES: [&str; 2] = ["SPECIFICATION.md", "THREATS.md"];
 
 /// What is wrong with the links in `files` (relative names) of the repository at `root`.
 pub fn check(root: &Path, files: &[PathBuf]) -> Result<Vec<String>> {
@@ -35,7 +39,37 @@ pub fn check(root: &Path, files: &[PathBuf]) -> Result<Vec<String>> {
             }
         }
     }
+    problems.extend(check_promises(root, files)?);
     Ok(problems)
+}
+
+fn check_promises(root: &Path, files: &[PathBuf]) -> Result<Vec<String>> {
+    let read = |file: &Path| {
+        fs::read_to_string(root.join(file)).with_context(|| format!("cannot read {}", file.display()))
+    };
+    let mut problems = Vec::new();
+    for page in PROMISES.map(Path::new).into_iter().filter(|page| files.iter().any(|file| file == page)) {
+        for (name, test) in tests_named(&read(page)?) {
+            let folder = Path::new("crates").join(&name);
+            let mut found = false;
+            for file in files.iter().filter(|file| file.starts_with(&folder)) {
+                found |= file.extension().is_some_and(|it| it == "rs")
+                    && read(file)?.contains(&format!("fn {test}("));
+            }
+            if !found {
+                problems
+                    .push(format!("{}: names the test {name}::{test}, which is not there", page.display()));
+            }
+        }
+    }
+    Ok(problems)
+}
+
+/// The tests that a text names, each with its crate.
+fn tests_named(text: &str) -> Vec<(String, String)> {
+    let quoted = text.split('`').skip(1).step_by(2);
+    let names = quoted.filter_map(|name| name.split_once("::"));
+    names.map(|(name, test)| (name.to_owned(), test.to_owned())).collect()
 }
 
 /// The files that a Markdown text links to, as written, without what leads elsewhere.
@@ -81,6 +115,8 @@ mod tests {
         let root = std::env::temp_dir().join(format!("banger-links-{}", std::process::id()));
         let files = [
             ("README.md", "[gone](gone.md)\n"),
+            ("THREATS.md", "| a | `x::it_holds`, `x::it_is_gone` |\n"),
+            ("crates/x/src/lib.rs", "fn it_holds() {}\n"),
             ("docs/src/SUMMARY.md", "[one](one.md)\n"),
             ("docs/src/one.md", "one, see [two](two.md)\n"),
             ("docs/src/two.md", "two\n"),
@@ -97,7 +133,8 @@ mod tests {
             problems,
             [
                 "README.md: links to gone.md, which is not there",
-                "docs/src/two.md: docs/src/SUMMARY.md does not list it"
+                "docs/src/two.md: docs/src/SUMMARY.md does not list it",
+                "THREATS.md: names the test x::it_is_gone, which is not there"
             ]
         );
     }
