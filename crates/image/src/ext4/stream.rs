@@ -109,9 +109,9 @@ impl Stream {
             match source.read(&mut room[..wanted]) {
                 Ok(0) => return Err(FillError::Ended),
                 Ok(count) => {
-                    if rest == length {
-                        self.sum = checksum::update(sum, &room[..count.min(SAMPLE)]);
-                    }
+                    // However small the pieces are in which it comes.
+                    let sampled = SAMPLE.saturating_sub(usize::try_from(length - rest).unwrap_or(usize::MAX));
+                    self.sum = checksum::update(sum, &room[..count.min(sampled)]);
                     self.filled += count;
                     rest -= count as u64;
                 }

@@ -383,6 +383,31 @@ fn many_small_files_need_many_inodes() {
     look();
 }
 
+/// Gives its bytes in pieces of many sizes.
+struct Trickle<'a>(&'a [u8], usize);
+
+impl Read for Trickle<'_> {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        self.1 = (self.1 * 7 + 3) % 5000;
+        let count = self.0.len().min(out.len()).min(self.1 + 1);
+        out[..count].copy_from_slice(&self.0[..count]);
+        self.0 = &self.0[count..];
+        Ok(count)
+    }
+}
+
+#[test]
+fn the_pieces_in_which_an_archive_comes_do_not_matter() {
+    let content = |size: usize| (0..size).map(|at| (at / 100) as u8).collect::<Vec<_>>();
+    let tar = (0..200).fold(root(), |tar, index| tar.file(&index.to_string(), &content(index * 400))).end();
+    let scratch = Scratch::new("pieces");
+    let (one, two) = (scratch.path().join("one"), scratch.path().join("two"));
+    import(&tar, &one).unwrap();
+    let options = ImportOptions::default();
+    import_tar(Trickle(&tar, 0), &two, &options, &mut |_| ControlFlow::Continue(())).unwrap();
+    assert!(fs::read(&one).unwrap() == fs::read(&two).unwrap());
+}
+
 #[test]
 fn compressed_archives() {
     let tar = root().file("a", &[1; 100_000]).file("b", b"").end();
