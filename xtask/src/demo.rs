@@ -12,7 +12,7 @@ pub fn run(consent: setup::Consent) -> Result<()> {
     let banger = programs.join("banger");
     println!("\n$ banger vm run --rm -- uname -a");
     println!("(the first time this gets a kernel from Debian and builds the default image, a few minutes)");
-    shell::run(Command::new(&banger).args(["--verbose", "vm", "run", "--rm", "--", "uname", "-a"]))
+    shell::run(Command::new(&banger).args(["--verbose", "vm", "run", "--rm", "--yes", "--", "uname", "-a"]))
         .context("the demo's VM did not run its command")?;
     println!(
         "\nIt works. Next:\n\
