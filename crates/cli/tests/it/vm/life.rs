@@ -81,6 +81,35 @@ fn a_guest_that_panics_is_an_error_with_its_last_words() {
 }
 
 #[test]
+fn what_was_synced_survives_a_kill() {
+    let Some(home) = home() else { return };
+    let _ = home.ok(&create("dev"));
+    let write = "echo kept >/root/synced; echo kept >/etc/synced; sync";
+    let _ = home.ok(&["vm", "exec", "dev", "--", "sh", "-c", write]);
+    let _ = home.ok(&["vm", "kill", "dev"]);
+    let _ = home.ok(&["vm", "start", "dev"]);
+    assert_eq!(home.ok(&["vm", "exec", "dev", "--", "cat", "/root/synced", "/etc/synced"]), "kept\nkept");
+}
+
+#[test]
+fn a_guest_cannot_write_to_its_image() {
+    let Some(home) = home() else { return };
+    let _ = home.ok(&create("dev"));
+    let shown = home.run(&["image", "show", "busybox", "-o", "json"]).json();
+    let rootfs = std::path::PathBuf::from(shown["rootfs"].as_str().unwrap());
+    #[expect(clippy::disallowed_methods, reason = "a test looks from outside")]
+    let read = || std::fs::read(&rootfs).unwrap();
+    let before = read();
+    let attack = "mount -o remount,rw /banger/image 2>/dev/null; echo x >/etc/passwd; \
+                  for disk in /dev/vd?; do test $(cat /sys/block/${disk#/dev/}/ro) = 1 && echo x >$disk; done";
+    let _ = home.run(&["vm", "exec", "dev", "--", "sh", "-c", attack]);
+    let disks = "cat /sys/block/vd?/ro | grep -c 1";
+    assert_eq!(home.ok(&["vm", "exec", "dev", "--", "sh", "-c", disks]), "2", "the image and the modules");
+    let _ = home.ok(&["vm", "stop", "dev"]);
+    assert!(read() == before, "the image is as it was");
+}
+
+#[test]
 fn a_start_tells_what_it_spent_its_time_on() {
     let Some(home) = home() else { return };
     let _ = home.ok(&create("dev"));
