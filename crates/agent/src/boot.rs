@@ -12,6 +12,7 @@ mod hand_over;
 mod identity;
 mod init;
 mod layers;
+mod lean;
 mod modules;
 mod mounts;
 mod seed;

@@ -132,6 +132,10 @@ fn masks(root: &Root, init: InitKind) -> Result<()> {
             if !udev.iter().any(|path| root.is_program(Path::new(path))) {
                 mask("serial-getty@ttyS0.service")?;
             }
+            // The modules disk has what it looks for, and without its program it fails.
+            if !["usr/bin/kmod", "bin/kmod"].iter().any(|path| root.is_program(Path::new(path))) {
+                mask("kmod-static-nodes.service")?;
+            }
             Ok(())
         }
         InitKind::Sysvinit | InitKind::Openrc => {

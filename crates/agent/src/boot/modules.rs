@@ -1,9 +1,14 @@
 //! Loads the kernel modules of the payload.
 
-use std::{ffi::CString, path::Path};
+use std::{
+    ffi::{CStr, CString},
+    path::Path,
+};
 
 use host::Result;
-use rustix::{io::Errno, system::finit_module};
+use rustix::{io::Errno, system::init_module};
+
+use super::lean;
 
 /// The file that lists the boot modules in the order in which they are loaded, one path from the root per line.
 const LIST: &str = "/banger/modules.load";
@@ -53,8 +58,7 @@ pub fn load() -> Result<Vec<String>> {
     for line in list.lines().filter(|line| !line.is_empty()) {
         let (path, name) = (Path::new("/").join(line), name(line));
         if is_of_use(&name, &command_line) {
-            let file = host::fs::open(&path)?;
-            match finit_module(&file, &arguments(&command_line, &name), 0) {
+            match load_one(&path, &arguments(&command_line, &name))? {
                 Ok(()) | Err(Errno::EXIST) => {}
                 Err(error) => refused.push(format!("{name} ({})", std::io::Error::from(error))),
             }
@@ -62,6 +66,17 @@ pub fn load() -> Result<Vec<String>> {
         host::fs::remove(&path)?;
     }
     Ok(refused)
+}
+
+/// Loads the module at `path`; slimmed where the kernel takes it so.
+fn load_one(path: &Path, arguments: &CStr) -> Result<rustix::io::Result<()>> {
+    let mut module = host::fs::read(path)?;
+    let slim = lean::slim(&mut module);
+    match init_module(&module, arguments) {
+        // It insists on signatures.
+        Err(Errno::KEYREJECTED | Errno::PERM) if slim => Ok(init_module(&host::fs::read(path)?, arguments)),
+        result => Ok(result),
+    }
 }
 
 /// Whether the machine has what module `name` drives; asked when the transports, which come first, are loaded.
