@@ -12,7 +12,8 @@
 //! - While the host is away a read gives 0 and a write `EAGAIN`; `EPIPE` never comes, and `EPOLLHUP` stays set until the
 //!   host is back. So readiness is watched by *edges* in an epoll of our own, which is what tokio watches: the driver wakes the
 //!   port's waiters on every change, the host's return among them, and nothing spins.
-//! - The host's going may not be seen at all when it is back at once. Only a marker is a boundary.
+//! - The host's going may not be seen at all when it is back at once, or be told after the first bytes of its return. So
+//!   only a marker is a boundary; a host that stays away for [`AWAY`] merely ends what it left behind.
 
 use std::{
     collections::VecDeque,
@@ -21,6 +22,7 @@ use std::{
     os::fd::OwnedFd,
     pin::{Pin, pin},
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -28,6 +30,7 @@ use rustix::{event::epoll, io::Errno};
 use tokio::{
     io::{AsyncRead, AsyncWrite, Interest, Join, ReadBuf, ReadHalf, SimplexStream, WriteHalf, unix::AsyncFd},
     task::{JoinHandle, spawn_local},
+    time::{Sleep, sleep},
 };
 use wire::session::{self, Event, MAX_PAYLOAD, Nonce, Receiver, Secret};
 
@@ -37,6 +40,8 @@ use crate::sys;
 const MAX_BACKLOG: usize = 4 << 20;
 /// The bytes that wait between the pump and the handler, each way.
 const PIPE: usize = 64 << 10;
+/// How long a host may be away before its session is over.
+const AWAY: Duration = Duration::from_millis(500);
 /// Rounds of a pump before others of the thread get their turn.
 const ROUNDS: usize = 32;
 
@@ -121,6 +126,8 @@ struct Pump<H> {
     scratch: Box<[u8]>,
     readable: bool,
     writable: bool,
+    /// When the host will have been away for too long.
+    away: Option<Pin<Box<Sleep>>>,
 }
 
 impl<F, H> Pump<H>
@@ -141,6 +148,7 @@ where
             scratch: vec![0; MAX_PAYLOAD].into(),
             readable: true,
             writable: true,
+            away: None,
         }
     }
 
@@ -158,6 +166,10 @@ where
 
     fn round(&mut self, cx: &mut Context<'_>) -> io::Result<Progress> {
         let received = self.receive()?;
+        if self.away.as_mut().is_some_and(|away| away.as_mut().poll(cx).is_ready()) {
+            self.away = None;
+            self.close();
+        }
         let delivered = self.deliver(cx);
         let sent = self.send(cx)?;
         if received || delivered || sent {
@@ -178,18 +190,20 @@ where
         }
         match rustix::io::read(&self.port.fd, &mut self.scratch[..]) {
             Ok(0) => {
-                // The host is away; a session never outlives that.
                 self.readable = false;
-                self.close();
+                if self.session.is_some() && self.away.is_none() {
+                    self.away = Some(Box::pin(sleep(AWAY)));
+                }
             }
             Ok(count) => {
+                self.away = None;
                 self.receiver.push(&self.scratch[..count]);
                 while let Some(event) = self.receiver.next_event() {
                     self.apply(event);
                 }
                 return Ok(true);
             }
-            Err(Errno::AGAIN) => self.readable = false,
+            Err(Errno::AGAIN) => (self.readable, self.away) = (false, None),
             Err(Errno::INTR) => return Ok(true),
             Err(error) => return Err(error.into()),
         }

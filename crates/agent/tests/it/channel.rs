@@ -117,6 +117,18 @@ fn stale_bytes_and_a_repeated_marker_do_no_harm() {
 }
 
 #[test]
+fn a_host_that_stays_away_ends_its_commands() {
+    with_agent(async |port: Port| {
+        let mut client = Client::new(open(port.bare(), &port.secret).await.unwrap()).await.unwrap();
+        let mut exec = client.exec(spec(&["sleep", "1000"])).await.unwrap();
+        let Some(Frame::Started(pid)) = exec.output.next().await.unwrap() else { panic!("no command") };
+        assert!(runs(pid));
+        drop((client, exec));
+        wait_until("the end of the command", || !runs(pid)).await;
+    });
+}
+
+#[test]
 fn many_streams_share_one_session() {
     with_agent(async |port: Port| {
         let mut client = port.client().await;
