@@ -256,10 +256,12 @@ fn a_terminal_has_its_size_and_controls_its_command() {
         assert_eq!(listen(&mut exec).await.stdout, b"7 9\r\n");
 
         // The interrupt character and the end of input are the terminal's business.
-        for (frame, expect) in
-            [(Frame::StdinEnd, Exit::Code(9)), (Frame::Stdin(Bytes::from_static(b"\x03")), Exit::Signal(2))]
-        {
-            let mut what = spec(&["sh", "-c", "echo ready; cat; exit 9"]);
+        // One process, so that the interrupt comes to it whenever it comes.
+        for (script, frame, expect) in [
+            ("echo ready; cat; exit 9", Frame::StdinEnd, Exit::Code(9)),
+            ("echo ready; exec cat", Frame::Stdin(Bytes::from_static(b"\x03")), Exit::Signal(2)),
+        ] {
+            let mut what = spec(&["sh", "-c", script]);
             what.terminal = Some(Size { rows: 10, cols: 10 });
             let mut exec = client.exec(what).await.unwrap();
             assert_eq!(first_line(&mut exec).await, "ready");
