@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -103,8 +103,10 @@ pub fn check_repository() -> Result<()> {
 
 /// All tests, with the closing line of each test program once more at the end.
 fn test() -> Result<()> {
-    let mut command = shell::cargo();
-    command.args(["test", "--locked", "--workspace", "--no-fail-fast"]);
+    // What a shell starts in the background begins with Ctrl-C ignored, and tests of signals would inherit that.
+    let mut command = Command::new("env");
+    command.arg("--default-signal=INT,QUIT").arg(shell::cargo().get_program());
+    command.args(["test", "--locked", "--workspace", "--no-fail-fast"]).current_dir(shell::root());
     let skips = shell::target()?.join("skipped-tests");
     fs::write(&skips, "").with_context(|| format!("cannot write {}", skips.display()))?;
     command.env("BANGER_REQUIRE", REQUIRE).env("BANGER_SKIPS", &skips).stdout(Stdio::piped());
