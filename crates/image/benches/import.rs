@@ -40,7 +40,8 @@ fn main() {
     println!("tar: {entries} entries, {} bytes", fs::metadata(&tar).unwrap().len());
 
     let (copy, image) = (scratch.0.join("copy"), scratch.0.join("image"));
-    let unpacked = unpack(&scratch.0, &tar);
+    // With a million entries, mke2fs takes many minutes.
+    let unpacked = if entries <= 100_000 { unpack(&scratch.0, &tar) } else { None };
     let (mut copies, mut imports, mut others) = (Vec::new(), Vec::new(), Vec::new());
     let mut memory = 0;
     let mut size = 0;
