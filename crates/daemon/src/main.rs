@@ -6,7 +6,7 @@ use daemon::{
     config::{self, Loaded},
     settings::Settings,
 };
-use engine::{Engine, config::Config};
+use engine::{Engine, chain, config::Config};
 use host::dirs::Dirs;
 use store::{Compatibility, Store};
 
@@ -110,16 +110,6 @@ async fn run(dirs: Dirs, config: Config) -> Result<(), String> {
         return Ok(());
     };
     daemon::server::serve(engine, &dirs.socket()).await.map_err(|error| chain(&error))
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
-    }
-    text
 }
 
 /// The program `name` that was installed with this one.

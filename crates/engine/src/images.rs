@@ -12,7 +12,11 @@ use store::Ready;
 use wire::control::{self, BuildImage, CreateVm, Event, ImportImage, Outcome};
 
 use crate::{
-    Engine, Error, Operation, Result, blocking, paths, payload::uuid_text, program, saga::chain, view,
+    Engine, Error, Operation, Result, blocking, paths,
+    payload::uuid_text,
+    program,
+    saga::{self, chain},
+    view,
 };
 
 /// What goes into `debian-bookworm`, whatever its variant.
@@ -234,14 +238,8 @@ impl Engine {
             Ok(image) => self.put_in_place(image).await,
             Err(error) => Err(error),
         };
-        let mut entries = self.store().ledger_list(None)?;
-        entries.retain(|e| e.id == entry);
         // Once published the staging directory is gone by rename, and undoing it does nothing.
-        let left = crate::saga::unwind(&self.0.world, entries).await;
-        match published {
-            Err(cause) if !left.is_empty() => Err(Error::Residue { cause: Box::new(cause), left }),
-            published => published,
-        }
+        saga::undo_staging(&self.0.world, entry, published).await
     }
 
     async fn put_in_place(&self, image: store::Image) -> Result<store::Image> {

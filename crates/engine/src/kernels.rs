@@ -10,7 +10,10 @@ use image::kernel::{self, Source};
 use model::{KernelName, undo::Undo};
 use wire::control::{self, Event, ImportKernel, Outcome};
 
-use crate::{Engine, Error, Operation, Result, blocking, program, saga::chain};
+use crate::{
+    Engine, Error, Operation, Result, blocking, program,
+    saga::{self, chain},
+};
 
 /// Debian's package that depends on the newest kernel for virtual machines.
 const PACKAGE: &str = "linux-image-cloud-amd64";
@@ -92,13 +95,8 @@ impl Engine {
             Ok(kernel)
         })
         .await;
-        let mut entries = self.store().ledger_list(None)?;
-        entries.retain(|e| e.id == entry);
-        let left = crate::saga::unwind(&self.0.world, entries).await;
-        match imported {
-            Err(cause) if !left.is_empty() => Err(Error::Residue { cause: Box::new(cause), left }),
-            imported => imported,
-        }
+        // Once published the staging directory is gone by rename, and undoing it does nothing.
+        saga::undo_staging(&self.0.world, entry, imported).await
     }
 
     /// The kernel that `image` boots. The default one is taken from the distribution, or from the host, where it is

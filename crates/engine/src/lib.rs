@@ -34,6 +34,7 @@ pub use error::{Error, Result};
 use host::{dirs::Dirs, lock::Lock};
 use model::{VmId, refs::RefError};
 pub use operation::{Follow, Operation, Operations};
+pub use saga::chain;
 use store::{Compatibility, Store};
 use tokio::sync::Mutex;
 pub use vm::{Ending, ExecStream, logs::Source};

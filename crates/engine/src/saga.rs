@@ -133,6 +133,17 @@ pub async fn unwind(world: &World, entries: Vec<Entry>) -> Vec<String> {
     left
 }
 
+/// Undoes the staging directory of entry `id` after `result`, good or bad, and adds to a failure what could not be undone.
+///
+/// # Errors
+/// That of `result`, or where the ledger cannot be read.
+pub async fn undo_staging<T>(world: &World, id: i64, result: Result<T>) -> Result<T> {
+    let mut entries = world.store.ledger_list(None)?;
+    entries.retain(|entry| entry.id == id);
+    let left = unwind(world, entries).await;
+    result.map_err(|cause| residue(cause, left))
+}
+
 /// An error with its causes on one line.
 #[must_use]
 pub fn chain(error: &dyn std::error::Error) -> String {

@@ -22,7 +22,7 @@ use super::Live;
 use crate::{
     Engine, Error, Operation, Result, blocking,
     guest::{Guest, GuestError},
-    payload,
+    payload::{self, KernelFiles},
     saga::{Saga, World, process_entry},
     view,
 };
@@ -138,6 +138,10 @@ impl Engine {
         let world = &self.0.world;
         let image = self.image_of(record)?;
         let kernel = self.paths().kernels().join(&record.kernel);
+        let name = record.name.clone();
+        let kernel =
+            blocking(move || KernelFiles::read(&kernel).map_err(|cause| Error::Payload { name, cause }))
+                .await?;
         let vmm = self.0.vmms.backend(&record.vmm).await?;
         let secret = Secret::new(host::rand::bytes());
         self.store().vm_starting(record.id, secret.to_hex()).map_err(Error::from)?;
@@ -156,14 +160,12 @@ impl Engine {
         }
         clock.phase("disks");
 
-        let kernel_files =
-            payload::KernelFiles::read(&kernel).map_err(|cause| payload_error(record, cause))?;
-        let config = payload::config(record, &image, &uuids, &kernel_files, &secret);
+        let config = payload::config(record, &image, &uuids, &kernel, &secret);
         let (base_dir, agent, target) = (self.paths().payloads(), self.0.agent.clone(), run.join(INITRD));
         let name = record.name.clone();
-        let modules_disk = kernel_files.modules_uuid.is_some();
+        let modules_disk = kernel.modules_uuid.is_some();
         blocking(move || {
-            payload::write(&base_dir, &agent, &kernel_files, &config, &target)
+            payload::write(&base_dir, &agent, &kernel, &config, &target)
                 .map_err(|cause| Error::Payload { name, cause })
         })
         .await?;
@@ -314,17 +316,16 @@ fn file_of(role: DiskRole) -> &'static str {
 }
 
 /// Makes the run directory with links to what the VMM opens, so every path it is given is a plain name in it.
-fn lay_out(world: &World, record: &store::Vm, run: &std::path::Path, kernel: &std::path::Path) -> Result<()> {
+fn lay_out(world: &World, record: &store::Vm, run: &std::path::Path, kernel: &KernelFiles) -> Result<()> {
     // What an earlier start left is of no use to this one.
     host::fs::remove_all(run)?;
     host::fs::create_dir(run)?;
     let link = |target: &std::path::Path, name: &str| host::fs::symlink(target, &run.join(name));
-    let files = payload::KernelFiles::read(kernel).map_err(|cause| payload_error(record, cause))?;
-    link(&files.boot, KERNEL)?;
+    link(&kernel.boot, KERNEL)?;
     link(&world.paths.rootfs(&record.image), file_of(DiskRole::Image))?;
     link(&world.paths.disk(record.id, NewDisk::Overlay), file_of(DiskRole::Overlay))?;
     link(&world.paths.disk(record.id, NewDisk::Work), file_of(DiskRole::Work))?;
-    if let Some(modules) = &files.modules_disk {
+    if let Some(modules) = &kernel.modules_disk {
         link(modules, file_of(DiskRole::Modules))?;
     }
     Ok(())
@@ -351,10 +352,6 @@ fn plan(
         disks: disks.collect(),
         secret,
     }
-}
-
-fn payload_error(record: &store::Vm, cause: Box<dyn std::error::Error + Send + Sync>) -> Error {
-    Error::Payload { name: record.name.clone(), cause }
 }
 
 fn template_error(cause: image::template::Error) -> Error {
