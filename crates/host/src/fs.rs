@@ -251,6 +251,12 @@ pub fn symlink(target: &Path, link: &Path) -> Result<()> {
     std::os::unix::fs::symlink(target, link).map_err(|e| Error::path("link", link, e))
 }
 
+/// Reserves disk space for `length` bytes of `file` from `offset` on, which becomes at least as long as that. Writing there
+/// then takes less time. False where the file system cannot or has no such space, which matters only to who then writes.
+pub fn reserve(file: &File, offset: u64, length: u64) -> bool {
+    rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), offset, length).is_ok()
+}
+
 /// Gives the disk space of `length` bytes of `file` from `offset` on back, which then read as zeros, where the file system
 /// can; where it cannot they stay as they are.
 pub fn punch_hole(file: &File, offset: u64, length: u64) {

@@ -17,10 +17,12 @@ use super::{BLOCK, checksum, writer::Error};
 use crate::aligned::Aligned;
 
 /// The bytes that are written at once, and the buffers for them.
-const PIECE: usize = 256 << 10;
+const PIECE: usize = 512 << 10;
 const PIECES: usize = 4;
+/// How much disk space is reserved at once, which makes writing a third cheaper.
+const RESERVE: u64 = 64 << 20;
 /// How much of each content goes into the checksum.
-const SAMPLE: usize = BLOCK;
+const SAMPLE: usize = 1024;
 
 /// Appends blocks to a file.
 #[derive(Debug)]
@@ -34,6 +36,8 @@ pub(super) struct Stream {
     offset: u64,
     /// Blocks that the file may have.
     limit: u32,
+    /// Up to where disk space was reserved, or all there is where that cannot be.
+    reserved: u64,
     sum: u32,
     thread: Thread,
 }
@@ -65,6 +69,7 @@ impl Stream {
             filled: 0,
             offset: u64::from(first) * BLOCK as u64,
             limit,
+            reserved: 0,
             sum: checksum::START,
             thread,
         })
@@ -174,6 +179,11 @@ impl Stream {
         let limit = u64::from(self.limit) * BLOCK as u64;
         if end > limit {
             return Err(Error::TooLarge { limit });
+        }
+        if end > self.reserved && end.is_multiple_of(PIECE as u64) {
+            let length = end.min(RESERVE);
+            let is_reserved = host::fs::reserve(&self.file, end, length);
+            self.reserved = if is_reserved { end + length } else { u64::MAX };
         }
         let next = self.thread.empty_buffer().map_err(|e| self.write_error(e))?;
         let bytes = std::mem::replace(&mut self.buffer, next);

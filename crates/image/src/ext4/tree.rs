@@ -7,7 +7,7 @@
 use std::{
     collections::HashMap,
     fmt,
-    hash::{BuildHasher, RandomState},
+    hash::{BuildHasher, Hasher, RandomState},
 };
 
 use super::{Error, Extent, FIRST_INODE, ROOT_INODE};
@@ -204,6 +204,17 @@ impl fmt::Debug for EntryPath {
     }
 }
 
+/// A place of the table that finds nodes.
+#[derive(Debug, Clone, Copy)]
+struct Slot {
+    /// `NONE` where it is free.
+    node: u32,
+    /// The hash, so that few nodes are looked at in vain.
+    hash: u32,
+}
+
+const FREE: Slot = Slot { node: NONE, hash: 0 };
+
 /// What [`Tree::insert`] did.
 #[derive(Debug, Clone, Copy)]
 pub struct Inserted {
@@ -225,7 +236,7 @@ pub struct Tree {
     inline: Vec<u8>,
     inline_known: HashMap<u64, u32>,
     /// Open addressing: the nodes, by the hash of their parent and name.
-    table: Vec<u32>,
+    table: Vec<Slot>,
     hasher: RandomState,
 }
 
@@ -240,7 +251,7 @@ impl Tree {
             names: Vec::new(),
             inline: Vec::new(),
             inline_known: HashMap::new(),
-            table: vec![NONE; 1024],
+            table: vec![FREE; 1024],
             hasher: RandomState::new(),
         }
     }
@@ -248,7 +259,7 @@ impl Tree {
     /// What `name` in directory `directory` is.
     #[must_use]
     pub fn find(&self, directory: NodeId, name: &[u8]) -> Option<NodeId> {
-        let found = self.table[self.slot(directory, name)];
+        let found = self.table[self.slot(self.hash(directory, name), directory, name)].node;
         (found != NONE && self.nodes[found as usize].inode != NONE).then_some(NodeId(found))
     }
 
@@ -264,10 +275,11 @@ impl Tree {
         if self.nodes.len() * 3 > self.table.len() * 2 {
             self.grow_table();
         }
-        let slot = self.slot(directory, name);
+        let hash = self.hash(directory, name);
+        let slot = self.slot(hash, directory, name);
         let node = self.nodes.len() as u32;
         // A name that comes again keeps its bytes, and gets a new node: the old one's children must not become its own.
-        let (name_at, replaced) = match self.table[slot] {
+        let (name_at, replaced) = match self.table[slot].node {
             NONE => (self.keep_name(name)?, None),
             old => {
                 let record = &mut self.nodes[old as usize];
@@ -276,7 +288,7 @@ impl Tree {
             }
         };
         self.nodes.push(Node { parent: directory.0, inode: inode.0, name_at, name_length });
-        self.table[slot] = node;
+        self.table[slot] = Slot { node, hash };
         Ok(Inserted { node: NodeId(node), replaced })
     }
 
@@ -468,27 +480,37 @@ impl Tree {
         hash.finalize().into()
     }
 
-    fn slot(&self, directory: NodeId, name: &[u8]) -> usize {
+    fn hash(&self, directory: NodeId, name: &[u8]) -> u32 {
+        let mut hasher = self.hasher.build_hasher();
+        hasher.write_u32(directory.0);
+        hasher.write(name);
+        hasher.finish() as u32
+    }
+
+    /// Where the node of `name` in `directory` is in the table, or where it would be.
+    fn slot(&self, hash: u32, directory: NodeId, name: &[u8]) -> usize {
+        self.probe(hash, |slot| {
+            slot.hash == hash
+                && self.nodes[slot.node as usize].parent == directory.0
+                && self.name(NodeId(slot.node)) == name
+        })
+    }
+
+    /// The first place for `hash` that is free or that is `wanted`.
+    fn probe(&self, hash: u32, wanted: impl Fn(Slot) -> bool) -> usize {
         let mask = self.table.len() - 1;
-        let mut slot = self.hasher.hash_one((directory.0, name)) as usize & mask;
-        loop {
-            let found = self.table[slot];
-            if found == NONE
-                || self.nodes[found as usize].parent == directory.0 && self.name(NodeId(found)) == name
-            {
-                return slot;
-            }
-            slot = (slot + 1) & mask;
+        let mut at = hash as usize & mask;
+        while self.table[at].node != NONE && !wanted(self.table[at]) {
+            at = (at + 1) & mask;
         }
+        at
     }
 
     fn grow_table(&mut self) {
-        let old = std::mem::take(&mut self.table);
-        self.table = vec![NONE; old.len() * 2];
-        for node in old.into_iter().filter(|node| *node != NONE) {
-            let record = self.nodes[node as usize];
-            let slot = self.slot(NodeId(record.parent), self.name(NodeId(node)));
-            self.table[slot] = node;
+        let free = vec![FREE; self.table.len() * 2];
+        for slot in std::mem::replace(&mut self.table, free).into_iter().filter(|slot| slot.node != NONE) {
+            let at = self.probe(slot.hash, |_| false);
+            self.table[at] = slot;
         }
     }
 }
