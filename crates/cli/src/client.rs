@@ -118,12 +118,18 @@ impl Client {
     }
 
     async fn request(&self, method: Method, path: &str, body: Body) -> Result<Response<Incoming>, Error> {
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(HOST, "banger")
-            .header(CONTENT_TYPE, "application/json");
-        let response = self.exchange(request.body(body)).await?;
+        let head = || {
+            Request::builder()
+                .method(&method)
+                .uri(path)
+                .header(HOST, "banger")
+                .header(CONTENT_TYPE, "application/json")
+        };
+        let response = match self.exchange(head().body(body)).await {
+            // A daemon that was ending still took the connection. Asking twice changes nothing, and the next may be there.
+            Err(Error::Cut(..)) if method == Method::GET => self.exchange(head().body(empty())).await?,
+            other => other?,
+        };
         if response.status().is_success() { Ok(response) } else { Err(refusal(response).await) }
     }
 

@@ -221,8 +221,13 @@ impl Home {
     pub fn kill_9(&self, pid: i32) {
         assert!(self.processes().contains_key(&pid), "process {pid} is none of this test's");
         let target = rustix::process::Pid::from_raw(pid).expect("a pid");
-        rustix::process::kill_process(target, rustix::process::Signal::KILL).expect("it is ours");
-        wait_until(COMMAND, "it is gone", || !self.processes().contains_key(&pid));
+        let process = rustix::process::pidfd_open(target, rustix::process::PidfdFlags::empty());
+        let process = process.expect("it runs");
+        rustix::process::pidfd_send_signal(&process, rustix::process::Signal::KILL).expect("it is ours");
+        // By its descriptor: what /proc says of a process is gone before its sockets are closed.
+        let limit = rustix::time::Timespec { tv_sec: COMMAND.as_secs().cast_signed(), tv_nsec: 0 };
+        let mut end = [rustix::event::PollFd::new(&process, rustix::event::PollFlags::IN)];
+        assert_eq!(rustix::event::poll(&mut end, Some(&limit)), Ok(1), "process {pid} is gone");
     }
 
     /// The processes that run from this home, by pid, with their command lines.

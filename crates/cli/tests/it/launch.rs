@@ -12,7 +12,7 @@ use wire::control::{Daemon, Vms};
 
 use crate::{
     banger::{Home, Running, run, wait_until},
-    fake::serve,
+    fake::{Fake, serve},
 };
 
 /// banger installed in a directory of its own, with a `bangerd` that is this script.
@@ -166,4 +166,21 @@ fn settings_of_the_environment_reach_the_daemon_that_is_started() {
     let mut command = installed.banger(&home, &["vm", "list"]);
     assert_eq!(run(command.env("BANGER_VMM", "qemu").env("SECRET", "x")).code, 0);
     assert_eq!(fs::read_to_string(home.path().join("started")).unwrap(), "qemu \n");
+}
+
+#[test]
+fn a_daemon_that_ends_as_it_is_asked_is_asked_again_where_that_changes_nothing() {
+    let connections = AtomicU32::new(0);
+    let fake = Fake::serving(move |_, connection| {
+        if connections.fetch_add(1, Ordering::Relaxed) % 2 == 1 {
+            connection.json(&Vms::default());
+        }
+    });
+    let listed = run(&mut fake.home.banger(&["vm", "list", "-q"]));
+    assert_eq!((listed.code, listed.err().as_str()), (0, ""));
+    assert_eq!(fake.lines(), ["GET /v1/vms"; 2]);
+
+    let created = run(&mut fake.home.banger(&["vm", "create"]));
+    assert_eq!(created.code, 1, "{}", created.err());
+    assert_eq!(fake.lines()[2..], ["POST /v1/vms"], "it may have begun");
 }
