@@ -1,4 +1,4 @@
-//! Which commit this is built from, and when, for `banger version`.
+//! Which commit this is built from, and when.
 #![expect(clippy::disallowed_methods, reason = "a build script is no part of the program")]
 
 use std::{env, process::Command};

@@ -115,11 +115,11 @@ fn settle_in(init: InitKind) {
     }
 }
 
-/// Leaves a line in the kernel's log: the only one that is always there.
+/// Leaves a line in the kernel's log, the only one that is always there, urgent enough for the console, which outlives us.
 pub fn log(line: &str) {
     let flags = OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOCTTY;
     if let Ok(kmsg) = rustix::fs::open("/dev/kmsg", flags, Mode::empty()) {
-        let _ = rustix::io::write(&kmsg, format!("<4>banger: {line}\n").as_bytes());
+        let _ = rustix::io::write(&kmsg, format!("<3>banger: {line}\n").as_bytes());
     }
 }
 

@@ -12,6 +12,7 @@ use axum::{
 };
 use engine::{Engine, Source};
 use futures_util::{Stream, StreamExt, TryStreamExt};
+use model::signal::Signal;
 use serde::Deserialize;
 use tokio_util::{
     io::{StreamReader, SyncIoBridge},
@@ -123,7 +124,7 @@ impl Detach {
 pub async fn daemon_show(State(app): State<App>) -> Json<Daemon> {
     Json(Daemon {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        commit: option_env!("BANGER_COMMIT").unwrap_or("unknown").to_owned(),
+        commit: env!("BANGER_COMMIT").to_owned(),
         api: control::VERSION,
         pid: std::process::id(),
         socket: app.socket,
@@ -233,17 +234,38 @@ pub async fn vm_restart(
     answer(app.engine, operation, detach.binding())
 }
 
+/// How a VM is killed.
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+pub struct KillQuery {
+    /// The signal for its VMM, `KILL` without it. What does not end of it is killed soon after.
+    #[serde(default)]
+    signal: Option<String>,
+    /// Answer with the operation at once instead of its events.
+    #[serde(default, deserialize_with = "flag")]
+    detach: bool,
+}
+
 /// Ends a VM's machine now.
-#[utoipa::path(post, path = "/v1/vms/{reference}/kill", params(("reference" = String, Path), Detach),
+#[utoipa::path(post, path = "/v1/vms/{reference}/kill", params(("reference" = String, Path), KillQuery),
     responses((status = 200, body = control::Event, content_type = "application/x-ndjson")))]
 pub async fn vm_kill(
     State(app): State<App>,
     Segment(reference): Segment<String>,
-    Params(detach): Params<Detach>,
-) -> Response {
+    Params(query): Params<KillQuery>,
+) -> Result<Response, Fail> {
+    let signal = match query.signal.as_deref() {
+        None => Signal::Kill,
+        Some(name) => Signal::from_name(name).ok_or_else(|| {
+            Fail::invalid(format!(
+                "{name:?} is no signal to send; those are {}",
+                Signal::ALL.map(Signal::name).join(", ")
+            ))
+        })?,
+    };
     let what = format!("vm.kill {reference}");
-    let operation = app.engine.begin(what, |engine, operation| engine.vm_kill(operation, reference));
-    answer(app.engine, operation, detach.binding())
+    let operation =
+        app.engine.begin(what, move |engine, operation| engine.vm_kill(operation, reference, signal));
+    Ok(answer(app.engine, operation, Detach { detach: query.detach }.binding()))
 }
 
 /// Removes a VM with everything of it.
@@ -273,9 +295,12 @@ pub async fn vm_exec(
 /// Which log, and how.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 pub struct LogsQuery {
-    /// `console`, the default, or `vmm`.
+    /// `console`, the default, `vmm` or `agent`.
     #[serde(default)]
     source: Option<String>,
+    /// Go on as more is written, until the VM does not run any more.
+    #[serde(default, deserialize_with = "flag")]
+    follow: bool,
 }
 
 /// What is kept of a VM's log, the oldest first.
@@ -286,13 +311,18 @@ pub async fn vm_logs(
     Segment(reference): Segment<String>,
     Params(query): Params<LogsQuery>,
 ) -> Result<Response, Fail> {
-    let source = match query.source.as_deref() {
-        None | Some("console") => Source::Console,
-        Some("vmm") => Source::Vmm,
-        Some(other) => return Err(Fail::invalid(format!("{other:?} is no log; they are console and vmm"))),
-    };
-    let bytes = look(&app, move |engine| engine.vm_logs(&reference, source)).await?;
-    Ok(([(header::CONTENT_TYPE, "application/octet-stream")], bytes).into_response())
+    let name = query.source.as_deref().unwrap_or(Source::Console.name());
+    let source = Source::from_name(name).ok_or_else(|| {
+        let names = Source::ALL.map(Source::name).join(", ");
+        Fail::invalid(format!("{name:?} is no log; they are {names}"))
+    })?;
+    let log = look(&app, move |engine| engine.vm_log(&reference, source)).await?;
+    let stream = futures_util::stream::try_unfold(log, move |mut log| async move {
+        let read = if query.follow { log.follow().await } else { log.next().await };
+        // There is no other way to tell in the middle of a body than to cut it off.
+        read.map(|bytes| bytes.map(|bytes| (bytes, log)))
+    });
+    Ok(([(header::CONTENT_TYPE, "application/octet-stream")], Body::from_stream(stream)).into_response())
 }
 
 /// All images by name.

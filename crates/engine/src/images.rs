@@ -7,7 +7,7 @@ use std::{io::Read, ops::ControlFlow, path::Path};
 
 use host::proc::{Command, Program};
 use image::rootfs::{self, ImportOptions};
-use model::{ImageName, KernelName, undo::Undo};
+use model::{ImageName, KernelName, init::Init, undo::Undo};
 use store::Ready;
 use wire::control::{self, BuildImage, CreateVm, Event, ImportImage, Outcome};
 
@@ -363,18 +363,9 @@ fn write_rootfs(
         uuid: uuid_text(report.uuid),
         kernel: draft.kernel,
         ready: draft.ready,
-        init: draft.init.unwrap_or_else(|| init_name(report.init).to_owned()),
+        init: draft.init.unwrap_or_else(|| report.init.map_or("agent", Init::name).to_owned()),
         created_ms: host::clock::now_ms(),
     })
-}
-
-fn init_name(init: rootfs::InitKind) -> &'static str {
-    match init {
-        rootfs::InitKind::Agent => "agent",
-        rootfs::InitKind::Systemd => "systemd",
-        rootfs::InitKind::Sysvinit => "sysvinit",
-        rootfs::InitKind::Openrc => "openrc",
-    }
 }
 
 /// Follows what a builder says: each line is a sign of life, and the last ones are kept for its failure.

@@ -37,7 +37,10 @@ pub use operation::{Follow, Operation, Operations};
 pub use saga::chain;
 use store::{Compatibility, Store};
 use tokio::sync::Mutex;
-pub use vm::{Ending, ExecStream, logs::Source};
+pub use vm::{
+    Ending, ExecStream,
+    logs::{Log, Source},
+};
 use wire::control::Outcome;
 
 use crate::{config::Config, paths::Paths, saga::World, vm::Cell, vmms::Vmms};

@@ -28,7 +28,7 @@ pub fn end_with(operation: &Operation, stopper: Stopper, limit: Duration) -> Wat
     let token = operation.token().clone();
     Watch(tokio::spawn(async move {
         let _ = tokio::time::timeout(limit, token.cancelled()).await;
-        stopper.signal(Signal::Terminate);
+        stopper.signal(Signal::Term);
         tokio::time::sleep(GRACE).await;
         stopper.signal(Signal::Kill);
     }))

@@ -251,6 +251,14 @@ pub fn symlink(target: &Path, link: &Path) -> Result<()> {
     std::os::unix::fs::symlink(target, link).map_err(|e| Error::path("link", link, e))
 }
 
+/// The inode of `file`, which `path` named when it was opened: two that are open at once have different ones.
+///
+/// # Errors
+/// Where it cannot be asked.
+pub fn inode(file: &File, path: &Path) -> Result<u64> {
+    Ok(file.metadata().map_err(|e| Error::path("look at", path, e))?.ino())
+}
+
 /// Reserves disk space for `length` bytes of `file` from `offset` on, which becomes at least as long as that. Writing there
 /// then takes less time. False where the file system cannot or has no such space, which matters only to who then writes.
 pub fn reserve(file: &File, offset: u64, length: u64) -> bool {

@@ -32,7 +32,8 @@ mod identity;
 mod run;
 
 pub use gate::Gated;
-pub use identity::{Exit, Process, ProcessId, Signal, boot_id};
+pub use identity::{Exit, Process, ProcessId, boot_id};
+pub use model::signal::Signal;
 pub use run::{Output, Running, Stopper};
 
 /// Every program that banger starts.

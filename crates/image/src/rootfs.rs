@@ -18,7 +18,6 @@ use std::{fs::File, io::Read, ops::ControlFlow, path::Path};
 
 pub use decompress::{Limits, Progress};
 pub use directory::{WriteDirError, write_dir};
-pub use init::InitKind;
 pub use merge::Refusal;
 pub use tar::Malformed;
 
@@ -52,8 +51,8 @@ pub struct RootfsReport {
     pub unpacked: u64,
     /// Extended attributes that were left out: of kinds that ext4 has not, or that would confuse overlayfs.
     pub ignored_attributes: u64,
-    /// What its `/sbin/init` is.
-    pub init: InitKind,
+    /// What its `/sbin/init` is; `None` where the agent has to be it.
+    pub init: Option<model::init::Init>,
 }
 
 /// Why a source was not made an image.

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, pin::Pin, sync::Arc, time::Duration};
 
-use host::proc::{Exit, ProcessId};
+use host::proc::{Exit, ProcessId, Signal};
 use model::{boot, boot::DiskRole, end::MachineEnd};
 use tokio::io::{AsyncRead, AsyncWrite};
 use wire::session::Secret;
@@ -145,6 +145,12 @@ pub trait Machine: Send + Sync {
     /// Ends the machine: asks the VMM to quit, so that it closes its disks in order, and kills it if it has not within `grace`.
     /// Resolves when the process is gone. An end that came first is fine.
     fn quit(&self, grace: Duration) -> Future<'_, Result<(), ControlError>>;
+
+    /// Sends `signal` to the VMM's process, which may end of it or not. An end that came first is fine.
+    ///
+    /// # Errors
+    /// Where the process belongs to somebody else.
+    fn signal(&self, signal: Signal) -> Result<(), ControlError>;
 
     /// Kills the VMM's process. Resolves when it is gone.
     fn kill(&self) -> Future<'_, Result<(), ControlError>>;

@@ -322,6 +322,10 @@ impl Machine for QemuMachine {
         })
     }
 
+    fn signal(&self, signal: Signal) -> Result<(), ControlError> {
+        Ok(self.process.signal(signal)?)
+    }
+
     fn kill(&self) -> Future<'_, Result<(), ControlError>> {
         Box::pin(async {
             self.process.signal(Signal::Kill)?;

@@ -1,11 +1,15 @@
 //! Which program becomes PID 1.
 
 use std::{
+    convert::Infallible,
+    ffi::OsStr,
     io,
+    os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
 };
 
 use host::{Error, Result};
+use model::init;
 use wire::guest::{Init, InitKind};
 
 use crate::root::Root;
@@ -29,13 +33,9 @@ impl Choice {
     }
 }
 
-/// Where images have their init.
-const INIT: &str = "/sbin/init";
-
 /// Chooses the init of the image in `root`.
 ///
-/// By itself only an init that will really start the image: an OCI image may have a bare busybox as `/sbin/init` and an
-/// inittab that starts nothing but gettys, over and over.
+/// By itself only an init that will really start the image.
 ///
 /// # Errors
 /// Where the one that is asked for is not there.
@@ -51,7 +51,7 @@ pub fn choose(root: &Root, wish: &Init) -> Result<Choice> {
             Ok(Choice::program(kind(root, path).unwrap_or(InitKind::Other), path))
         }
         Init::Auto => {
-            let path = Path::new(INIT);
+            let path = Path::new(init::PROGRAM);
             let kind = Some(path).filter(|path| root.is_program(path)).and_then(|path| kind(root, path));
             Ok(kind.map_or_else(Choice::agent, |kind| Choice::program(kind, path)))
         }
@@ -61,32 +61,15 @@ pub fn choose(root: &Root, wish: &Init) -> Result<Choice> {
 /// Which init the program at `path` is, as far as it can be told.
 fn kind(root: &Root, path: &Path) -> Option<InitKind> {
     let real = root.real_path(path)?;
-    match real.file_name()?.to_str()? {
-        "systemd" => Some(InitKind::Systemd),
-        "openrc-init" => Some(InitKind::Openrc),
-        // sysvinit and busybox do what the inittab says.
-        _ => {
-            let inittab = root.read(Path::new("etc/inittab"), 64 << 10)?;
-            let inittab = String::from_utf8_lossy(&inittab);
-            let program = sysinit_programs(&inittab).find(|program| root.is_program(Path::new(program)))?;
-            let openrc = matches!(Path::new(program).file_name()?.to_str()?, "openrc" | "rc");
-            Some(if openrc { InitKind::Openrc } else { InitKind::Sysvinit })
-        }
-    }
-}
-
-/// The programs that an inittab runs first: `id:runlevels:sysinit:program arguments`.
-fn sysinit_programs(inittab: &str) -> impl Iterator<Item = &str> {
-    inittab.lines().filter_map(|line| {
-        let line = line.trim();
-        if line.starts_with('#') {
-            return None;
-        }
-        let mut fields = line.splitn(4, ':');
-        let (action, process) = (fields.nth(2)?, fields.next()?);
-        // busybox: a hyphen before the program makes it a login shell.
-        let program = process.split_whitespace().next()?.trim_start_matches('-');
-        (action == "sysinit" && program.starts_with('/')).then_some(program)
+    let known = init::Init::of_program(real.file_name()?.as_bytes()).or_else(|| {
+        let table = root.read(Path::new(init::TABLE), init::LONGEST_TABLE)?;
+        let exists = |program: &[u8]| Ok(root.is_program(Path::new(OsStr::from_bytes(program))));
+        init::Init::of_table(&table, exists).unwrap_or_else(|never: Infallible| match never {})
+    })?;
+    Some(match known {
+        init::Init::Systemd => InitKind::Systemd,
+        init::Init::Sysvinit => InitKind::Sysvinit,
+        init::Init::Openrc => InitKind::Openrc,
     })
 }
 

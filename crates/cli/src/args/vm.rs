@@ -4,7 +4,7 @@ use std::{ffi::OsString, os::unix::ffi::OsStringExt, path::PathBuf};
 
 use clap::{ArgAction, Args, Subcommand, ValueEnum};
 use clap_complete::ArgValueCandidates;
-use model::{ImageName, VmName, size};
+use model::{ImageName, VmName, signal::Signal, size};
 use wire::{Word, control};
 
 use super::Format;
@@ -200,48 +200,9 @@ pub struct StartArgs {
 pub struct KillArgs {
     #[command(flatten)]
     pub refs: Refs,
-    /// The signal for the monitor's process
-    #[arg(long, short, value_enum, value_name = "NAME", ignore_case = true, default_value = "KILL")]
+    /// The signal for the monitor's process; one that does not end of it is killed soon after
+    #[arg(long, short, value_parser = signal(), value_name = "NAME", ignore_case = true, default_value = "KILL")]
     pub signal: Signal,
-}
-
-/// A signal by its name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-#[value(rename_all = "UPPER")]
-pub enum Signal {
-    #[value(alias = "SIGTERM")]
-    Term,
-    #[value(alias = "SIGKILL")]
-    Kill,
-    #[value(alias = "SIGINT")]
-    Int,
-    #[value(alias = "SIGHUP")]
-    Hup,
-    #[value(alias = "SIGQUIT")]
-    Quit,
-    #[value(alias = "SIGUSR1")]
-    Usr1,
-    #[value(alias = "SIGUSR2")]
-    Usr2,
-    #[value(alias = "SIGABRT")]
-    Abrt,
-}
-
-impl Signal {
-    /// Its name without `SIG`.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Term => "TERM",
-            Self::Kill => "KILL",
-            Self::Int => "INT",
-            Self::Hup => "HUP",
-            Self::Quit => "QUIT",
-            Self::Usr1 => "USR1",
-            Self::Usr2 => "USR2",
-            Self::Abrt => "ABRT",
-        }
-    }
 }
 
 /// `vm prune`.
@@ -359,6 +320,13 @@ fn reference(text: &str) -> Result<String, &'static str> {
         "" => Err("it is empty"),
         _ => Ok(text.to_owned()),
     }
+}
+
+/// A parser of a signal's name, which may begin with `SIG`.
+fn signal() -> impl clap::builder::TypedValueParser<Value = Signal> {
+    use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+    let names = Signal::ALL.map(|signal| PossibleValue::new(signal.name()).alias(signal.full_name()));
+    PossibleValuesParser::new(names).map(|name| Signal::from_name(&name).expect("it is one of these"))
 }
 
 /// A parser of `KEY=VALUE` in any bytes.

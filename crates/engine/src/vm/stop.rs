@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use model::{
     VmId,
+    signal::Signal,
     vm::{Answer, Request, State, answer},
 };
 use wire::{control::Outcome, guest::Poweroff};
@@ -14,6 +15,35 @@ use crate::{Engine, Error, Operation, Result, saga::unwind};
 /// How long a VMM may take to close its disks and go once it was told.
 const QUIT: Duration = Duration::from_secs(5);
 
+/// How a VM is ended.
+#[derive(Debug, Clone, Copy)]
+enum Way {
+    /// Its guest is asked first.
+    Asked,
+    /// By a signal to its VMM.
+    Signal(Signal),
+}
+
+impl Way {
+    fn request(self) -> Request {
+        match self {
+            Self::Asked => Request::Stop,
+            Self::Signal(_) => Request::Kill,
+        }
+    }
+}
+
+/// Sends the VMM `signal` and gives it a moment to go; gives what is told of it. What is left of it afterwards is killed.
+async fn shoot(live: &Live, signal: Signal) -> &'static str {
+    let reason = *live.asked.get_or_init(|| "it was killed");
+    if let Err(error) = live.machine.signal(signal) {
+        tracing::warn!(error = crate::saga::chain(&error), %signal, "the VMM did not get the signal");
+    } else if signal != Signal::Kill && tokio::time::timeout(QUIT, live.machine.ended()).await.is_err() {
+        tracing::info!(%signal, "the VMM did not end of the signal");
+    }
+    reason
+}
+
 impl Engine {
     /// Stops the VM that `text` refers to, losing nothing that its guest had written.
     ///
@@ -23,7 +53,7 @@ impl Engine {
         let id = self.resolve(&text)?;
         let cell = self.cell(id);
         let turn = operation.cancellable(async { Ok(cell.turns.take().await) }).await?;
-        self.end(id, Request::Stop, &operation).await?;
+        self.end(id, Way::Asked, &operation).await?;
         drop(turn);
         Ok(Outcome::Vm(Box::new(self.vm_view(id)?)))
     }
@@ -36,7 +66,7 @@ impl Engine {
         let id = self.resolve(&text)?;
         let cell = self.cell(id);
         let turn = operation.cancellable(async { Ok(cell.turns.take().await) }).await?;
-        self.end(id, Request::Stop, &operation).await?;
+        self.end(id, Way::Asked, &operation).await?;
         operation.checkpoint()?;
         turn.interruptible_by_kill(operation.token().clone());
         self.start_again(&operation, &self.reread(id)?).await?;
@@ -44,15 +74,16 @@ impl Engine {
         Ok(Outcome::Vm(Box::new(self.vm_view(id)?)))
     }
 
-    /// Ends the VMM of the VM that `text` refers to now, interrupting its start.
+    /// Ends the VMM of the VM that `text` refers to now by `signal`, or, where it does not end of that, in a while;
+    /// interrupts its start.
     ///
     /// # Errors
     /// As those of stop.
-    pub async fn vm_kill(self, operation: Operation, text: String) -> Result<Outcome> {
+    pub async fn vm_kill(self, operation: Operation, text: String, signal: Signal) -> Result<Outcome> {
         let id = self.resolve(&text)?;
         let cell = self.cell(id);
         let turn = operation.cancellable(async { Ok(cell.turns.take_first().await) }).await?;
-        self.end(id, Request::Kill, &operation).await?;
+        self.end(id, Way::Signal(signal), &operation).await?;
         drop(turn);
         Ok(Outcome::Vm(Box::new(self.vm_view(id)?)))
     }
@@ -87,19 +118,19 @@ impl Engine {
         Ok(())
     }
 
-    /// Ends VM `id` by stop or kill, its turn being held.
-    async fn end(&self, id: VmId, request: Request, operation: &Operation) -> Result<()> {
+    /// Ends VM `id`, its turn being held.
+    async fn end(&self, id: VmId, way: Way, operation: &Operation) -> Result<()> {
         let record = self.reread(id)?;
-        match answer(record.state, request) {
+        match answer(record.state, way.request()) {
             Answer::Already => return Ok(()),
             Answer::Refused(_) => return Err(Error::BeingDeleted(record.name)),
             Answer::Do(state) => self.store().vm_state(id, state, None)?,
         }
         operation.stage("stopping");
         let live = self.cell(id).live.send_replace(None);
-        let reason = match (live, request) {
-            (Some(live), Request::Stop) => self.shut_down(live).await,
-            (Some(live), _) => *live.asked.get_or_init(|| "it was killed"),
+        let reason = match (live, way) {
+            (Some(live), Way::Asked) => self.shut_down(live).await,
+            (Some(live), Way::Signal(signal)) => shoot(&live, signal).await,
             (None, _) => "it did not run",
         };
         let left = self.release_runtime(id).await?;

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use model::undo::ProcessEntry;
+use model::{signal::Signal, undo::ProcessEntry};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
@@ -116,24 +116,16 @@ pub fn boot_id() -> Result<String> {
     Ok(crate::fs::read_text("/proc/sys/kernel/random/boot_id".as_ref())?.trim().to_owned())
 }
 
-/// What can be sent to a process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Signal {
-    /// Asks it to end.
-    Terminate,
-    /// Ends it.
-    Kill,
-    /// What Ctrl-C sends.
-    Interrupt,
-}
-
-impl Signal {
-    pub(super) fn number(self) -> rustix::process::Signal {
-        match self {
-            Self::Terminate => rustix::process::Signal::TERM,
-            Self::Kill => rustix::process::Signal::KILL,
-            Self::Interrupt => rustix::process::Signal::INT,
-        }
+pub(super) fn number(signal: Signal) -> rustix::process::Signal {
+    match signal {
+        Signal::Term => rustix::process::Signal::TERM,
+        Signal::Kill => rustix::process::Signal::KILL,
+        Signal::Int => rustix::process::Signal::INT,
+        Signal::Hup => rustix::process::Signal::HUP,
+        Signal::Quit => rustix::process::Signal::QUIT,
+        Signal::Usr1 => rustix::process::Signal::USR1,
+        Signal::Usr2 => rustix::process::Signal::USR2,
+        Signal::Abrt => rustix::process::Signal::ABORT,
     }
 }
 
@@ -201,7 +193,7 @@ impl Process {
     /// # Errors
     /// Where it belongs to somebody else.
     pub fn signal(&self, signal: Signal) -> Result<()> {
-        match pidfd_send_signal(&self.pidfd, signal.number()) {
+        match pidfd_send_signal(&self.pidfd, number(signal)) {
             Ok(()) | Err(Errno::SRCH) => Ok(()),
             Err(e) => Err(Error::new("signal", &self.id, e)),
         }

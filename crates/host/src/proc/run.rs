@@ -18,6 +18,7 @@ use rustix::{
 use super::{
     Command, Exit, Process, Signal,
     fork::{Leads, fork},
+    identity,
 };
 use crate::{Error, Result};
 
@@ -140,7 +141,7 @@ impl Running {
     /// Where it cannot be waited for.
     pub fn wait(mut self) -> Result<Exit> {
         (self.stdout, self.stderr) = (None, None);
-        super::identity::readable(self.process.as_fd(), None)
+        identity::readable(self.process.as_fd(), None)
             .map_err(|e| Error::new("wait for", self.process.id(), e))?;
         self.stopper().reap()
     }
@@ -153,7 +154,7 @@ impl Drop for Running {
             return;
         }
         (self.stdout, self.stderr) = (None, None);
-        stopper.signal(Signal::Terminate);
+        stopper.signal(Signal::Term);
         let _ = self.process.wait_exit(GRACE);
         // Also those of its group that did not end with it.
         stopper.signal(Signal::Kill);
@@ -176,7 +177,7 @@ impl Stopper {
         let reaped = self.reaped.lock().unwrap_or_else(PoisonError::into_inner);
         let group = i32::try_from(self.process.id().pid).ok().and_then(Pid::from_raw);
         if let (None, Some(group)) = (*reaped, group) {
-            let _ = kill_process_group(group, signal.number());
+            let _ = kill_process_group(group, identity::number(signal));
         }
     }
 
@@ -236,7 +237,7 @@ mod tests {
         BufReader::new(running.take_stdout().unwrap()).read_line(&mut line).unwrap();
         assert_eq!(line, "begun\n");
         let waiter = std::thread::spawn(move || running.wait());
-        stopper.signal(Signal::Terminate);
+        stopper.signal(Signal::Term);
         assert_eq!(waiter.join().unwrap().unwrap(), Exit::Signal(15));
         stopper.signal(Signal::Kill);
     }

@@ -9,7 +9,8 @@ use std::{
     process::Command,
 };
 
-use image::rootfs::{ImportOptions, InitKind, import_tar, write_dir};
+use image::rootfs::{ImportOptions, import_tar, write_dir};
+use model::init::Init;
 use testkit::need;
 
 use crate::{
@@ -446,24 +447,24 @@ fn attributes_that_mean_nothing_here_are_left_out() {
 #[test]
 fn the_init_of_an_image() {
     let program = |path| Head { mode: 0o755, ..Head::new(b'0', path) };
-    let check = |tar: Tar, expected: InitKind| {
+    let check = |tar: Tar, expected: Option<Init>| {
         let scratch = Scratch::new("init");
         assert_eq!(import(&tar.end(), &scratch.path().join("image")).unwrap().init, expected);
     };
     let merged = || root().dir("usr/sbin").symlink("sbin", "usr/sbin");
-    check(merged(), InitKind::Agent);
-    check(merged().symlink("usr/sbin/init", "../lib/systemd/systemd"), InitKind::Agent);
+    check(merged(), None);
+    check(merged().symlink("usr/sbin/init", "../lib/systemd/systemd"), None);
     let systemd = merged().symlink("sbin/init", "/lib/systemd/systemd").symlink("lib", "usr/lib");
-    check(systemd.entry(&program("usr/lib/systemd/systemd"), b"elf"), InitKind::Systemd);
+    check(systemd.entry(&program("usr/lib/systemd/systemd"), b"elf"), Some(Init::Systemd));
     // An image for containers: busybox' init would look for an openrc that is not there.
     let table = b"# /etc/inittab\n::sysinit:/sbin/openrc sysinit\ntty1::respawn:/sbin/getty 38400 tty1\n";
     let alpine = || root().entry(&program("bin/busybox"), b"elf").symlink("sbin/init", "/bin/busybox");
-    check(alpine().file("etc/inittab", table), InitKind::Agent);
-    check(alpine().file("etc/inittab", table).entry(&program("sbin/openrc"), b""), InitKind::Openrc);
+    check(alpine().file("etc/inittab", table), None);
+    check(alpine().file("etc/inittab", table).entry(&program("sbin/openrc"), b""), Some(Init::Openrc));
     let sysv =
         || root().entry(&program("sbin/init"), b"elf").file("etc/inittab", b"si::sysinit:/etc/init.d/rcS\n");
-    check(sysv(), InitKind::Agent);
-    check(sysv().entry(&program("etc/init.d/rcS"), b""), InitKind::Sysvinit);
+    check(sysv(), None);
+    check(sysv().entry(&program("etc/init.d/rcS"), b""), Some(Init::Sysvinit));
 }
 
 #[test]

@@ -92,6 +92,19 @@ fn what_was_synced_survives_a_kill() {
 }
 
 #[test]
+fn whatever_signal_kills_it_a_vm_is_stopped() {
+    let Some(home) = home() else { return };
+    let _ = home.ok(&create("dev"));
+    // QEMU ends of the first, does not mind the second, and dies of the third.
+    for signal in ["TERM", "USR2", "ABRT"] {
+        let _ = home.ok(&["vm", "start", "dev"]);
+        assert_eq!(home.ok(&["vm", "kill", "--signal", signal, "dev"]), "dev");
+        let vm = home.vm("dev");
+        assert_eq!((vm["state"].as_str(), vm["reason"].as_str()), (Some("stopped"), Some("it was killed")));
+    }
+}
+
+#[test]
 fn a_guest_cannot_write_to_its_image() {
     let Some(home) = home() else { return };
     let _ = home.ok(&create("dev"));

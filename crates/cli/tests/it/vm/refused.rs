@@ -148,3 +148,29 @@ fn an_init_that_dies_at_once_is_an_error_with_its_last_words() {
     let log = home.ok(&["vm", "logs", "dev"]);
     assert!(log.contains("Attempted to kill init"), "{log}");
 }
+
+#[test]
+fn a_stranger_is_not_answered() {
+    let Some(home) = home() else { return };
+    if host::proc::own_uid() != 0 {
+        let _: Option<()> = need::missing("root", "no right to become another user");
+        return;
+    }
+    let _ = home.run(&["daemon", "start"]);
+    let socket = home.path().join("run/bangerd.sock");
+    // As if somebody had opened all the doors on the way.
+    for path in [home.path(), socket.parent().unwrap(), &socket] {
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    }
+    let ask = "use IO::Socket::UNIX; my $s = IO::Socket::UNIX->new(Peer => shift) or die $!; $SIG{PIPE} = 'IGNORE'; \
+               print $s \"GET /v1/daemon HTTP/1.1\\r\\nhost: x\\r\\nconnection: close\\r\\n\\r\\n\"; $s->flush; print <$s>";
+    let answer = |user: &str| {
+        let mut asker = std::process::Command::new("setpriv");
+        asker.args([&format!("--reuid={user}"), "--clear-groups", "perl", "-e", ask]).arg(&socket);
+        let output = asker.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert!(answer("0").starts_with("HTTP/1.1 200"));
+    assert_eq!(answer("65534"), "");
+}

@@ -132,3 +132,33 @@ fn a_shell_has_a_real_terminal() {
     let ended = finish(script, b"", DEADLINE, &["script"]);
     assert_eq!(ended.code(), 7, "{}", ended.stderr);
 }
+
+#[test]
+fn a_log_is_followed_until_its_vm_stops() {
+    let Some(home) = home() else { return };
+    let _ = home.ok(&create("dev"));
+    let mut follower = home.command(&["vm", "logs", "-f", "dev"]).spawn().unwrap();
+    let mut seen = std::io::BufReader::new(follower.stdout.take().unwrap());
+    let mut read_to = |mark: &str| {
+        let mut line = Vec::new();
+        while !String::from_utf8_lossy(&line).contains(mark) {
+            line.clear();
+            let count = std::io::BufRead::read_until(&mut seen, b'\n', &mut line).unwrap();
+            assert!(count > 0, "the log ended before {mark}");
+        }
+    };
+    for mark in ["first", "second"] {
+        let say = format!("echo {mark} mark >/dev/console; echo '<3>banger: {mark} word' >/dev/kmsg");
+        let _ = home.ok(&["vm", "exec", "dev", "--", "sh", "-c", &say]);
+        read_to(&format!("{mark} mark"));
+    }
+    let _ = home.ok(&["vm", "stop", "dev"]);
+    let mut rest = Vec::new();
+    seen.read_to_end(&mut rest).unwrap();
+    assert!(follower.wait().unwrap().success());
+
+    let agents = home.ok(&["vm", "logs", "dev", "--source", "agent"]);
+    assert!(agents.contains("banger: first word") && agents.contains("banger: second word"), "{agents}");
+    assert!(!agents.contains("mark"), "{agents}");
+    assert!(home.run(&["vm", "logs", "-f", "dev"]).text().contains("second mark"), "it ends at once");
+}
