@@ -72,6 +72,10 @@ fn boot(end: &mut End) -> Result<Booted> {
     timeline.step("identity", || identity::write(&root, &config, &init))?;
     timeline.step("hand-over", || hand_over::enter(&root, &init))?;
     let storage = Storage { overlay, work };
+    // They may have been enlarged while the VM was stopped.
+    if let Err(error) = timeline.step("grow", || storage.grow()) {
+        note(&error);
+    }
     Ok(Booted { config, steps: timeline.steps, init, storage })
 }
 

@@ -104,6 +104,8 @@ async fn vm(context: &Context, command: VmCommand) -> Result<u8, Error> {
         VmCommand::Restart(refs) => lifecycle::plain(context, &refs, "restart").await,
         VmCommand::Kill(args) => lifecycle::kill(context, args).await,
         VmCommand::Delete(refs) => lifecycle::plain(context, &refs, "delete").await,
+        VmCommand::Set(args) => lifecycle::set(context, args).await,
+        VmCommand::Reset(args) => lifecycle::reset(context, args).await,
         VmCommand::Prune(args) => lifecycle::prune(context, args).await,
         VmCommand::List(args) => show::list(context, args).await,
         VmCommand::Show(args) => show::show(context, args).await,

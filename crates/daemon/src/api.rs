@@ -20,7 +20,7 @@ use tokio_util::{
 };
 use wire::control::{
     self, BuildImage, CreateVm, Daemon, ErrorBody, Images, ImportImage, ImportKernel, Kernels, Operations,
-    Vms, Wait,
+    SetVm, Vms, Wait,
 };
 
 use crate::{
@@ -55,6 +55,8 @@ pub fn router(engine: Engine, streams: Streams, socket: &Path) -> Router {
         .route("/v1/vms/{reference}/restart", post(vm_restart))
         .route("/v1/vms/{reference}/kill", post(vm_kill))
         .route("/v1/vms/{reference}/delete", post(vm_delete))
+        .route("/v1/vms/{reference}/set", post(vm_set))
+        .route("/v1/vms/{reference}/reset", post(vm_reset))
         .route("/v1/vms/{reference}/exec", post(vm_exec))
         .route("/v1/vms/{reference}/logs", get(vm_logs))
         .route("/v1/images", get(image_list))
@@ -279,6 +281,46 @@ pub async fn vm_delete(
     let what = format!("vm.delete {reference}");
     let operation = app.engine.begin(what, |engine, operation| engine.vm_delete(operation, reference));
     answer(app.engine, operation, detach.binding())
+}
+
+/// Gives a VM another size.
+#[utoipa::path(post, path = "/v1/vms/{reference}/set", params(("reference" = String, Path), Detach),
+    request_body = SetVm, responses((status = 200, body = control::Event, content_type = "application/x-ndjson")))]
+pub async fn vm_set(
+    State(app): State<App>,
+    Segment(reference): Segment<String>,
+    Params(detach): Params<Detach>,
+    Payload(body): Payload,
+) -> Result<Response, Fail> {
+    let request: SetVm = parse(&body)?;
+    let what = format!("vm.set {reference}");
+    let operation = app.engine.begin(what, |engine, operation| engine.vm_set(operation, reference, request));
+    Ok(answer(app.engine, operation, detach.binding()))
+}
+
+/// Of what image a system overlay is made new.
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+pub struct ResetQuery {
+    /// The image; without it the VM's own.
+    #[serde(default)]
+    image: Option<String>,
+    /// Answer with the operation at once instead of its events.
+    #[serde(default, deserialize_with = "flag")]
+    detach: bool,
+}
+
+/// Makes a VM's system overlay new; its work disk stays.
+#[utoipa::path(post, path = "/v1/vms/{reference}/reset", params(("reference" = String, Path), ResetQuery),
+    responses((status = 200, body = control::Event, content_type = "application/x-ndjson")))]
+pub async fn vm_reset(
+    State(app): State<App>,
+    Segment(reference): Segment<String>,
+    Params(query): Params<ResetQuery>,
+) -> Response {
+    let what = format!("vm.reset {reference}");
+    let operation =
+        app.engine.begin(what, |engine, operation| engine.vm_reset(operation, reference, query.image));
+    answer(app.engine, operation, Detach { detach: query.detach }.binding())
 }
 
 /// Runs a command in a VM: the connection becomes a stream of frames.

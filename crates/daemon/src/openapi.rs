@@ -18,6 +18,8 @@ use crate::api;
         api::vm_stop,
         api::vm_restart,
         api::vm_kill,
+        api::vm_set,
+        api::vm_reset,
         api::vm_delete,
         api::vm_exec,
         api::vm_logs,

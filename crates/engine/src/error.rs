@@ -50,6 +50,14 @@ pub enum Error {
     /// The VM is not running.
     #[error("VM {0} is not running")]
     NotRunning(VmName),
+    /// The VM runs, and it may not for this.
+    #[error("VM {name} is running, and {what} can be changed only while it is stopped; nothing was changed")]
+    Running {
+        /// The VM.
+        name: VmName,
+        /// What was to be changed.
+        what: &'static str,
+    },
     /// The VM is being deleted.
     #[error("VM {0} is being deleted")]
     BeingDeleted(VmName),
@@ -113,7 +121,7 @@ pub enum Error {
         cause: vmm::LaunchError,
     },
     /// A running machine could not be told something.
-    #[error("cannot end the machine of VM {name}")]
+    #[error("cannot change the machine of VM {name}")]
     Control {
         /// The VM.
         name: VmName,
@@ -213,7 +221,7 @@ impl Error {
             Self::NotFound { .. } => Code::NotFound,
             Self::Ambiguous { .. } => Code::Ambiguous,
             Self::NotRunning(_) => Code::NotRunning,
-            Self::BeingDeleted(_) => Code::Conflict,
+            Self::BeingDeleted(_) | Self::Running { .. } => Code::Conflict,
             Self::Cancelled | Self::ShuttingDown => Code::Cancelled,
             Self::NotReady { .. } | Self::Guest { .. } => Code::Guest,
             Self::VmEnded { .. } => Code::VmEnded,
@@ -253,6 +261,7 @@ impl Error {
             }
             Self::Ambiguous { .. } => Some("type more of the name, or the id".to_owned()),
             Self::NotRunning(name) => Some(format!("banger vm start {name}")),
+            Self::Running { name, .. } => Some(format!("banger vm stop {name}")),
             Self::NotReady { name, .. } => Some(format!("banger vm logs {name}")),
             Self::Launch { cause, .. } => cause.hint().map(str::to_owned),
             Self::NoVmm(cause) => Some(cause.hint().to_owned()),

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use vmm::Machine;
 use wire::{
     control::ErrorBody,
-    guest::{Health, MAX_ANSWER, Poweroff},
+    guest::{Grown, Health, MAX_ANSWER, Poweroff},
 };
 
 /// How long the agent may take over an answer that needs no waiting in the guest.
@@ -123,6 +123,14 @@ impl Guest {
             return Err(GuestError::Version(health.version));
         }
         Ok(health)
+    }
+
+    /// Lets the file systems of both writable disks fill their disks.
+    ///
+    /// # Errors
+    /// [`GuestError`].
+    pub async fn grow(&self) -> Result<Grown, GuestError> {
+        self.json(Method::POST, "/v1/grow", empty()).await
     }
 
     /// Asks the guest to end; it answers before it does.

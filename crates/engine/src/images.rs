@@ -291,6 +291,11 @@ impl Engine {
         image.ok_or_else(|| unknown_image(&record.image))
     }
 
+    /// The image that is called `name`.
+    pub(crate) fn image_called(&self, name: &str) -> Result<store::Image> {
+        self.image_named(name)?.ok_or_else(|| unknown_image(name))
+    }
+
     fn image_named(&self, name: &str) -> Result<Option<store::Image>> {
         Ok(self.store().image_list()?.into_iter().find(|image| image.name.as_str() == name))
     }

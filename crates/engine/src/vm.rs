@@ -5,6 +5,7 @@
 //! `live` is a watch channel: the holder of the turn sets it, anybody looks.
 
 mod boot;
+mod change;
 mod create;
 mod end;
 mod exec;

@@ -251,6 +251,17 @@ pub fn symlink(target: &Path, link: &Path) -> Result<()> {
     std::os::unix::fs::symlink(target, link).map_err(|e| Error::path("link", link, e))
 }
 
+/// Makes the file at `path` `length` bytes long, with a hole at its end, where it is shorter.
+///
+/// # Errors
+/// Where it is not there or cannot be written.
+pub fn grow(path: &Path, length: u64) -> Result<()> {
+    if size(path)? < length {
+        open_rw(path)?.set_len(length).map_err(|e| Error::path("enlarge", path, e))?;
+    }
+    Ok(())
+}
+
 /// The inode of `file`, which `path` named when it was opened: two that are open at once have different ones.
 ///
 /// # Errors

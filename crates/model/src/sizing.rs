@@ -93,6 +93,15 @@ pub enum SizingError {
         /// What was asked for, in bytes.
         asked: u64,
     },
+    /// A disk would shrink.
+    Shrink {
+        /// The flag in question.
+        said: &'static str,
+        /// What was asked for, in bytes.
+        asked: u64,
+        /// What it has, in bytes.
+        has: u64,
+    },
 }
 
 impl fmt::Display for SizingError {
@@ -107,6 +116,9 @@ impl fmt::Display for SizingError {
                     human(MIN_MEMORY),
                     human(*max)
                 )
+            }
+            Self::Shrink { said, asked, has } => {
+                write!(f, "{said} {}: a disk only grows, and it has {}", human(*asked), human(*has))
             }
             Self::Disk { said, asked } => {
                 write!(
@@ -172,6 +184,28 @@ pub fn resolve(request: Wish, config: Wish, host: Host) -> Result<Sizing, Sizing
     Ok(Sizing { vcpu, memory, disk, overlay })
 }
 
+/// The size of a VM of size `now`, for which `wish` is said on `host`.
+///
+/// # Errors
+/// [`SizingError`] where a value is out of range or a disk would shrink.
+pub fn change(now: Sizing, wish: Wish, host: Host) -> Result<Sizing, SizingError> {
+    for (said, wish, (has, _)) in
+        [("--disk-size", wish.disk, now.disk), ("--overlay-size", wish.overlay, now.overlay)]
+    {
+        if let Some(asked) = wish.filter(|asked| *asked < has) {
+            return Err(SizingError::Shrink { said, asked, has });
+        }
+    }
+    // What is not asked for is not looked at again either: this host may be a smaller one.
+    let asked = resolve(wish, Wish::default(), host)?;
+    Ok(Sizing {
+        vcpu: wish.vcpu.map_or(now.vcpu, |_| asked.vcpu),
+        memory: wish.memory.map_or(now.memory, |_| asked.memory),
+        disk: wish.disk.map_or(now.disk, |_| asked.disk),
+        overlay: wish.overlay.map_or(now.overlay, |_| asked.overlay),
+    })
+}
+
 /// What the user has to change.
 fn name(origin: Origin, flag: &'static str, setting: &'static str) -> &'static str {
     match origin {
@@ -224,6 +258,20 @@ mod tests {
             told(Wish::default(), much),
             "vm_defaults.memory 64 GiB is out of range: 96 MiB to 32 GiB"
         );
+    }
+
+    #[test]
+    fn a_change_keeps_what_it_does_not_name_and_never_shrinks_a_disk() {
+        let now = resolve(Wish { vcpu: Some(7), ..Wish::default() }, Wish::default(), HOST).unwrap();
+        let more = change(now, Wish { disk: Some(9 * GIB), ..Wish::default() }, HOST).unwrap();
+        assert_eq!(more, Sizing { disk: (9 * GIB, Origin::Request), ..now });
+        assert_eq!(change(more, Wish::default(), Host { cpus: 1, memory: GIB }).unwrap(), more);
+        let told = |wish| change(more, wish, HOST).unwrap_err().to_string();
+        assert_eq!(
+            told(Wish { disk: Some(8 * GIB), ..Wish::default() }),
+            "--disk-size 8 GiB: a disk only grows, and it has 9 GiB"
+        );
+        assert_eq!(told(Wish { vcpu: Some(0), ..Wish::default() }), "--vcpu 0 is out of range: 1 to 64");
     }
 
     #[test]

@@ -83,11 +83,26 @@ pub enum Request {
     Delete,
     /// Run something in it, or look at it from inside.
     Enter,
+    /// Enlarge a disk of it.
+    Grow,
+    /// Give it another number of CPUs or amount of memory.
+    Resize,
+    /// Make its system overlay new.
+    Reset,
 }
 
 impl Request {
     /// All requests.
-    pub const ALL: [Self; 5] = [Self::Start, Self::Stop, Self::Kill, Self::Delete, Self::Enter];
+    pub const ALL: [Self; 8] = [
+        Self::Start,
+        Self::Stop,
+        Self::Kill,
+        Self::Delete,
+        Self::Enter,
+        Self::Grow,
+        Self::Resize,
+        Self::Reset,
+    ];
 }
 
 /// What follows from a request in a state.
@@ -106,6 +121,8 @@ pub enum Answer {
 pub enum Refusal {
     /// There is nothing to enter.
     NotRunning,
+    /// A machine that runs keeps what it has.
+    Running,
     /// It is being deleted; nothing else can happen to it.
     BeingDeleted,
 }
@@ -119,9 +136,16 @@ pub fn answer(state: State, request: Request) -> Answer {
     use Answer::{Already, Do, Refused};
     match (state, request) {
         (State::Deleting, Request::Delete) => Do(State::Deleting),
-        (State::Deleting, Request::Start | Request::Stop | Request::Kill | Request::Enter) => {
-            Refused(Refusal::BeingDeleted)
-        }
+        (
+            State::Deleting,
+            Request::Start
+            | Request::Stop
+            | Request::Kill
+            | Request::Enter
+            | Request::Grow
+            | Request::Resize
+            | Request::Reset,
+        ) => Refused(Refusal::BeingDeleted),
         (
             State::Created
             | State::Starting
@@ -150,6 +174,21 @@ pub fn answer(state: State, request: Request) -> Answer {
             State::Created | State::Starting | State::Stopping | State::Stopped | State::Error,
             Request::Enter,
         ) => Refused(Refusal::NotRunning),
+
+        (State::Running, Request::Resize | Request::Reset) => Refused(Refusal::Running),
+        (
+            State::Created
+            | State::Starting
+            | State::Running
+            | State::Stopping
+            | State::Stopped
+            | State::Error,
+            Request::Grow,
+        )
+        | (
+            State::Created | State::Starting | State::Stopping | State::Stopped | State::Error,
+            Request::Resize | Request::Reset,
+        ) => Do(state),
     }
 }
 
@@ -169,9 +208,13 @@ mod tests {
                     Request::Enter => {
                         assert_eq!(answer == Answer::Do(State::Running), state == State::Running)
                     }
-                    Request::Start | Request::Stop | Request::Kill => {
+                    Request::Start | Request::Stop | Request::Kill | Request::Grow => {
                         let refused = answer == Answer::Refused(Refusal::BeingDeleted);
                         assert_eq!(refused, state == State::Deleting, "{state} {request:?}");
+                    }
+                    Request::Resize | Request::Reset => {
+                        let idle = !matches!(state, State::Running | State::Deleting);
+                        assert_eq!(answer == Answer::Do(state), idle, "{state} {request:?}");
                     }
                 }
             }

@@ -238,6 +238,44 @@ impl Store {
         })
     }
 
+    /// Notes that VM `id` has this size now.
+    ///
+    /// # Errors
+    /// [`Error::Missing`], or where the database cannot be written.
+    pub fn vm_sizes(&self, id: VmId, sizes: Sizes) -> Result<()> {
+        self.transaction(move |db| {
+            let sql = "UPDATE vm SET vcpu = ?2, vcpu_origin = ?3, memory = ?4, memory_origin = ?5, disk = ?6, \
+                       disk_origin = ?7, overlay = ?8, overlay_origin = ?9 WHERE id = ?1";
+            let changed = db.prepare_cached(sql)?.execute(params![
+                id.to_string(),
+                sizes.vcpu.0,
+                origin_name(sizes.vcpu.1),
+                sizes.memory.0.cast_signed(),
+                origin_name(sizes.memory.1),
+                sizes.disk.0.cast_signed(),
+                origin_name(sizes.disk.1),
+                sizes.overlay.0.cast_signed(),
+                origin_name(sizes.overlay.1),
+            ])?;
+            if changed == 0 { Err(Error::Missing) } else { Ok(()) }
+        })
+    }
+
+    /// Notes that VM `id` is of image `image` now, which is still there, and what became of it.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] where the VM or the image is not there; or where the database cannot be written.
+    pub fn vm_reset(&self, id: VmId, image: String, state: State) -> Result<()> {
+        self.transaction(move |db| {
+            let sql = "UPDATE vm SET image = ?2, state = ?3, reason = NULL \
+                       WHERE id = ?1 AND EXISTS (SELECT 1 FROM image WHERE id = ?2)";
+            match db.prepare_cached(sql)?.execute([id.to_string(), image, state.name().to_owned()])? {
+                0 => Err(Error::Missing),
+                _ => Ok(()),
+            }
+        })
+    }
+
     /// Removes the record of VM `id`.
     ///
     /// # Errors

@@ -20,8 +20,8 @@ use tokio::{
 use wire::session::Secret;
 
 use crate::{
-    Accelerator, AdoptError, AgentError, Backend, Channel, ControlError, End, Future, LaunchError, Machine,
-    MachinePlan, MachineStatus, Place, Report, SpawnError, Spawned, ring::Ring, task::Task, watcher,
+    Accelerator, AdoptError, AgentError, Backend, Channel, ControlError, Disk, End, Future, LaunchError,
+    Machine, MachinePlan, MachineStatus, Place, Report, SpawnError, Spawned, ring::Ring, task::Task, watcher,
 };
 
 /// What a channel holds on its way.
@@ -179,6 +179,7 @@ impl Spawned for Waiting {
 
 struct FakeMachine {
     process: Process,
+    run_dir: PathBuf,
     fake: Fake,
     control: Control,
     end: watch::Receiver<Option<End>>,
@@ -190,6 +191,7 @@ impl FakeMachine {
     fn new(process: Process, place: Place, fake: Fake) -> host::Result<Self> {
         let control =
             Control { id: process.id().clone(), log_dir: place.log_dir.clone(), ends: fake.ends.clone() };
+        let run_dir = place.run_dir.clone();
         let (sender, end) = watch::channel(None);
         let (watched, ends) = (process.try_clone()?, fake.ends.clone());
         let watcher = Task::spawn(async move {
@@ -201,7 +203,15 @@ impl FakeMachine {
                 if what == MachineEnd::VmmDied { watcher::log_lines(&place.log_dir) } else { Vec::new() };
             sender.send_replace(Some(End { what, exit, vmm_lines }));
         });
-        Ok(Self { process, fake, control, end, agent: Arc::new(Semaphore::new(1)), _watcher: watcher })
+        Ok(Self {
+            process,
+            run_dir,
+            fake,
+            control,
+            end,
+            agent: Arc::new(Semaphore::new(1)),
+            _watcher: watcher,
+        })
     }
 
     async fn gone(&self) -> Result<(), ControlError> {
@@ -272,6 +282,10 @@ impl Machine for FakeMachine {
             self.process.signal(Signal::Kill)?;
             self.gone().await
         })
+    }
+
+    fn grow_disk(&self, disk: Disk, bytes: u64) -> Future<'_, Result<(), ControlError>> {
+        Box::pin(async move { Ok(host::fs::grow(&self.run_dir.join(disk.file), bytes)?) })
     }
 
     fn status(&self) -> Future<'_, Result<MachineStatus, ControlError>> {

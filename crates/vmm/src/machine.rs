@@ -155,6 +155,9 @@ pub trait Machine: Send + Sync {
     /// Kills the VMM's process. Resolves when it is gone.
     fn kill(&self) -> Future<'_, Result<(), ControlError>>;
 
+    /// Enlarges the writable disk `disk` of its plan to `bytes`: its file, and what the guest sees of it.
+    fn grow_disk(&self, disk: Disk, bytes: u64) -> Future<'_, Result<(), ControlError>>;
+
     /// What the VMM says of the machine.
     fn status(&self) -> Future<'_, Result<MachineStatus, ControlError>>;
 }

@@ -11,6 +11,7 @@ use host::{
     sock,
 };
 use model::boot;
+use serde_json::json;
 use tokio::{
     net::UnixStream,
     sync::{Semaphore, watch},
@@ -19,8 +20,8 @@ use tokio::{
 use wire::session::Secret;
 
 use crate::{
-    AdoptError, AgentError, Backend, Channel, ControlError, End, Future, LaunchError, Machine, MachinePlan,
-    MachineStatus, Place, Report, SpawnError, Spawned, channel,
+    AdoptError, AgentError, Backend, Channel, ControlError, Disk, End, Future, LaunchError, Machine,
+    MachinePlan, MachineStatus, Place, Report, SpawnError, Spawned, channel,
     console::Console,
     end,
     qmp::Qmp,
@@ -330,6 +331,13 @@ impl Machine for QemuMachine {
         Box::pin(async {
             self.process.signal(Signal::Kill)?;
             self.gone(KILLED).await
+        })
+    }
+
+    fn grow_disk(&self, disk: Disk, bytes: u64) -> Future<'_, Result<(), ControlError>> {
+        Box::pin(async move {
+            let arguments = json!({ "node-name": disk.role.name(), "size": bytes });
+            self.qmp.execute_with("block_resize", arguments).await.map(drop)
         })
     }
 

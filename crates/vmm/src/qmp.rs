@@ -1,6 +1,6 @@
 //! QEMU's control socket: one line of JSON for each command, answer and event.
 //!
-//! Only what a machine needs: commands without arguments, and the reason that QEMU gives for its end. Lines are
+//! Only what a machine needs: a few commands, and the reason that QEMU gives for its end. Lines are
 //! bounded, because a guest may have taken over the process that writes them.
 
 use std::{
@@ -10,7 +10,7 @@ use std::{
 };
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{
@@ -91,7 +91,7 @@ impl Qmp {
         let listener = Task::spawn(listen(reader, sender, shutdown.clone()));
         let qmp = Self { calls: Mutex::new(Calls { writer, answers, last: 0 }), shutdown };
         // QEMU greets before it has set up its machine, and obeys after that.
-        qmp.execute_within(patience, "qmp_capabilities").await?;
+        qmp.execute_within(patience, "qmp_capabilities", Value::Null).await?;
         Ok((qmp, listener))
     }
 
@@ -102,15 +102,33 @@ impl Qmp {
 
     /// Has QEMU execute `command`.
     pub(crate) async fn execute(&self, command: &'static str) -> Result<Value, ControlError> {
-        self.execute_within(ANSWER, command).await
+        self.execute_with(command, Value::Null).await
     }
 
-    async fn execute_within(&self, patience: Duration, command: &'static str) -> Result<Value, ControlError> {
+    /// Has QEMU execute `command` with `arguments`, an object.
+    pub(crate) async fn execute_with(
+        &self,
+        command: &'static str,
+        arguments: Value,
+    ) -> Result<Value, ControlError> {
+        self.execute_within(ANSWER, command, arguments).await
+    }
+
+    async fn execute_within(
+        &self,
+        patience: Duration,
+        command: &'static str,
+        arguments: Value,
+    ) -> Result<Value, ControlError> {
         let call = async {
             let mut calls = self.calls.lock().await;
             calls.last += 1;
             let id = calls.last;
-            let line = format!("{{\"execute\":\"{command}\",\"id\":{id}}}\n");
+            let mut request = json!({ "execute": command, "id": id });
+            if !arguments.is_null() {
+                request["arguments"] = arguments;
+            }
+            let line = format!("{request}\n");
             calls.writer.write_all(line.as_bytes()).await.map_err(|_| ControlError::Ended)?;
             loop {
                 let answer = calls.answers.recv().await.ok_or(ControlError::Ended)?;

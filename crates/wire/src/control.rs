@@ -194,6 +194,25 @@ pub struct CreateVm {
     pub build_default_image: bool,
 }
 
+/// `POST /v1/vms/{reference}/set`: what is to be changed of a VM.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct SetVm {
+    /// Virtual CPUs; of a VM that does not run.
+    #[serde(default)]
+    pub vcpu: Option<u32>,
+    /// Memory in bytes; of a VM that does not run.
+    #[serde(default)]
+    pub memory: Option<u64>,
+    /// The work disk in bytes, at least as large as it is.
+    #[serde(default)]
+    pub disk_size: Option<u64>,
+    /// The system overlay in bytes, at least as large as it is.
+    #[serde(default)]
+    pub overlay_size: Option<u64>,
+}
+
 /// What makes a VM ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

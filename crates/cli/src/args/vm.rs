@@ -30,6 +30,10 @@ pub enum VmCommand {
     Delete(Refs),
     /// Delete all machines that are not running
     Prune(PruneArgs),
+    /// Change how large machines are; disks only grow, and do so while a machine runs
+    Set(SetArgs),
+    /// Make machines' systems new; /root stays as it is
+    Reset(ResetArgs),
     /// List all machines
     #[command(visible_alias = "ls")]
     List(ListArgs),
@@ -41,15 +45,9 @@ pub enum VmCommand {
     Logs(LogsArgs),
 }
 
-/// What a machine is made of.
+/// How large a machine is.
 #[derive(Debug, Args)]
-pub struct Machine {
-    /// Its name; a DNS label. Without it a free one is made
-    #[arg(long, value_parser = |text: &str| VmName::try_from(text))]
-    pub name: Option<VmName>,
-    /// The image to start from
-    #[arg(long, value_parser = |text: &str| ImageName::try_from(text), add = ArgValueCandidates::new(complete::images))]
-    pub image: Option<ImageName>,
+pub struct Size {
     /// Virtual CPUs
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64), allow_negative_numbers = true)]
     pub vcpu: Option<u32>,
@@ -62,6 +60,19 @@ pub struct Machine {
     /// The writable layer above the image
     #[arg(long, value_name = "SIZE", value_parser = size::parse, allow_hyphen_values = true)]
     pub overlay_size: Option<u64>,
+}
+
+/// What a machine is made of.
+#[derive(Debug, Args)]
+pub struct Machine {
+    /// Its name; a DNS label. Without it a free one is made
+    #[arg(long, value_parser = |text: &str| VmName::try_from(text))]
+    pub name: Option<VmName>,
+    /// The image to start from
+    #[arg(long, value_parser = |text: &str| ImageName::try_from(text), add = ArgValueCandidates::new(complete::images))]
+    pub image: Option<ImageName>,
+    #[command(flatten)]
+    pub size: Size,
     /// The virtual machine monitor
     #[arg(long, value_enum, default_value = "auto", hide_default_value = true)]
     pub vmm: VmmChoice,
@@ -203,6 +214,26 @@ pub struct KillArgs {
     /// The signal for the monitor's process; one that does not end of it is killed soon after
     #[arg(long, short, value_parser = signal(), value_name = "NAME", ignore_case = true, default_value = "KILL")]
     pub signal: Signal,
+}
+
+/// `vm set`.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("what").args(["vcpu", "memory", "disk_size", "overlay_size"]).multiple(true).required(true))]
+pub struct SetArgs {
+    #[command(flatten)]
+    pub refs: Refs,
+    #[command(flatten)]
+    pub size: Size,
+}
+
+/// `vm reset`.
+#[derive(Debug, Args)]
+pub struct ResetArgs {
+    #[command(flatten)]
+    pub refs: Refs,
+    /// The image to go on with, instead of their own
+    #[arg(long, value_parser = |text: &str| ImageName::try_from(text), add = ArgValueCandidates::new(complete::images))]
+    pub image: Option<ImageName>,
 }
 
 /// `vm prune`.

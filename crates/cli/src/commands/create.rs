@@ -97,10 +97,10 @@ fn request(machine: Machine) -> CreateVm {
     CreateVm {
         name: machine.name.map(|name| name.to_string()),
         image: machine.image.map(|name| name.to_string()),
-        vcpu: machine.vcpu,
-        memory: machine.memory,
-        disk_size: machine.disk_size,
-        overlay_size: machine.overlay_size,
+        vcpu: machine.size.vcpu,
+        memory: machine.size.memory,
+        disk_size: machine.size.disk_size,
+        overlay_size: machine.size.overlay_size,
         vmm: match machine.vmm {
             VmmChoice::Auto => None,
             VmmChoice::Firecracker => Some("firecracker".to_owned()),

@@ -1,15 +1,15 @@
-//! `vm start`, `stop`, `restart`, `kill`, `delete` and `prune`: several machines at once, each on its own.
+//! `vm start`, `stop`, `restart`, `kill`, `delete`, `set`, `reset` and `prune`: several machines at once, each on its own.
 
 use std::io::IsTerminal;
 
 use futures_util::future::join_all;
 use hyper::Method;
-use wire::control::{Outcome, State, Vm, Vms};
+use wire::control::{Outcome, SetVm, State, Vm, Vms};
 
 use super::{Context, several};
 use crate::{
-    args::{KillArgs, PruneArgs, Refs, StartArgs, WaitFor},
-    client::{empty, path, with},
+    args::{KillArgs, PruneArgs, Refs, ResetArgs, SetArgs, Size, StartArgs, WaitFor},
+    client::{empty, json, path, with},
     error::Error,
     progress::Progress,
     signals::Signals,
@@ -26,7 +26,7 @@ pub async fn start(context: &Context, args: StartArgs) -> Result<(), Error> {
         WaitFor::Agent => "agent",
         WaitFor::Init => "init",
     });
-    change(context, &args.refs, "start", wait.map(|wait| ("wait", wait))).await
+    change(context, &args.refs, &Ask { query: wait.map(|wait| ("wait", wait)), ..Ask::plain("start") }).await
 }
 
 /// `vm stop`, `vm restart` and `vm delete`, by the name of the request.
@@ -34,7 +34,7 @@ pub async fn start(context: &Context, args: StartArgs) -> Result<(), Error> {
 /// # Errors
 /// As [`several::each`].
 pub async fn plain(context: &Context, refs: &Refs, request: &str) -> Result<(), Error> {
-    change(context, refs, request, None).await
+    change(context, refs, &Ask::plain(request)).await
 }
 
 /// `vm kill`.
@@ -42,7 +42,27 @@ pub async fn plain(context: &Context, refs: &Refs, request: &str) -> Result<(), 
 /// # Errors
 /// As [`several::each`].
 pub async fn kill(context: &Context, args: KillArgs) -> Result<(), Error> {
-    change(context, &args.refs, "kill", Some(("signal", args.signal.name()))).await
+    let query = Some(("signal", args.signal.name()));
+    change(context, &args.refs, &Ask { query, ..Ask::plain("kill") }).await
+}
+
+/// `vm set`.
+///
+/// # Errors
+/// As [`several::each`].
+pub async fn set(context: &Context, args: SetArgs) -> Result<(), Error> {
+    let Size { vcpu, memory, disk_size, overlay_size } = args.size;
+    let body = Some(SetVm { vcpu, memory, disk_size, overlay_size });
+    change(context, &args.refs, &Ask { body, ..Ask::plain("set") }).await
+}
+
+/// `vm reset`.
+///
+/// # Errors
+/// As [`several::each`].
+pub async fn reset(context: &Context, args: ResetArgs) -> Result<(), Error> {
+    let query = args.image.as_ref().map(|image| ("image", image.as_str()));
+    change(context, &args.refs, &Ask { query, ..Ask::plain("reset") }).await
 }
 
 /// `vm prune`.
@@ -69,7 +89,7 @@ pub async fn prune(context: &Context, args: PruneArgs) -> Result<(), Error> {
             return Err(Error::Cancelled);
         }
     }
-    operate_all(context, idle.into_iter().map(Ok).collect(), "delete", None).await
+    operate_all(context, idle.into_iter().map(Ok).collect(), &Ask::plain("delete")).await
 }
 
 /// Whether a machine is one that `prune` takes.
@@ -80,13 +100,22 @@ fn is_idle(state: State) -> bool {
     }
 }
 
+/// What is asked of each machine.
+struct Ask<'a> {
+    /// The last word of the request's path.
+    request: &'a str,
+    query: Option<(&'a str, &'a str)>,
+    body: Option<SetVm>,
+}
+
+impl<'a> Ask<'a> {
+    fn plain(request: &'a str) -> Self {
+        Self { request, query: None, body: None }
+    }
+}
+
 /// Finds each machine, then asks the same of each. Two words for one machine are one request.
-async fn change(
-    context: &Context,
-    refs: &Refs,
-    request: &str,
-    query: Option<(&str, &str)>,
-) -> Result<(), Error> {
+async fn change(context: &Context, refs: &Refs, ask: &Ask<'_>) -> Result<(), Error> {
     let mut words: Vec<&str> = Vec::new();
     for word in &refs.refs {
         if !words.contains(&word.as_str()) {
@@ -102,23 +131,23 @@ async fn change(
             once.push(result);
         }
     }
-    operate_all(context, once, request, query).await
+    operate_all(context, once, ask).await
 }
 
 async fn operate_all(
     context: &Context,
     machines: Vec<Result<Vm, Error>>,
-    request: &str,
-    query: Option<(&str, &str)>,
+    ask: &Ask<'_>,
 ) -> Result<(), Error> {
     let all = machines.len();
     let work = join_all(machines.into_iter().map(|machine| async {
         let vm = machine?;
-        let mut target = path(&["vms", &vm.id, request]);
-        if let Some((key, value)) = query {
+        let mut target = path(&["vms", &vm.id, ask.request]);
+        if let Some((key, value)) = ask.query {
             target = with(target, key, value);
         }
-        let mut events = context.client.operate(Method::POST, &target, empty()).await?;
+        let body = ask.body.as_ref().map_or_else(empty, json);
+        let mut events = context.client.operate(Method::POST, &target, body).await?;
         let progress = match all {
             1 => Progress::new(&context.talk),
             _ => Progress::about(&context.talk, &vm.name),

@@ -93,7 +93,7 @@ impl Engine {
         record.ready = wait.map(view::ready).or(record.ready);
         match answer(record.state, Request::Start) {
             Answer::Already => return Ok(Outcome::Vm(Box::new(self.vm_view(id)?))),
-            Answer::Refused(Refusal::BeingDeleted | Refusal::NotRunning) => {
+            Answer::Refused(Refusal::BeingDeleted | Refusal::NotRunning | Refusal::Running) => {
                 return Err(Error::BeingDeleted(record.name));
             }
             Answer::Do(_) => {}
@@ -306,7 +306,7 @@ async fn init_ready(guest: &Guest) -> Result<Health, GuestError> {
 const KERNEL: &str = "kernel";
 const INITRD: &str = "initrd";
 
-fn file_of(role: DiskRole) -> &'static str {
+pub(super) fn file_of(role: DiskRole) -> &'static str {
     match role {
         DiskRole::Image => "image.ext4",
         DiskRole::Overlay => "overlay.ext4",

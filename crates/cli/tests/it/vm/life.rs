@@ -105,6 +105,54 @@ fn whatever_signal_kills_it_a_vm_is_stopped() {
 }
 
 #[test]
+fn a_vm_is_enlarged_while_it_runs_and_while_it_does_not() {
+    let Some(home) = home() else { return };
+    let sizes = ["--disk-size", "128M", "--overlay-size", "128M"];
+    let _ = home.ok(&[&create("dev")[..], &sizes].concat());
+    let mib = |path: &str| {
+        let script = format!("echo kept >>{path}/file; df -m {path} | tail -1 | awk '{{print $2}}'");
+        home.ok(&["vm", "exec", "dev", "--", "sh", "-c", &script]).parse::<u64>().unwrap()
+    };
+    assert!(mib("/root") < 128 && mib("/") < 128);
+
+    let refused = home.run(&["vm", "set", "dev", "--disk-size", "256M", "--memory", "300M"]);
+    assert_eq!(refused.code(), 1);
+    assert!(refused.stderr.contains("hint: banger vm stop dev"), "{}", refused.stderr);
+    let refused = home.run(&["vm", "set", "dev", "--overlay-size", "256M", "--disk-size", "100M"]);
+    assert_eq!(refused.code(), 2, "{}", refused.stderr);
+    assert!(mib("/root") < 128 && mib("/") < 128, "nothing was changed");
+
+    let _ = home.ok(&["vm", "set", "dev", "--disk-size", "256M"]);
+    assert!((200..256).contains(&mib("/root")), "it grows under the guest");
+    let _ = home.ok(&["vm", "stop", "dev"]);
+    let _ = home.ok(&["vm", "set", "dev", "--overlay-size", "300M", "--vcpu", "2", "--memory", "200M"]);
+    let _ = home.ok(&["vm", "start", "dev"]);
+    assert!((240..300).contains(&mib("/")), "and at its start");
+    assert_eq!(home.ok(&["vm", "exec", "dev", "--", "grep", "-c", "^processor", "/proc/cpuinfo"]), "2");
+    assert_eq!(home.ok(&["vm", "exec", "dev", "--", "cat", "/root/file"]), "kept\n".repeat(3).trim());
+    let vm = home.vm("dev");
+    assert_eq!(
+        (vm["disk"]["value"].as_u64(), vm["memory"]["value"].as_u64()),
+        (Some(256 << 20), Some(200 << 20))
+    );
+}
+
+#[test]
+fn a_reset_makes_the_system_new_and_keeps_the_work() {
+    let Some(home) = home() else { return };
+    let _ = home.ok(&create("dev"));
+    let _ = home.ok(&["vm", "exec", "dev", "--", "sh", "-c", "echo x >/etc/system; echo x >/root/work"]);
+    let refused = home.run(&["vm", "reset", "dev"]);
+    assert_eq!(refused.code(), 1, "a running one is not touched: {}", refused.stderr);
+    let _ = home.ok(&["vm", "stop", "dev"]);
+    assert_eq!(home.run(&["vm", "reset", "dev", "--image", "nowhere"]).code(), 4);
+    assert_eq!(home.ok(&["vm", "reset", "dev"]), "dev");
+    let _ = home.ok(&["vm", "start", "dev"]);
+    let look = "test ! -e /etc/system && cat /root/work";
+    assert_eq!(home.ok(&["vm", "exec", "dev", "--", "sh", "-c", look]), "x");
+}
+
+#[test]
 fn a_guest_cannot_write_to_its_image() {
     let Some(home) = home() else { return };
     let _ = home.ok(&create("dev"));
