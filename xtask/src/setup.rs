@@ -55,6 +55,8 @@ pub static CI: Needs = Needs {
         ("xz-utils", "makes archives to read"),
         ("zstd", "makes archives to read"),
         ("git", "lists the repository's files"),
+        ("umoci", "makes and unpacks images to compare with"),
+        ("skopeo", "makes archives of images"),
     ],
     fetched: &[KERNEL],
     ordinary: &[NEWUIDMAP],

@@ -394,7 +394,8 @@ pub async fn image_delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Makes the root tar in the body, plain or compressed, an image. The answer begins after the body was read.
+/// Makes what is in the body, plain or compressed, an image: a root tar, an OCI archive or what `docker save` writes. The answer
+/// begins after the body was read.
 #[utoipa::path(post, path = "/v1/images/{name}/import", params(("name" = String, Path)),
     request_body(content_type = "application/x-tar"),
     responses((status = 200, body = control::Event, content_type = "application/x-ndjson")))]

@@ -153,6 +153,15 @@ pub enum Error {
         #[source]
         cause: Cause,
     },
+    /// What an image says of itself cannot be read.
+    #[error("cannot read image {name}")]
+    ReadImage {
+        /// Its name.
+        name: String,
+        /// Why.
+        #[source]
+        cause: Cause,
+    },
     /// A kernel could not be imported.
     #[error("cannot import kernel {name}")]
     ImportKernel {
@@ -235,6 +244,7 @@ impl Error {
             | Self::Adopt { .. }
             | Self::NoVmm(_)
             | Self::Template(_)
+            | Self::ReadImage { .. }
             | Self::Program { .. }
             | Self::Payload { .. }
             | Self::Left { .. }

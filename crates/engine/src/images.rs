@@ -3,10 +3,18 @@
 //! The slow work happens in a staging directory without any lock; publication renames the directory into place and inserts
 //! the row. The loser of a race for a name fails at the row, and its directory goes.
 
-use std::{io::Read, ops::ControlFlow, path::Path};
+use std::{
+    io::Read,
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+};
 
 use host::proc::{Command, Program};
-use image::rootfs::{self, ImportOptions};
+use image::{
+    manifest::{self, ImageManifest, RunConfig},
+    oci::{self, Imported, OciError},
+    rootfs::{self, ImportOptions},
+};
 use model::{ImageName, KernelName, init::Init, undo::Undo};
 use store::Ready;
 use wire::control::{self, BuildImage, CreateVm, Event, ImportImage, Outcome};
@@ -47,6 +55,14 @@ const RECIPE: &str = "debian-bookworm";
 /// How long a build may take.
 const BUILD: std::time::Duration = std::time::Duration::from_secs(3600);
 
+/// What an image is made of.
+enum Material<R> {
+    /// A root tar, or an archive of an image.
+    Stream(R),
+    /// An OCI layout, which is a directory.
+    Layout(PathBuf),
+}
+
 /// What is known of an image before it is published.
 struct Draft {
     name: ImageName,
@@ -55,6 +71,8 @@ struct Draft {
     ready: Ready,
     /// Asked for, instead of what is found.
     init: Option<String>,
+    /// Which of several images.
+    tag: Option<String>,
 }
 
 impl Engine {
@@ -90,10 +108,11 @@ impl Engine {
         blocking(move || Ok(host::fs::remove_all(&directory)?)).await
     }
 
-    /// Makes the root tar that `reader` gives, plain or compressed, the image `name`.
+    /// Makes what `reader` gives, plain or compressed, the image `name`: a root tar, an OCI archive or what `docker save`
+    /// writes. An OCI layout is read where it lies instead.
     ///
     /// # Errors
-    /// Where the name is taken or wrong, or the tar is refused; nothing is left then.
+    /// Where the name is taken or wrong, or the source is refused; nothing is left then.
     pub async fn image_import(
         self,
         operation: Operation,
@@ -111,10 +130,16 @@ impl Engine {
             },
             ready: Ready::Agent,
             init: how.init.map(init_path).transpose()?,
+            tag: how.tag,
+        };
+        let material = match how.layout {
+            None => Material::Stream(reader),
+            Some(path) if path.starts_with('/') => Material::Layout(path.into()),
+            Some(path) => return Err(Error::invalid("layout", &path, "it must be an absolute path")),
         };
         let _claim = operation.cancellable(async { Ok(self.claim(format!("image {name}")).await) }).await?;
         operation.stage("importing image");
-        let image = self.publish(&operation, draft, reader).await?;
+        let image = self.publish(&operation, draft, material).await?;
         Ok(Outcome::Image(Box::new(self.image_view(image)?)))
     }
 
@@ -180,8 +205,9 @@ impl Engine {
             move || follow_talk(&operation, stderr)
         });
         let watch = program::end_with(operation, running.stopper(), BUILD);
-        let draft = Draft { name, source: format!("recipe {RECIPE}"), kernel: None, ready, init: None };
-        let (entry, staged) = self.stage(operation, draft, stdout).await?;
+        let draft =
+            Draft { name, source: format!("recipe {RECIPE}"), kernel: None, ready, init: None, tag: None };
+        let (entry, staged) = self.stage(operation, draft, Material::Stream(stdout)).await?;
         let exit = blocking(move || Ok(running.wait()?)).await;
         drop(watch);
         let talk = talk.await.unwrap_or_default();
@@ -204,12 +230,12 @@ impl Engine {
         &self,
         operation: &Operation,
         draft: Draft,
-        reader: impl Read + Send + 'static,
+        material: Material<impl Read + Send + 'static>,
     ) -> Result<store::Image> {
         if self.image_named(draft.name.as_str())?.is_some() {
             return Err(store::Error::Taken(draft.name.to_string()).into());
         }
-        let (entry, staged) = self.stage(operation, draft, reader).await?;
+        let (entry, staged) = self.stage(operation, draft, material).await?;
         self.publish_or_remove(entry, staged).await
     }
 
@@ -218,7 +244,7 @@ impl Engine {
         &self,
         operation: &Operation,
         draft: Draft,
-        reader: impl Read + Send + 'static,
+        material: Material<impl Read + Send + 'static>,
     ) -> Result<(i64, Result<store::Image>)> {
         let id = uuid::Uuid::new_v4().simple().to_string();
         let entry = self.store().ledger_open(None, operation.id(), &Undo::Staging(id.clone()))?;
@@ -226,7 +252,7 @@ impl Engine {
         let operation = operation.clone();
         let staged = blocking(move || {
             host::fs::create_dir(&directory)?;
-            Ok(write_rootfs(&directory, id, draft, reader, &operation))
+            Ok(write_image(&directory, id, draft, material, &operation))
         })
         .await?;
         Ok((entry, staged))
@@ -300,13 +326,29 @@ impl Engine {
         Ok(self.store().image_list()?.into_iter().find(|image| image.name.as_str() == name))
     }
 
+    /// How the maker of `image` wants it to be run.
+    fn image_run(&self, image: &store::Image) -> Result<RunConfig> {
+        let read = ImageManifest::read(&self.paths().images().join(&image.id));
+        let manifest =
+            read.map_err(|cause| Error::ReadImage { name: image.name.to_string(), cause: Box::new(cause) })?;
+        Ok(manifest.map(|manifest| manifest.run).unwrap_or_default())
+    }
+
     fn image_view(&self, image: store::Image) -> Result<control::Image> {
         let used_by = self.store().image_users(&image.id)?;
+        let run = self.image_run(&image)?;
         Ok(control::Image {
             name: image.name.to_string(),
             source: image.source,
             digest: image.digest,
             size: image.size,
+            run: control::ImageRun {
+                entrypoint: run.entrypoint,
+                cmd: run.cmd,
+                env: run.env,
+                user: run.user,
+                workdir: run.workdir,
+            },
             kernel: image.kernel.map(|kernel| kernel.to_string()),
             ready: view::wait(image.ready),
             init: image.init,
@@ -319,13 +361,13 @@ impl Engine {
 
 fn unknown_image(name: &str) -> Error {
     let hint =
-        format!("banger image list shows those there are; banger image import TAR --name {name} makes one");
+        format!("banger image list shows those there are; banger image import SRC --name {name} makes one");
     Error::NotFound { kind: "image", name: name.to_owned(), hint: Some(hint) }
 }
 
-fn import_error(name: &ImageName, cause: rootfs::ImportError) -> Error {
+fn import_error(name: &ImageName, cause: OciError) -> Error {
     match cause {
-        rootfs::ImportError::Cancelled => Error::Cancelled,
+        cause if cause.is_cancelled() => Error::Cancelled,
         cause => Error::ImportImage { name: name.to_string(), cause: Box::new(cause) },
     }
 }
@@ -339,11 +381,12 @@ fn init_path(path: String) -> Result<String> {
     }
 }
 
-fn write_rootfs(
+/// Makes the image's files in `directory`.
+fn write_image(
     directory: &Path,
     id: String,
     draft: Draft,
-    reader: impl Read,
+    material: Material<impl Read>,
     operation: &Operation,
 ) -> Result<store::Image> {
     let path = directory.join(paths::ROOTFS);
@@ -353,23 +396,40 @@ fn write_rootfs(
         if operation.token().is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
     let options = ImportOptions { label: draft.name.to_string(), ..ImportOptions::default() };
-    let imported = rootfs::import_tar(reader, &path, &options, &mut progress);
+    let choice = oci::Choice { tag: draft.tag, ..oci::Choice::host() };
+    let imported = match material {
+        Material::Stream(reader) => oci::import_stream(reader, &choice, &path, &options, &mut progress),
+        Material::Layout(dir) => oci::import_layout(&dir, &choice, &path, &options, &mut progress),
+    };
     // A cancelled upload breaks its reader first.
     operation.checkpoint()?;
-    let report = imported.map_err(|e| import_error(&draft.name, e))?;
+    let Imported { rootfs, run, origin } = imported.map_err(|e| import_error(&draft.name, e))?;
     let digest = image::identity::sha256_of(&path)?;
-    report.file.sync_all().map_err(|e| host::Error::path("sync", &path, e))?;
+    rootfs.file.sync_all().map_err(|e| host::Error::path("sync", &path, e))?;
+    let manifest = ImageManifest {
+        version: manifest::VERSION,
+        name: draft.name.to_string(),
+        source: draft.source,
+        origin: origin.map(|digest| digest.to_string()),
+        arch: std::env::consts::ARCH.to_owned(),
+        sha256: digest,
+        size: rootfs.size,
+        created_ms: host::clock::now_ms(),
+        run,
+    };
+    let written = manifest.write(directory);
+    written.map_err(|e| Error::ImportImage { name: draft.name.to_string(), cause: Box::new(e) })?;
     Ok(store::Image {
         id,
         name: draft.name,
-        source: draft.source,
-        digest,
-        size: report.size,
-        uuid: uuid_text(report.uuid),
+        source: manifest.source,
+        digest: manifest.sha256,
+        size: manifest.size,
+        uuid: uuid_text(rootfs.uuid),
         kernel: draft.kernel,
         ready: draft.ready,
-        init: draft.init.unwrap_or_else(|| report.init.map_or("agent", Init::name).to_owned()),
-        created_ms: host::clock::now_ms(),
+        init: draft.init.unwrap_or_else(|| rootfs.init.map_or("agent", Init::name).to_owned()),
+        created_ms: manifest.created_ms,
     })
 }
 

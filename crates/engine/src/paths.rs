@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! state/  banger.db  lock  daemon.log  staging/<name>/
-//!         images/<id>/rootfs.ext4  kernels/<id>/…
+//!         images/<id>/ rootfs.ext4 manifest.json  kernels/<id>/…
 //!         vms/<id>/  overlay.ext4 work.ext4  console.log vmm.log  run/ (sockets, links, payload)
 //! cache/  templates/  payload/  probe/
 //! ```

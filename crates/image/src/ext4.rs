@@ -31,6 +31,7 @@ macro_rules! bits {
 
 mod attribute;
 pub(crate) mod checksum;
+pub(crate) mod children;
 pub(crate) mod directory;
 pub(crate) mod extent;
 mod hash;

@@ -1,7 +1,7 @@
 //! From a reference to a verified, bootable image or kernel on disk.
 //!
-//! `rootfs` turns a tar into an immutable ext4 image with the writer of `ext4`, which also makes the templates of the
-//! writable disks; `kernel` turns a package, a directory or the host into a kernel of the store; `initramfs` makes the
+//! `rootfs` turns a tar or layers into an immutable ext4 image with the writer of `ext4`, which also makes the templates of the
+//! writable disks; `oci` knows how images of containers are made of layers, and what they say of themselves; `kernel` turns a package, a directory or the host into a kernel of the store; `initramfs` makes the
 //! boot payload. Everything works without root, mounts or loop devices. Publishing is the engine's business: these
 //! functions write into a staging directory that the caller made and owns.
 
@@ -10,5 +10,7 @@ pub mod ext4;
 pub mod identity;
 pub mod initramfs;
 pub mod kernel;
+pub mod manifest;
+pub mod oci;
 pub mod rootfs;
 pub mod template;

@@ -1,18 +1,19 @@
-//! From a root tar, or a directory, to an immutable ext4 image.
+//! From a root tar, layers, or a directory, to an immutable ext4 image.
 //!
 //! ```text
-//! source ─ decompress ─ tar ─▶ merge ─▶ ext4::Writer
-//!          (bounded)   entries  (names, links, types)
+//! layer ─ decompress ─ tar ─▶ merge ─▶ ext4::Writer
+//!         (bounded)   entries  (names, links, types, whiteouts)
 //! ```
 //! `decompress` finds the format and enforces the limits; `tar` knows the formats of archives and nothing of trees; `merge`
-//! applies one entry after the other to the tree with the rules of images, so a further source of layers is one more
-//! caller of it; the file system is `ext4`'s business. A failed import leaves no file.
+//! applies one entry after the other to the tree with the rules of images, the lowest layer first; where layers come from is
+//! the business of `oci`, the file system that of `ext4`. A failed import leaves no file.
 
-mod decompress;
+pub(crate) mod decompress;
 mod directory;
 mod init;
 mod merge;
-mod tar;
+pub(crate) mod tar;
+mod whiteout;
 
 use std::{fs::File, io::Read, ops::ControlFlow, path::Path};
 
@@ -128,6 +129,9 @@ pub enum ImportError {
     Write(#[source] ext4::Error),
 }
 
+/// What is told of an import every few MiB; it can stop it.
+pub type Report<'a> = &'a mut dyn FnMut(Progress) -> ControlFlow<()>;
+
 /// Makes the root tar that `reader` gives, plain or compressed, the new image file `out`. `progress` is told every few MiB and can
 /// stop the import.
 ///
@@ -137,43 +141,80 @@ pub fn import_tar(
     reader: impl Read,
     out: &Path,
     options: &ImportOptions,
-    progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    progress: Report<'_>,
 ) -> Result<RootfsReport, ImportError> {
-    let unpacked = Unpacked::new(reader, options.limits, progress)?;
-    let mut archive = tar::Archive::new(unpacked);
-    let mut merge = Merge::create(out, options.limits.bytes).map_err(ImportError::Write)?;
-    let mut last = None;
-    let mut read_all = || -> Result<(), tar::Error> {
-        while let Some(entry) = archive.next()? {
-            archive.source_mut().count_entry()?;
-            last = Some(entry.path.clone());
-            merge.apply(entry, &mut archive)?;
-        }
-        Ok(())
-    };
-    let result = read_all();
-    result.map_err(|error| import_error(error, last, options.limits))?;
-    let source = archive.source();
-    if source.entries() == 0 {
-        return Err(ImportError::Empty);
+    let mut image = Image::create(out, options)?;
+    let source = Unpacked::new(reader, options.limits, Progress::default(), progress)?;
+    image.apply(None, &mut tar::Archive::new(source, tar::End::Marked))?;
+    image.finish()
+}
+
+/// An image under way. Dropped before [`Image::finish`], it removes its file.
+pub(crate) struct Image<'a> {
+    merge: Merge,
+    options: &'a ImportOptions,
+    so_far: Progress,
+}
+
+impl<'a> Image<'a> {
+    /// An empty image in the new file `out`.
+    pub fn create(out: &Path, options: &'a ImportOptions) -> Result<Self, ImportError> {
+        let merge = Merge::create(out, options.limits.bytes).map_err(ImportError::Write)?;
+        Ok(Self { merge, options, so_far: Progress::default() })
     }
-    let (entries, unpacked) = (source.entries(), source.unpacked());
-    finish(merge, options, entries, unpacked).map_err(ImportError::Write)
+
+    /// Puts the layer that `reader` gives, plain or compressed, on top of those before. That it is whole, something else tells.
+    pub fn add_layer(&mut self, reader: impl Read, progress: Report<'_>) -> Result<(), ImportError> {
+        self.merge.begin_layer();
+        let source = Unpacked::new(reader, self.options.limits, self.so_far, progress)?;
+        self.apply(None, &mut tar::Archive::new(source, tar::End::Anywhere))
+    }
+
+    /// Applies `first`, which was read from `archive` already, and all other entries of it.
+    pub fn apply(
+        &mut self,
+        first: Option<tar::Entry>,
+        archive: &mut tar::Archive<Unpacked<'_>>,
+    ) -> Result<(), ImportError> {
+        let mut last = None;
+        let mut first = first;
+        let mut read_all = || -> Result<(), tar::Error> {
+            loop {
+                let next = match first.take() {
+                    Some(entry) => Some(entry),
+                    None => archive.next()?,
+                };
+                let Some(entry) = next else { return Ok(()) };
+                archive.source_mut().count_entry()?;
+                last = Some(entry.path.clone());
+                self.merge.apply(entry, archive)?;
+            }
+        };
+        let result = read_all();
+        self.so_far = archive.source().so_far();
+        result.map_err(|error| import_error(error, last, self.options.limits))
+    }
+
+    /// How far it is.
+    pub fn so_far(&self) -> Progress {
+        self.so_far
+    }
+
+    /// Writes what depends on the whole.
+    pub fn finish(mut self) -> Result<RootfsReport, ImportError> {
+        let Progress { entries, unpacked, .. } = self.so_far;
+        if entries == 0 {
+            return Err(ImportError::Empty);
+        }
+        let ignored_attributes = self.merge.ignored_attributes();
+        let init = init::detect(&mut self.merge).map_err(ImportError::Write)?;
+        let written = self.merge.into_writer().finish(self.options.uuid, &self.options.label);
+        let ext4::Written { file, size, uuid } = written.map_err(ImportError::Write)?;
+        Ok(RootfsReport { file, size, uuid, entries, unpacked, ignored_attributes, init })
+    }
 }
 
-fn finish(
-    mut merge: Merge,
-    options: &ImportOptions,
-    entries: u64,
-    unpacked: u64,
-) -> Result<RootfsReport, ext4::Error> {
-    let ignored_attributes = merge.ignored_attributes();
-    let init = init::detect(&mut merge)?;
-    let ext4::Written { file, size, uuid } = merge.into_writer().finish(options.uuid, &options.label)?;
-    Ok(RootfsReport { file, size, uuid, entries, unpacked, ignored_attributes, init })
-}
-
-fn import_error(error: tar::Error, last: Option<Vec<u8>>, limits: Limits) -> ImportError {
+pub(crate) fn import_error(error: tar::Error, last: Option<Vec<u8>>, limits: Limits) -> ImportError {
     let path = || EntryPath(last.clone().unwrap_or_default());
     let last = || last.clone().map(EntryPath);
     match error {

@@ -344,6 +344,9 @@ pub struct Image {
     pub digest: String,
     /// Bytes of its file system.
     pub size: u64,
+    /// How its maker wants it to be run.
+    #[serde(default)]
+    pub run: ImageRun,
     /// The kernel it boots; without one the default kernel.
     #[serde(default)]
     pub kernel: Option<String>,
@@ -360,6 +363,27 @@ pub struct Image {
     pub used_by: Vec<String>,
 }
 
+/// How an image's maker wants it to be run.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ImageRun {
+    /// What is always run.
+    #[serde(default)]
+    pub entrypoint: Vec<String>,
+    /// Its arguments, or what is run where there is no entrypoint.
+    #[serde(default)]
+    pub cmd: Vec<String>,
+    /// Variables, as `NAME=value`.
+    #[serde(default)]
+    pub env: Vec<String>,
+    /// User name or number, also `user:group`.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// The working directory.
+    #[serde(default)]
+    pub workdir: Option<String>,
+}
+
 /// `GET /v1/images`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -368,7 +392,7 @@ pub struct Images {
     pub images: Vec<Image>,
 }
 
-/// The query of `POST /v1/images/{name}/import`, whose body is a tar.
+/// The query of `POST /v1/images/{name}/import`, whose body is a root tar, an OCI archive or what `docker save` writes.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ImportImage {
@@ -381,6 +405,12 @@ pub struct ImportImage {
     /// The program to run as init instead of what is found.
     #[serde(default)]
     pub init: Option<String>,
+    /// The tag of the image, where there are several.
+    #[serde(default)]
+    pub tag: Option<String>,
+    /// The absolute path of an OCI layout to import instead of the body.
+    #[serde(default)]
+    pub layout: Option<String>,
 }
 
 /// `POST /v1/images/build`: builds a named recipe.

@@ -12,7 +12,7 @@ use crate::complete;
 /// What to do with images.
 #[derive(Debug, Subcommand)]
 pub enum ImageCommand {
-    /// Make an image of a root file system in a tar
+    /// Make an image of a root tar, an OCI layout or archive, or what `docker save` writes
     Import(ImportImageArgs),
     /// Build an image from a named recipe with this host's own tools
     Build(BuildArgs),
@@ -43,12 +43,13 @@ pub enum ImageCommand {
     before_help = "\
 Examples:
   banger image import rootfs.tar --name mine
-  docker export $(docker create alpine) | banger image import - --name alpine
+  docker save alpine | banger image import - --name alpine
+  banger image import ./layout --name mine --tag latest
 ",
     help_template = "{about-with-newline}\n{before-help}{usage-heading} {usage}\n\n{all-args}{after-help}"
 )]
 pub struct ImportImageArgs {
-    /// A tar of a root file system; `-` is standard input
+    /// A root tar, an OCI archive or a `docker save` archive (`-` is standard input), or the directory of an OCI layout
     #[arg(value_name = "SRC")]
     pub source: OsString,
     /// The image's name
@@ -60,6 +61,9 @@ pub struct ImportImageArgs {
     /// The program to run as init instead of what is found in it
     #[arg(long, value_name = "PATH")]
     pub init: Option<String>,
+    /// Which image, where a layout or an archive has several
+    #[arg(long)]
+    pub tag: Option<String>,
 }
 
 /// `image build`.

@@ -13,7 +13,7 @@ use wire::control::{BuildImage, Image, Images, Outcome, Wait};
 use super::{Context, several};
 use crate::{
     args::{BuildArgs, ImageCommand, ImportImageArgs, Output},
-    client::{Body, json, path, with},
+    client::{Body, empty, json, path, with},
     error::Error,
     progress::Progress,
     signals::Signals,
@@ -78,6 +78,11 @@ fn describe(image: &Image) -> String {
         ("size", human(image.size)),
         ("kernel", image.kernel.clone().unwrap_or_else(|| "(default)".to_owned())),
         ("init", image.init.clone()),
+        ("entrypoint", words(&image.run.entrypoint)),
+        ("command", words(&image.run.cmd)),
+        ("environment", image.run.env.join("\n")),
+        ("user", image.run.user.clone().unwrap_or_default()),
+        ("directory", image.run.workdir.clone().unwrap_or_default()),
         (
             "ready when",
             match image.ready {
@@ -91,6 +96,15 @@ fn describe(image: &Image) -> String {
     ])
 }
 
+/// A command as one line, in which words with spaces can be told apart.
+fn words(words: &[String]) -> String {
+    let quoted = |word: &String| match word.contains(char::is_whitespace) || word.is_empty() {
+        true => format!("{word:?}"),
+        false => word.clone(),
+    };
+    words.iter().map(quoted).collect::<Vec<_>>().join(" ")
+}
+
 async fn import(context: &Context, args: ImportImageArgs) -> Result<(), Error> {
     let source = if args.source == "-" {
         "standard input".to_owned()
@@ -98,14 +112,18 @@ async fn import(context: &Context, args: ImportImageArgs) -> Result<(), Error> {
         let path = Path::new(&args.source);
         std::path::absolute(path).as_deref().unwrap_or(path).display().to_string()
     };
-    let mut target = with(path(&["images", args.name.as_str(), "import"]), "source", &source);
-    for (key, value) in [("kernel", args.kernel.as_ref().map(|k| k.as_str())), ("init", args.init.as_deref())]
-    {
-        if let Some(value) = value {
-            target = with(target, key, value);
-        }
-    }
-    let body = upload(&args.source)?;
+    let is_layout = args.source != "-" && host::fs::is_dir(Path::new(&args.source));
+    let options = [
+        ("kernel", args.kernel.as_ref().map(|k| k.as_str())),
+        ("init", args.init.as_deref()),
+        ("tag", args.tag.as_deref()),
+        // The daemon reads a directory where it lies.
+        ("layout", is_layout.then_some(&*source)),
+    ];
+    let given = options.into_iter().filter_map(|(key, value)| Some((key, value?)));
+    let target = path(&["images", args.name.as_str(), "import"]);
+    let target = given.fold(with(target, "source", &source), |target, (key, value)| with(target, key, value));
+    let body = if is_layout { empty() } else { upload(&args.source)? };
     made(context, &target, body).await
 }
 
@@ -131,21 +149,13 @@ async fn made(context: &Context, target: &str, body: Body) -> Result<(), Error> 
     Signals::ending()?.unless(work).await
 }
 
-/// A tar as the body of a request, read while it is sent.
+/// A tar or an archive as the body of a request, read while it is sent.
 fn upload(source: &OsStr) -> Result<Body, Error> {
     let file = match source.to_str() {
         Some("-") => None,
         _ => {
             let path = Path::new(source);
-            let file = host::fs::open(path)?;
-            let is_dir = file.metadata().map_err(|e| host::Error::path("stat", path, e))?.is_dir();
-            if is_dir {
-                return Err(Error::Usage {
-                    message: format!("{} is a directory; this version imports tars", path.display()),
-                    hint: Some("tar -C DIRECTORY -c . | banger image import - --name NAME"),
-                });
-            }
-            Some((path.to_owned(), file))
+            Some((path.to_owned(), host::fs::open(path)?))
         }
     };
     let (sender, receiver) = mpsc::channel::<io::Result<Bytes>>(4);

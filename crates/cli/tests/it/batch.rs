@@ -5,7 +5,9 @@ use std::{
     sync::{Arc, Barrier},
 };
 
-use wire::control::{Code, ErrorBody, Event, Image, ImportKernel, Kernel, Outcome, State, Vms, Wait};
+use wire::control::{
+    Code, ErrorBody, Event, Image, ImageRun, ImportKernel, Kernel, Outcome, State, Vms, Wait,
+};
 
 use crate::{
     banger::{run, run_with},
@@ -148,6 +150,7 @@ fn image() -> Image {
         source: "standard input".into(),
         digest: "ab".repeat(32),
         size: 5 << 20,
+        run: ImageRun::default(),
         kernel: None,
         ready: Wait::Agent,
         init: "none".into(),
@@ -184,12 +187,57 @@ fn an_image_that_cannot_be_read_is_said_before_anything_is_sent() {
     error: cannot open /nonexistent.tar
       cause: No such file or directory (os error 2)
     ");
-    let outcome = run(&mut fake.home.banger(&["image", "import", "/tmp", "--name", "x"]));
-    assert_eq!(outcome.code, 2);
-    insta::assert_snapshot!(outcome.err(), @r"
-    error: /tmp is a directory; this version imports tars
-    hint: tar -C DIRECTORY -c . | banger image import - --name NAME
-    ");
+}
+
+#[test]
+fn a_layout_is_read_by_the_daemon_where_it_lies() {
+    let fake = Fake::serving(|_, connection| connection.done(Outcome::Image(Box::new(image()))));
+    let home = fake.home.path();
+    fs::create_dir(home.join("layout")).unwrap();
+    let words = ["image", "import", "layout", "--name", "mine", "--tag", "a:b"];
+    let outcome = run(fake.home.banger(&words).current_dir(home));
+    assert_eq!(outcome.code, 0, "{}", outcome.err());
+    let [request] = &fake.seen()[..] else { panic!("one request") };
+    let path = home.join("layout").display().to_string().replace('/', "%2F");
+    assert_eq!(request.path, format!("/v1/images/mine/import?source={path}&tag=a%3Ab&layout={path}"));
+    assert!(request.body.is_empty());
+}
+
+#[test]
+fn an_image_is_shown_with_how_it_is_run() {
+    let fake = Fake::serving(|_, connection| {
+        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        connection.json(&Image {
+            run: ImageRun {
+                entrypoint: words(&["/bin/my app", "--serve"]),
+                cmd: words(&["all", ""]),
+                env: words(&["PATH=/bin", "EVIL=\u{1b}[31m"]),
+                user: Some("7:8".into()),
+                workdir: Some("/srv".into()),
+            },
+            ..image()
+        });
+    });
+    let outcome = run(&mut fake.home.banger(&["image", "show", "mine"]));
+    assert_eq!(outcome.code, 0, "{}", outcome.err());
+    insta::assert_snapshot!(outcome.out(), @r#"
+    name:        mine
+    source:      standard input
+    digest:      abababababababababababababababababababababababababababababababab
+    size:        5 MiB
+    kernel:      (default)
+    init:        none
+    entrypoint:  "/bin/my app" --serve
+    command:     all ""
+    environment: PATH=/bin
+                 EVIL=\u{1b}[31m
+    user:        7:8
+    directory:   /srv
+    ready when:  the agent answers
+    created:     1970-01-01T00:00:00Z
+    file:        /x/rootfs.ext4
+    used by:
+    "#);
 }
 
 #[test]

@@ -10,11 +10,11 @@ use std::{
     hash::{BuildHasher, Hasher, RandomState},
 };
 
-use super::{Error, Extent, FIRST_INODE, ROOT_INODE};
+use super::{Error, Extent, FIRST_INODE, ROOT_INODE, children::Children};
 
 /// A name in a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NodeId(u32);
+pub struct NodeId(pub(crate) u32);
 
 /// What a name stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -351,6 +351,21 @@ impl Tree {
             .map(|index| NodeId(index as u32))
     }
 
+    /// How many names there have been, those that were replaced or removed among them: what comes next gets this number.
+    pub(crate) fn count(&self) -> u32 {
+        self.nodes.len() as u32
+    }
+
+    /// Whether `node` is neither replaced nor removed itself; a directory above it may be.
+    pub(crate) fn is_named(&self, node: NodeId) -> bool {
+        self.nodes[node.0 as usize].inode != NONE
+    }
+
+    /// All that there is so far, by directory.
+    pub(crate) fn children(&self) -> Children {
+        Children::group(&self.nodes)
+    }
+
     /// The target of a link that is `ShortLink(at)` and `size` long.
     pub(super) fn short_target(&self, at: u32, size: u64) -> &[u8] {
         &self.names[at as usize..][..size as usize]
@@ -403,9 +418,7 @@ impl Tree {
     /// # Errors
     /// Where a file has too many names.
     pub(super) fn settle(&mut self) -> Result<Settled, Error> {
-        let mut settled =
-            Settled { order: Vec::new(), starts: Vec::new(), inodes: FIRST_INODE - 1, directories: 1 };
-        let mut children = vec![0_u32; self.nodes.len() + 1];
+        let (mut inodes, mut directories) = (FIRST_INODE - 1, 1);
         let mut links = vec![0_u32; self.inodes.len()];
         links[0] = 2;
         for index in 1..self.nodes.len() {
@@ -414,10 +427,9 @@ impl Tree {
                 self.nodes[index].inode = NONE;
                 continue;
             }
-            children[node.parent as usize + 1] += 1;
             links[node.inode as usize] += 1;
             if self.inodes[node.inode as usize].is_directory() {
-                settled.directories += 1;
+                directories += 1;
                 links[node.inode as usize] += 1;
                 links[self.nodes[node.parent as usize].inode as usize] += 1;
             } else if links[node.inode as usize] > MOST_LINKS {
@@ -430,11 +442,10 @@ impl Tree {
         }
         self.inodes[0].number = ROOT_INODE;
         for inode in self.inodes[1..].iter_mut().filter(|inode| inode.links > 0) {
-            settled.inodes += 1;
-            inode.number = settled.inodes;
+            inodes += 1;
+            inode.number = inodes;
         }
-        settled.group(&self.nodes, children);
-        Ok(settled)
+        Ok(Settled { children: Children::group(&self.nodes), inodes, directories })
     }
 
     /// What tells one tree from another, for an identity that depends on the content only.
@@ -518,10 +529,7 @@ impl Tree {
 /// What [`Tree::settle`] found.
 #[derive(Debug)]
 pub(super) struct Settled {
-    /// All nodes but the root, grouped by their directory, in the order in which they came.
-    order: Vec<u32>,
-    /// Where each node's children start in `order`.
-    starts: Vec<u32>,
+    children: Children,
     /// The highest inode number.
     pub inodes: u32,
     /// Number of directories.
@@ -529,25 +537,8 @@ pub(super) struct Settled {
 }
 
 impl Settled {
-    fn group(&mut self, nodes: &[Node], mut counts: Vec<u32>) {
-        for index in 1..counts.len() {
-            counts[index] += counts[index - 1];
-        }
-        self.order = vec![0; counts[counts.len() - 1] as usize];
-        let mut next = counts.clone();
-        for (index, node) in nodes.iter().enumerate().skip(1) {
-            if node.inode != NONE {
-                let place = &mut next[node.parent as usize];
-                self.order[*place as usize] = index as u32;
-                *place += 1;
-            }
-        }
-        self.starts = counts;
-    }
-
-    /// The children of directory `node`.
+    /// The children of directory `node`, in the order in which they came.
     pub fn children(&self, node: NodeId) -> &[u32] {
-        let index = node.0 as usize;
-        &self.order[self.starts[index] as usize..self.starts[index + 1] as usize]
+        self.children.of(node.0)
     }
 }

@@ -34,8 +34,8 @@ impl Default for Limits {
     }
 }
 
-/// How far an import is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How far an import is, over all its layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Progress {
     /// Bytes of the source that were read.
     pub read: u64,
@@ -88,7 +88,7 @@ impl From<Stop> for io::Error {
 }
 
 /// What a source unpacks to.
-pub(super) struct Unpacked<'a> {
+pub(crate) struct Unpacked<'a> {
     unpacker: Box<dyn Read + 'a>,
     read: Rc<Cell<u64>>,
     unpacked: u64,
@@ -99,16 +99,17 @@ pub(super) struct Unpacked<'a> {
 }
 
 impl<'a> Unpacked<'a> {
-    /// What `source` unpacks to, by the format that its first bytes show.
+    /// What `source` unpacks to, by the format that its first bytes show. `before` is what other layers took of the limits.
     ///
     /// # Errors
     /// Where it cannot be read or its format is known but not supported.
     pub fn new(
         source: impl Read + 'a,
         limits: Limits,
+        before: Progress,
         progress: &'a mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<Self, ImportError> {
-        let read = Rc::new(Cell::new(0));
+        let read = Rc::new(Cell::new(before.read));
         let mut source = Counted { source, read: Rc::clone(&read) };
         let mut magic = [0; 8];
         let mut have = 0;
@@ -143,7 +144,8 @@ impl<'a> Unpacked<'a> {
             [0x1f, 0x9d, ..] => return Err(ImportError::UnsupportedCompression("compress")),
             _ => Box::new(source),
         };
-        Ok(Self { unpacker, read, unpacked: 0, entries: 0, next_report: 0, limits, progress })
+        let Progress { unpacked, entries, .. } = before;
+        Ok(Self { unpacker, read, unpacked, entries, next_report: 0, limits, progress })
     }
 
     /// Says that one more entry was found.
@@ -152,14 +154,9 @@ impl<'a> Unpacked<'a> {
         if self.entries > self.limits.entries { Err(Stop::TooManyEntries.into()) } else { Ok(()) }
     }
 
-    /// Entries that were found.
-    pub fn entries(&self) -> u64 {
-        self.entries
-    }
-
-    /// Bytes that were unpacked.
-    pub fn unpacked(&self) -> u64 {
-        self.unpacked
+    /// How far it is.
+    pub fn so_far(&self) -> Progress {
+        Progress { read: self.read.get(), unpacked: self.unpacked, entries: self.entries }
     }
 
     fn check(&mut self) -> Result<(), Stop> {
@@ -174,8 +171,8 @@ impl<'a> Unpacked<'a> {
             return Ok(());
         }
         self.next_report = self.unpacked + REPORT_EVERY;
-        let progress = Progress { read: self.read.get(), unpacked: self.unpacked, entries: self.entries };
-        match (self.progress)(progress) {
+        let so_far = self.so_far();
+        match (self.progress)(so_far) {
             ControlFlow::Continue(()) => Ok(()),
             ControlFlow::Break(()) => Err(Stop::Cancelled),
         }

@@ -8,12 +8,16 @@
 //! | below a symbolic link | goes where the link leads, whose absolute target starts at the image's root |
 //! | below what does not exist | makes the missing directories, of root and as old as can be |
 //! | a hard link | to what its target is at this moment |
+//! | a whiteout, in a layer | see `whiteout` |
 //!
 //! The last component of a path is never followed.
 
 use std::{io::Read, path::Path};
 
-use super::tar::{self, Entry, Kind};
+use super::{
+    tar::{self, Entry, Kind},
+    whiteout::{Upper, Whiteout},
+};
 use crate::ext4::{
     self, AttributeError, AttributeSet, FillError, Writer,
     tree::{Content, EntryPath, Meta, NodeId, ROOT, Tree},
@@ -76,6 +80,9 @@ pub enum Refusal {
         /// The target.
         target: EntryPath,
     },
+    /// It hides something of a lower layer, but its name does not say what.
+    #[error("it is a whiteout of nothing")]
+    EmptyWhiteout,
     /// It is of a type that nobody has defined.
     #[error("its type {0:#04x} is unknown")]
     UnknownType(u8),
@@ -102,6 +109,8 @@ pub(super) struct Merge {
     ignored_attributes: u64,
     /// The last directory that something went to, by its path: most entries follow others of the same directory.
     last: (Vec<u8>, NodeId),
+    /// The layer that is being applied; `None` for an archive that is no layer, whose names all mean themselves.
+    upper: Option<Upper>,
 }
 
 /// Where an entry goes.
@@ -118,7 +127,13 @@ impl Merge {
             writer: Writer::create(path, root, limit)?,
             ignored_attributes: 0,
             last: (Vec::new(), ROOT),
+            upper: None,
         })
+    }
+
+    /// Says that the entries to come are those of one more layer.
+    pub fn begin_layer(&mut self) {
+        self.upper = Some(Upper::new(self.tree()));
     }
 
     /// What the image contains so far.
@@ -138,6 +153,9 @@ impl Merge {
 
     /// Applies `entry`, whose content is what `content` gives.
     pub fn apply(&mut self, entry: Entry, content: &mut dyn Read) -> Result<(), tar::Error> {
+        if self.upper.is_some() && self.hide(&entry.path)? {
+            return Ok(());
+        }
         let attributes = self.attributes(&entry)?;
         let place = self.place(&entry)?;
         let Place::In(directory, name) = place else {
@@ -159,6 +177,7 @@ impl Merge {
                 Some(node) if self.tree().is_directory(node) => {
                     let inode = self.tree().inode_of(node);
                     self.writer.change(inode, meta, &attributes).map_err(Refusal::from)?;
+                    self.touch(node);
                     return Ok(());
                 }
                 _ => self.writer.directory(meta, &attributes).map_err(Refusal::from)?,
@@ -178,6 +197,7 @@ impl Merge {
             Kind::HardLink(target) => {
                 let target = self.existing(target)?;
                 if self.tree().find(directory, &name) == Some(target) {
+                    self.touch(target);
                     return Ok(()); // a link to itself changes nothing
                 }
                 self.tree().inode_of(target)
@@ -196,7 +216,43 @@ impl Merge {
             // The last directory may lie below that.
             self.last = (Vec::new(), ROOT);
         }
+        self.touch(inserted.node);
         Ok(())
+    }
+
+    fn touch(&mut self, node: NodeId) {
+        if let Some(upper) = &mut self.upper {
+            upper.touch(self.writer.tree(), node);
+        }
+    }
+
+    /// Hides what the entry at `path` of a layer hides; false where it is an entry like others.
+    fn hide(&mut self, path: &[u8]) -> Result<bool, Refusal> {
+        // Few paths have this anywhere.
+        if memchr::memmem::find(path, b".wh.").is_none() {
+            return Ok(false);
+        }
+        let components = components(path)?;
+        let Some((name, parents)) = components.split_last() else { return Ok(false) };
+        let Some(whiteout) = Whiteout::of(name)? else { return Ok(false) };
+        let directory = match self.walk(parents, None) {
+            Ok(Some(directory)) => directory,
+            // There is nothing to hide.
+            Ok(None) | Err(Refusal::NotADirectory { .. }) => return Ok(true),
+            Err(refusal) => return Err(refusal),
+        };
+        let Some(upper) = &mut self.upper else { return Ok(false) };
+        let tree = self.writer.tree_mut();
+        match whiteout {
+            Whiteout::Everything => upper.sweep(tree, directory),
+            Whiteout::Name(name) => match tree.find(directory, name) {
+                Some(node) => upper.hide(tree, node),
+                None => return Ok(true),
+            },
+        }
+        // The last directory may be among what went.
+        self.last = (Vec::new(), ROOT);
+        Ok(true)
     }
 
     fn special(

@@ -121,6 +121,15 @@ impl From<Refusal> for Error {
     }
 }
 
+/// How an archive ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// With two blocks of zeros: without them it is cut off.
+    Marked,
+    /// Also after any entry's content, as some tools leave it; for sources whose length something else vouches for.
+    Anywhere,
+}
+
 /// An archive that is read from its beginning to its end. As a reader it gives the content of the current entry.
 #[derive(Debug)]
 pub struct Archive<R> {
@@ -134,6 +143,7 @@ pub struct Archive<R> {
     /// Defaults for all entries to come.
     global: Extended,
     begun: bool,
+    end: End,
 }
 
 /// What precedes an entry and belongs to it.
@@ -146,7 +156,7 @@ struct Before {
 
 impl<R: Read> Archive<R> {
     /// The archive that `source` gives.
-    pub fn new(source: R) -> Self {
+    pub fn new(source: R, end: End) -> Self {
         Self {
             source,
             buffer: Aligned::zeroed(PIECE),
@@ -155,6 +165,7 @@ impl<R: Read> Archive<R> {
             padding: 0,
             global: Extended::default(),
             begun: false,
+            end,
         }
     }
 
@@ -243,7 +254,11 @@ impl<R: Read> Archive<R> {
     /// The next header; `None` at the end of the archive, when the source was read to its own end too.
     fn header(&mut self) -> Result<Option<Header>, Error> {
         let Some(block) = self.block()? else {
-            return Err(if self.begun { Error::Truncated } else { Error::NotATar });
+            return match self.end {
+                End::Anywhere => Ok(None),
+                End::Marked if self.begun => Err(Error::Truncated),
+                End::Marked => Err(Error::NotATar),
+            };
         };
         if block != [0; BLOCK] {
             let header = Header::new(block);
@@ -305,10 +320,12 @@ impl<R: Read> Archive<R> {
 
     /// Goes past what is left of the current entry.
     fn skip(&mut self) -> Result<(), Error> {
-        let mut rest = std::mem::take(&mut self.content) + std::mem::take(&mut self.padding);
+        let padding = std::mem::take(&mut self.padding);
+        let mut rest = std::mem::take(&mut self.content) + padding;
         while rest > 0 {
             if self.left.is_empty() && self.refill()? == 0 {
-                return Err(Error::Truncated);
+                let is_padding = rest <= padding && self.end == End::Anywhere;
+                return if is_padding { Ok(()) } else { Err(Error::Truncated) };
             }
             let count = usize::try_from(rest).unwrap_or(usize::MAX).min(self.left.len());
             self.left.start += count;

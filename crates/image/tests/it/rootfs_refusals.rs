@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// The error with its causes, each once.
-fn chain(error: &dyn Error) -> String {
+pub fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

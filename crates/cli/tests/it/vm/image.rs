@@ -41,6 +41,53 @@ fn debian(label: &str, packages: &str, hooks: &[&str]) -> Option<PathBuf> {
     Some(tar)
 }
 
+/// Makes the image `tag` of two layers in a new layout: `tar`, and one that hides `hidden` of it.
+#[expect(clippy::disallowed_methods, reason = "tests use the machine's own tools")]
+fn layout(home: &Home, tag: &str, tar: &[u8], hidden: &str, config: &[&str]) -> Option<PathBuf> {
+    let program = need::program("umoci", "umoci")?;
+    let layout = home.path().join(format!("layout-{tag}"));
+    let base = home.path().join("base.tar");
+    std::fs::write(&base, tar).unwrap();
+    let (path, image) = (layout.display().to_string(), format!("{}:{tag}", layout.display()));
+    let umoci = |words: &[&str]| {
+        let status = Command::new(&program).args(words).output().unwrap();
+        assert!(status.status.success(), "umoci {words:?}: {}", String::from_utf8_lossy(&status.stderr));
+    };
+    umoci(&["init", "--layout", &path]);
+    umoci(&["new", "--image", &image]);
+    umoci(&["raw", "add-layer", "--image", &image, base.to_str().unwrap()]);
+    umoci(&["insert", "--rootless", "--image", &image, "--whiteout", hidden]);
+    umoci(&[&["config", "--image", &image], config].concat());
+    Some(layout)
+}
+
+#[test]
+fn a_layout_of_layers_becomes_an_image_that_keeps_its_config() {
+    let Some(home) = home() else { return };
+    let Some(busybox) = need::program("busybox", "busybox") else { return };
+    let tar = with_busybox(&busybox).file("etc/hidden", 0o644, b"").file("etc/seen", 0o644, b"seen").finish();
+    let config = ["--config.entrypoint=/bin/cat", "--config.cmd=/etc/seen", "--config.env=A=b c"];
+    let Some(layout) = layout(&home, "one", &tar, "/etc/hidden", &config) else { return };
+    let imported =
+        home.ok(&["image", "import", layout.to_str().unwrap(), "--name", "layers", "--tag", "one"]);
+    assert_eq!(imported, "layers");
+    let shown: serde_json::Value =
+        serde_json::from_str(&home.ok(&["image", "show", "layers", "-o", "json"])).unwrap();
+    let run = serde_json::json!({
+        "entrypoint": ["/bin/cat"], "cmd": ["/etc/seen"], "env": ["A=b c"], "user": null, "workdir": null,
+    });
+    assert_eq!(shown["run"], run);
+    assert_eq!(
+        self::run(&home, "layers", "cat /etc/seen; ls /etc/hidden 2>/dev/null || echo hidden"),
+        "seenhidden"
+    );
+
+    let nothing = home.run(&["image", "import", layout.to_str().unwrap(), "--name", "none", "--tag", "two"]);
+    assert_eq!(nothing.code(), 1);
+    assert!(nothing.stderr.contains("there is no image \"two\" in it, only: one"), "{}", nothing.stderr);
+    assert_eq!(home.run(&["image", "show", "none"]).code(), 3);
+}
+
 #[test]
 fn an_image_without_init_runs_under_the_agent() {
     let Some(home) = home() else { return };
