@@ -85,7 +85,7 @@ fn a_layout_of_layers_becomes_an_image_that_keeps_its_config() {
     let nothing = home.run(&["image", "import", layout.to_str().unwrap(), "--name", "none", "--tag", "two"]);
     assert_eq!(nothing.code(), 1);
     assert!(nothing.stderr.contains("there is no image \"two\" in it, only: one"), "{}", nothing.stderr);
-    assert_eq!(home.run(&["image", "show", "none"]).code(), 3);
+    assert_eq!(home.run(&["image", "show", "none"]).code(), 4);
 }
 
 #[test]
