@@ -27,7 +27,9 @@ use clap::{CommandFactory, Parser};
 use crate::{
     args::{Cli, Command, ConfigCommand, VmCommand},
     client::{Client, Start},
-    commands::{Context, create, daemon, images, kernels, lifecycle, operations, settings, show, version},
+    commands::{
+        Context, create, daemon, images, kernels, lifecycle, operations, settings, show, stats, version,
+    },
     error::Error,
     talk::Talk,
 };
@@ -109,6 +111,7 @@ async fn vm(context: &Context, command: VmCommand) -> Result<u8, Error> {
         VmCommand::Prune(args) => lifecycle::prune(context, args).await,
         VmCommand::List(args) => show::list(context, args).await,
         VmCommand::Show(args) => show::show(context, args).await,
+        VmCommand::Stats(args) => stats::show(context, args).await,
         VmCommand::Logs(args) => show::logs(context, args).await,
     }
     .map(|()| model::exit::OK)

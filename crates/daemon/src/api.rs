@@ -19,8 +19,8 @@ use tokio_util::{
     sync::CancellationToken,
 };
 use wire::control::{
-    self, BuildImage, CreateVm, Daemon, ErrorBody, Images, ImportImage, ImportKernel, Kernels, Operations,
-    SetVm, Vms, Wait,
+    self, AllStats, BuildImage, CreateVm, Daemon, ErrorBody, Images, ImportImage, ImportKernel, Kernels,
+    Operations, SetVm, Vms, Wait,
 };
 
 use crate::{
@@ -49,6 +49,7 @@ pub fn router(engine: Engine, streams: Streams, socket: &Path) -> Router {
         .route("/v1/daemon/stop", post(daemon_stop))
         .route("/v1/openapi.json", get(openapi))
         .route("/v1/vms", get(vm_list).post(vm_create))
+        .route("/v1/stats", get(vm_stats))
         .route("/v1/vms/{reference}", get(vm_show))
         .route("/v1/vms/{reference}/start", post(vm_start))
         .route("/v1/vms/{reference}/stop", post(vm_stop))
@@ -332,6 +333,24 @@ pub async fn vm_exec(
     request: Request,
 ) -> Result<Response, Fail> {
     exec::upgrade(app.engine, app.streams, reference, request).await
+}
+
+/// Of which VMs.
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+pub struct StatsQuery {
+    /// References, separated by commas; without them all that run.
+    #[serde(default)]
+    vms: Option<String>,
+}
+
+/// What running VMs use, as their guests said last.
+#[utoipa::path(get, path = "/v1/stats", params(StatsQuery), responses((status = 200, body = AllStats)))]
+pub async fn vm_stats(
+    State(app): State<App>,
+    Params(query): Params<StatsQuery>,
+) -> Result<Json<AllStats>, Fail> {
+    let texts = query.vms.iter().flat_map(|list| list.split(',')).map(str::to_owned).collect();
+    Ok(Json(AllStats { vms: app.engine.vm_stats(texts).await? }))
 }
 
 /// Which log, and how.

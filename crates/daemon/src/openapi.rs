@@ -23,6 +23,7 @@ use crate::api;
         api::vm_delete,
         api::vm_exec,
         api::vm_logs,
+        api::vm_stats,
         api::image_list,
         api::image_show,
         api::image_delete,

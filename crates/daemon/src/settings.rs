@@ -95,6 +95,8 @@ fn of_host(field: Field) -> Option<String> {
         | Field::Vmm
         | Field::StopTimeout
         | Field::BootTimeout
+        | Field::AutoStopStaleAfter
+        | Field::StatsInterval
         | Field::DiskSize
         | Field::OverlaySize => None,
     }

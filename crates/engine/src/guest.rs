@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use vmm::Machine;
 use wire::{
     control::ErrorBody,
-    guest::{Grown, Health, MAX_ANSWER, Poweroff},
+    guest::{Grown, Health, MAX_ANSWER, Poweroff, Stats},
 };
 
 /// How long the agent may take over an answer that needs no waiting in the guest.
@@ -131,6 +131,14 @@ impl Guest {
     /// [`GuestError`].
     pub async fn grow(&self) -> Result<Grown, GuestError> {
         self.json(Method::POST, "/v1/grow", empty()).await
+    }
+
+    /// What the guest uses.
+    ///
+    /// # Errors
+    /// [`GuestError`].
+    pub async fn stats(&self) -> Result<Stats, GuestError> {
+        self.json(Method::GET, "/v1/stats", empty()).await
     }
 
     /// Asks the guest to end; it answers before it does.

@@ -91,6 +91,7 @@ impl Engine {
         if !fresh {
             engine.sweep().await?;
         }
+        engine.keep_watch();
         Ok(Some(engine))
     }
 

@@ -11,6 +11,7 @@ mod end;
 mod exec;
 pub mod logs;
 mod stop;
+mod usage;
 
 use std::sync::{Arc, OnceLock, PoisonError};
 
@@ -43,6 +44,12 @@ pub struct Live {
     pub asked: OnceLock<&'static str>,
     /// Why it ended, as soon as it did.
     pub ended: watch::Sender<Option<String>>,
+    /// Who uses it.
+    pub usage: usage::Usage,
+    /// What its guest uses.
+    polled: usage::Polled,
+    /// Held by the one who asks the guest for that.
+    asking: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl std::fmt::Debug for Live {
@@ -60,6 +67,9 @@ impl Live {
             boot_id: OnceLock::new(),
             asked: OnceLock::new(),
             ended: watch::Sender::new(None),
+            usage: usage::Usage::default(),
+            polled: usage::Polled::default(),
+            asking: Arc::default(),
         })
     }
 
@@ -87,6 +97,12 @@ impl Engine {
     /// The running VM `id`.
     pub(crate) fn live(&self, id: VmId) -> Option<Arc<Live>> {
         self.cell(id).live.borrow().clone()
+    }
+
+    /// All running VMs.
+    pub(crate) fn all_live(&self) -> Vec<(VmId, Arc<Live>)> {
+        let cells = self.0.cells.lock().unwrap_or_else(PoisonError::into_inner);
+        cells.iter().filter_map(|(id, cell)| Some((*id, cell.live.borrow().clone()?))).collect()
     }
 
     /// What is live of the VM that `text` refers to, and its name.

@@ -127,6 +127,18 @@ pub fn own_uid() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
+/// The memory of process `pid` that is resident, in bytes (proc_pid_statm(5)).
+///
+/// # Errors
+/// Where there is no such process.
+pub fn resident(pid: u32) -> Result<u64> {
+    let path = PathBuf::from(format!("/proc/{pid}/statm"));
+    let pages =
+        crate::fs::read_text(&path)?.split_whitespace().nth(1).and_then(|word| word.parse::<u64>().ok());
+    let pages = pages.ok_or_else(|| Error::path("understand", &path, std::io::ErrorKind::InvalidData))?;
+    Ok(pages * rustix::param::page_size() as u64)
+}
+
 /// The executable file `name` in the first of the directories of `path` (like `$PATH`) that has one.
 #[must_use]
 pub fn find(name: &str, path: &OsStr) -> Option<PathBuf> {

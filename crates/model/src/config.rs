@@ -34,6 +34,10 @@ pub enum Field {
     StopTimeout,
     /// How long a start may take.
     BootTimeout,
+    /// How long a VM may stay unused.
+    AutoStopStaleAfter,
+    /// How often guests are asked what they use.
+    StatsInterval,
     /// Virtual CPUs of a VM for which none are said.
     Vcpu,
     /// Memory of a VM for which none is said.
@@ -57,6 +61,8 @@ pub enum Kind {
     Word(&'static [&'static str]),
     /// A time like `10s`.
     Duration,
+    /// A time like `2h`, or never.
+    DurationOrNever,
     /// A number of virtual CPUs.
     Vcpu,
     /// A size like `512M`.
@@ -117,6 +123,10 @@ pub const KEYS: &[Key] = &[
         "How long a guest may take to shut down before its machine is ended."),
     key(Field::BootTimeout, "boot_timeout", "BANGER_BOOT_TIMEOUT", Kind::Duration, Fallback::Value("2m"),
         "How long a guest may take until its agent answers."),
+    key(Field::AutoStopStaleAfter, "auto_stop_stale_after", "BANGER_AUTO_STOP_STALE_AFTER", Kind::DurationOrNever,
+        Fallback::Value("never"), "How long a VM may be unused until it is stopped."),
+    key(Field::StatsInterval, "stats_interval", "BANGER_STATS_INTERVAL", Kind::Duration, Fallback::Value("10s"),
+        "How often guests are asked what they use, for `vm stats`."),
     key(Field::Vcpu, "vm_defaults.vcpu", "BANGER_VM_DEFAULTS_VCPU", Kind::Vcpu,
         Fallback::Auto("a quarter of the host's, 1 to 4"), "Virtual CPUs of a VM."),
     key(Field::Memory, "vm_defaults.memory", "BANGER_VM_DEFAULTS_MEMORY", Kind::Size,
@@ -133,8 +143,6 @@ pub const LATER: &[&str] = &[
     "jailer_bin",
     "jailer",
     "ssh_key_path",
-    "auto_stop_stale_after",
-    "stats_interval",
     "root_disk",
     "file_sync",
     "network",
@@ -200,6 +208,10 @@ pub struct Config {
     pub stop_timeout: Duration,
     /// How long a guest may take until its agent answers.
     pub boot_timeout: Duration,
+    /// How long a VM may be unused until it is stopped, where that is wanted.
+    pub auto_stop_stale_after: Option<Duration>,
+    /// How often guests are asked what they use.
+    pub stats_interval: Duration,
     /// Sizes of VMs for which none were said; what is not said here either depends on the host.
     pub sizes: Wish,
 }
@@ -214,6 +226,8 @@ impl Default for Config {
             qemu_bin: None,
             stop_timeout: Duration::from_secs(10),
             boot_timeout: Duration::from_secs(120),
+            auto_stop_stale_after: None,
+            stats_interval: Duration::from_secs(10),
             sizes: Wish::default(),
         }
     }
@@ -330,6 +344,10 @@ impl Config {
             Field::QemuBin => self.qemu_bin = Some(text.into()),
             Field::StopTimeout => self.stop_timeout = duration(&text)?,
             Field::BootTimeout => self.boot_timeout = duration(&text)?,
+            Field::AutoStopStaleAfter => {
+                self.auto_stop_stale_after = if text == NEVER { None } else { Some(duration(&text)?) };
+            }
+            Field::StatsInterval => self.stats_interval = duration(&text)?,
             Field::Vcpu => {
                 let number = text.parse().ok().filter(|number| (1..=sizing::MAX_VCPU).contains(number));
                 self.sizes.vcpu = Some(number.ok_or(Wrong::Vcpu)?);
@@ -355,6 +373,10 @@ impl Config {
             Field::QemuBin => self.qemu_bin.as_ref()?.display().to_string(),
             Field::StopTimeout => duration_text(self.stop_timeout),
             Field::BootTimeout => duration_text(self.boot_timeout),
+            Field::AutoStopStaleAfter => {
+                self.auto_stop_stale_after.map_or_else(|| NEVER.to_owned(), duration_text)
+            }
+            Field::StatsInterval => duration_text(self.stats_interval),
             Field::Vcpu => self.sizes.vcpu?.to_string(),
             Field::Memory => size::exact(self.sizes.memory?),
             Field::DiskSize => disk(self.sizes.disk),
@@ -371,7 +393,7 @@ impl Kind {
             (Value::Text(_), Self::Vcpu) => Err(Wrong::Vcpu),
             (Value::Text(text), _) => Ok(text.clone()),
             (Value::Integer(number), Self::Vcpu | Self::Size) => Ok(number.to_string()),
-            (Value::Integer(_), Self::Duration) => Err(Wrong::Duration),
+            (Value::Integer(_), Self::Duration | Self::DurationOrNever) => Err(Wrong::Duration),
             (Value::Integer(_), Self::Image | Self::Kernel | Self::Program | Self::Word(_)) => {
                 Err(Wrong::Type("a number"))
             }
@@ -388,6 +410,7 @@ impl Kind {
             Self::Program => "an absolute path".to_owned(),
             Self::Word(words) => format!("`{}`", words.join("`, `")),
             Self::Duration => "a time: `10s`, `5m`, `2h`".to_owned(),
+            Self::DurationOrNever => "a time, `30m` or `8h`, or `never`".to_owned(),
             Self::Vcpu => format!("a number from 1 to {}", sizing::MAX_VCPU),
             Self::Size => "a size: `512M`, `8G`".to_owned(),
         }
@@ -403,6 +426,8 @@ fn bytes(text: &str, min: u64, max: u64) -> Result<u64, Wrong> {
     if (min..=max).contains(&bytes) { Ok(bytes) } else { Err(Wrong::Range { min, max }) }
 }
 
+/// Instead of a time.
+const NEVER: &str = "never";
 /// The longest time: whoever waits adds it to the clock, which has an end.
 const LONGEST: u64 = 24 * 3600;
 

@@ -213,6 +213,42 @@ pub struct SetVm {
     pub overlay_size: Option<u64>,
 }
 
+/// `GET /v1/stats`: what running VMs use.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct AllStats {
+    /// In order of creation.
+    pub vms: Vec<StatsOfVm>,
+}
+
+/// What a running VM uses.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct StatsOfVm {
+    /// The VM's id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// What it uses.
+    #[serde(flatten)]
+    pub stats: VmStats,
+}
+
+/// What a VM used at a moment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct VmStats {
+    /// When the guest said it: milliseconds since the Unix epoch.
+    pub at_ms: u64,
+    /// The CPU time per time since the guest was asked before, in percent of one CPU.
+    #[serde(default)]
+    pub cpu_percent: Option<f64>,
+    /// Resident memory of the VMM, in bytes: what the VM costs the host.
+    pub host_memory: u64,
+    /// What the guest says.
+    pub guest: crate::guest::Stats,
+}
+
 /// What makes a VM ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

@@ -8,7 +8,7 @@ pub use host::{ConfigCommand, DaemonCommand, OperationCommand};
 pub use store::{BuildArgs, ImageCommand, ImportImageArgs, ImportKernelArgs, KernelCommand};
 pub use vm::{
     CreateArgs, ExecArgs, KillArgs, ListArgs, LogsArgs, Machine, PruneArgs, PsArgs, Refs, ResetArgs, RunArgs,
-    SetArgs, ShowArgs, Size, StartArgs, Terminal, VmCommand, VmmChoice, WaitFor,
+    SetArgs, ShowArgs, Size, StartArgs, StatsArgs, Terminal, VmCommand, VmmChoice, WaitFor,
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum};

@@ -41,6 +41,8 @@ pub enum VmCommand {
     Show(ShowArgs),
     /// Run a command in a running machine
     Exec(ExecArgs),
+    /// Show what running machines use
+    Stats(StatsArgs),
     /// Print a machine's logs; they outlive the machine's run
     Logs(LogsArgs),
 }
@@ -306,6 +308,19 @@ pub struct ExecArgs {
     pub user: Option<String>,
     #[command(flatten)]
     pub terminal: Terminal,
+}
+
+/// `vm stats`.
+#[derive(Debug, Args)]
+pub struct StatsArgs {
+    /// Machines: id, name, or the beginning of one; without them all that run
+    #[arg(value_name = "REF", value_parser = reference, add = ArgValueCandidates::new(complete::vms))]
+    pub refs: Vec<String>,
+    /// Show them again and again, until Ctrl-C
+    #[arg(long)]
+    pub watch: bool,
+    #[command(flatten)]
+    pub format: Format,
 }
 
 /// `vm logs`.

@@ -9,6 +9,7 @@ pub mod operations;
 pub mod settings;
 mod several;
 pub mod show;
+pub mod stats;
 pub mod version;
 
 use crate::{client::Client, talk::Talk};

@@ -41,6 +41,8 @@ fn settings_are_shown_with_where_they_came_from() {
     qemu_bin                  /opt/qemu     HOME/config/config.toml:3
     stop_timeout              10s           default
     boot_timeout              2m            default
+    auto_stop_stale_after     never         default
+    stats_interval            10s           default
     vm_defaults.vcpu          3             HOME/config/config.toml:6
     vm_defaults.memory        2G            HOME/config/config.toml:7
     vm_defaults.disk_size     8G            default

@@ -52,6 +52,9 @@ impl Engine {
                 None => self.grow_file(id, disk, bytes).await?,
             }
         }
+        if let Some(live) = &live {
+            live.usage.touch();
+        }
         // Larger than recorded is harmless, the other way round is not.
         self.store().vm_sizes(id, sizes)?;
         if let Some(live) = live.filter(|_| grown.iter().any(|(_, before, after)| after > before)) {

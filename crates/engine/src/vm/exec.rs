@@ -7,7 +7,7 @@ use http_body_util::channel::Sender;
 use hyper::body::Incoming;
 use model::VmName;
 
-use super::Live;
+use super::{Live, usage::Using};
 use crate::{Engine, Error, Result};
 
 /// A command in a guest: [`wire::exec`] frames go in and come out.
@@ -23,6 +23,7 @@ pub struct ExecStream {
 pub struct Ending {
     name: VmName,
     live: Arc<Live>,
+    _using: Using,
 }
 
 /// How long the break of a channel may come before the news of its machine's end.
@@ -64,12 +65,15 @@ impl Engine {
     /// Where there is no such VM, it does not run, or its agent cannot be reached.
     pub async fn vm_exec(&self, text: &str) -> Result<ExecStream> {
         let (name, live) = self.enter(text)?;
+        let using = Using::new(live.clone());
         let opened = tokio::select! {
             opened = live.guest.exec() => opened,
             reason = live.ended() => return Err(Error::VmEnded { name, reason }),
         };
         match opened {
-            Ok((input, output)) => Ok(ExecStream { input, output, ending: Ending { name, live } }),
+            Ok((input, output)) => {
+                Ok(ExecStream { input, output, ending: Ending { name, live, _using: using } })
+            }
             Err(cause) => Err(Error::Guest { name, action: "take a command", cause: Box::new(cause) }),
         }
     }

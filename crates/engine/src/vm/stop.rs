@@ -20,6 +20,8 @@ const QUIT: Duration = Duration::from_secs(5);
 enum Way {
     /// Its guest is asked first.
     Asked,
+    /// The same, because nobody uses it.
+    Unused,
     /// By a signal to its VMM.
     Signal(Signal),
 }
@@ -27,7 +29,7 @@ enum Way {
 impl Way {
     fn request(self) -> Request {
         match self {
-            Self::Asked => Request::Stop,
+            Self::Asked | Self::Unused => Request::Stop,
             Self::Signal(_) => Request::Kill,
         }
     }
@@ -56,6 +58,25 @@ impl Engine {
         self.end(id, Way::Asked, &operation).await?;
         drop(turn);
         Ok(Outcome::Vm(Box::new(self.vm_view(id)?)))
+    }
+
+    /// Stops VM `id` where nobody has used it for `limit`, and nobody began to while its turn was waited for.
+    ///
+    /// # Errors
+    /// As [`Engine::vm_stop`].
+    pub(crate) async fn vm_stop_unused(
+        self,
+        operation: Operation,
+        id: VmId,
+        limit: Duration,
+    ) -> Result<Outcome> {
+        let cell = self.cell(id);
+        let turn = operation.cancellable(async { Ok(cell.turns.take().await) }).await?;
+        if self.is_unused(id, limit)? {
+            self.end(id, Way::Unused, &operation).await?;
+        }
+        drop(turn);
+        Ok(Outcome::None)
     }
 
     /// Stops the VM if it runs and starts it, in one turn.
@@ -129,7 +150,8 @@ impl Engine {
         operation.stage("stopping");
         let live = self.cell(id).live.send_replace(None);
         let reason = match (live, way) {
-            (Some(live), Way::Asked) => self.shut_down(live).await,
+            (Some(live), Way::Asked) => self.shut_down(live, "it was stopped").await,
+            (Some(live), Way::Unused) => self.shut_down(live, "it was stopped because nobody used it").await,
             (Some(live), Way::Signal(signal)) => shoot(&live, signal).await,
             (None, _) => "it did not run",
         };
@@ -142,8 +164,8 @@ impl Engine {
     }
 
     /// Asks the guest to end, then its machine, within the bound; gives what is told of it.
-    async fn shut_down(&self, live: Arc<Live>) -> &'static str {
-        live.asked.get_or_init(|| "it was stopped");
+    async fn shut_down(&self, live: Arc<Live>, why: &'static str) -> &'static str {
+        live.asked.get_or_init(|| why);
         let bound = self.0.config.stop_timeout;
         let began = tokio::time::Instant::now();
         // Init gets most of the time; the agent's own sync and power-off need the rest.
@@ -164,7 +186,7 @@ impl Engine {
             tracing::debug!(error = crate::saga::chain(&error), "no power button");
         }
         if tokio::time::timeout_at(began + deadline, live.machine.ended()).await.is_ok() {
-            return "it was stopped";
+            return why;
         }
         if let Err(error) = live.machine.quit(QUIT).await {
             tracing::warn!(error = crate::saga::chain(&error), "the VMM did not quit");

@@ -138,6 +138,26 @@ fn a_vm_is_enlarged_while_it_runs_and_while_it_does_not() {
 }
 
 #[test]
+fn a_vm_that_nobody_uses_is_stopped_and_one_that_is_used_is_not() {
+    let Some(home) = home() else { return };
+    let home = home.with_env("BANGER_AUTO_STOP_STALE_AFTER", "2s").with_env("BANGER_STATS_INTERVAL", "1s");
+    let _ = home.ok(&create("dev"));
+    // A stream keeps it up, however long; looking at it does not.
+    let asked = home.run(&["vm", "exec", "dev", "--", "sleep", "5"]);
+    assert!(asked.status.success(), "{}", asked.stderr);
+    let stats = home.run(&["vm", "stats", "dev", "-o", "json"]).json();
+    let stats = &stats["vms"][0];
+    assert_eq!(stats["name"], "dev");
+    assert!(stats["cpu_percent"].is_number(), "it was asked more than once: {stats}");
+    assert!(stats["host_memory"].as_u64().unwrap() > 10 << 20, "{stats}");
+    let (available, total) = (&stats["guest"]["memory_available"], &stats["guest"]["memory_total"]);
+    assert!(available.as_u64().unwrap() < total.as_u64().unwrap(), "{stats}");
+    home.wait_for_state("dev", "stopped");
+    assert_eq!(home.vm("dev")["reason"], "it was stopped because nobody used it");
+    assert_eq!(home.run(&["vm", "stats", "dev"]).code(), 5, "it does not run");
+}
+
+#[test]
 fn a_reset_makes_the_system_new_and_keeps_the_work() {
     let Some(home) = home() else { return };
     let _ = home.ok(&create("dev"));
