@@ -103,7 +103,9 @@ fn serve() -> ExitCode {
 async fn run(dirs: Dirs, config: Config) -> Result<(), String> {
     let agent =
         companion("banger-agent").ok_or("banger-agent is neither beside bangerd nor in ../libexec/banger")?;
-    let opened = Engine::open(dirs.clone(), config, agent).await.map_err(|error| chain(&error))?;
+    let opened = Engine::open(dirs.clone(), config, agent, engine::Seams::default())
+        .await
+        .map_err(|error| chain(&error))?;
     // 20 first commands at once start 20 daemons: all but one end here, and their clients find the one.
     let Some(engine) = opened else {
         tracing::info!("another daemon has this installation");

@@ -198,6 +198,17 @@ pub enum Error {
     /// The database refused something.
     #[error(transparent)]
     Store(#[from] store::Error),
+    /// An image or kernel is gone, and something of its files is not.
+    #[error("{kind} {name} is deleted, but not all of its files: they go when the daemon starts next")]
+    Files {
+        /// `image` or `kernel`.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+        /// Why.
+        #[source]
+        cause: Cause,
+    },
     /// Something of a VM could not be released or removed.
     #[error("cannot {action} all of VM {name}: {}", .left.join("; "))]
     Left {
@@ -248,6 +259,7 @@ impl Error {
             | Self::Program { .. }
             | Self::Payload { .. }
             | Self::Left { .. }
+            | Self::Files { .. }
             | Self::Host(_) => Code::Host,
             Self::Store(store::Error::Taken(_)) => Code::Taken,
             Self::Store(store::Error::InUse(_)) => Code::InUse,

@@ -16,7 +16,7 @@ use image::{
     rootfs::{self, ImportOptions},
 };
 use model::{ImageName, KernelName, init::Init, undo::Undo};
-use store::Ready;
+use store::{Ready, Store};
 use wire::control::{self, BuildImage, CreateVm, Event, ImportImage, Outcome};
 
 use crate::{
@@ -105,7 +105,19 @@ impl Engine {
         self.store().image_delete(&image.id)?;
         // Without its row it is nobody's; a crash here leaves it to reconcile.
         let directory = self.paths().images().join(&image.id);
-        blocking(move || Ok(host::fs::remove_all(&directory)?)).await
+        self.remove_directory("image", name, directory).await
+    }
+
+    /// Removes what lies in `directory`, whose row is gone.
+    pub(crate) async fn remove_directory(
+        &self,
+        kind: &'static str,
+        name: &str,
+        directory: PathBuf,
+    ) -> Result<()> {
+        let remove = blocking(move || Ok(host::fs::remove_all(&directory)?));
+        let removed = self.points().around("remove", remove).await;
+        removed.map_err(|cause| Error::Files { kind, name: name.to_owned(), cause: Box::new(cause) })
     }
 
     /// Makes what `reader` gives, plain or compressed, the image `name`: a root tar, an OCI archive or what `docker save`
@@ -250,36 +262,45 @@ impl Engine {
         let entry = self.store().ledger_open(None, operation.id(), &Undo::Staging(id.clone()))?;
         let directory = self.paths().staging().join(&id);
         let operation = operation.clone();
-        let staged = blocking(move || {
+        let stage = blocking(move || {
             host::fs::create_dir(&directory)?;
-            Ok(write_image(&directory, id, draft, material, &operation))
-        })
-        .await?;
-        Ok((entry, staged))
+            write_image(&directory, id, draft, material, &operation)
+        });
+        Ok((entry, self.points().around("stage", stage).await))
     }
 
     /// Publishes what was staged, or removes it.
     async fn publish_or_remove(&self, entry: i64, staged: Result<store::Image>) -> Result<store::Image> {
         let published = match staged {
-            Ok(image) => self.put_in_place(image).await,
+            Ok(image) => self.put_in_place(entry, image).await,
             Err(error) => Err(error),
         };
-        // Once published the staging directory is gone by rename, and undoing it does nothing.
         saga::undo_staging(&self.0.world, entry, published).await
     }
 
-    async fn put_in_place(&self, image: store::Image) -> Result<store::Image> {
+    async fn put_in_place(&self, entry: i64, image: store::Image) -> Result<store::Image> {
         let (from, to) = (self.paths().staging().join(&image.id), self.paths().images().join(&image.id));
-        let store = self.store().clone();
-        blocking(move || {
-            host::fs::rename(&from, &to)?;
-            if let Err(error) = store.image_insert(image.clone()) {
-                host::fs::remove_all(&to)?;
-                return Err(error.into());
-            }
-            Ok(image)
+        self.put_directory_in_place(from, to, |store| store.image_insert(image.clone(), entry)).await?;
+        Ok(image)
+    }
+
+    /// Renames a staged directory into its place and inserts its row, or leaves neither.
+    pub(crate) async fn put_directory_in_place(
+        &self,
+        from: PathBuf,
+        to: PathBuf,
+        insert: impl FnOnce(&Store) -> store::Result<()>,
+    ) -> Result<()> {
+        let target = to.clone();
+        let rename = blocking(move || Ok(host::fs::rename(&from, &target)?));
+        let renamed = self.points().around("publish", rename).await;
+        let Err(cause) = renamed.and_then(|()| Ok(insert(self.store())?)) else { return Ok(()) };
+        // It was not renamed, or belongs to nothing. Where this fails too, the next start sweeps it away.
+        let removed = blocking(move || Ok(host::fs::remove_all(&to)?)).await;
+        Err(match removed {
+            Ok(()) => cause,
+            Err(error) => Error::Residue { cause: Box::new(cause), left: vec![chain(&error)] },
         })
-        .await
     }
 
     /// The image that `request` wants; the default one is built where it is missing and that was asked for.

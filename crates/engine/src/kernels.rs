@@ -48,7 +48,7 @@ impl Engine {
         let kernel = self.kernel_named(name)?;
         self.store().kernel_delete(&kernel.id)?;
         let directory = self.paths().kernels().join(&kernel.id);
-        blocking(move || Ok(host::fs::remove_all(&directory)?)).await
+        self.remove_directory("kernel", name, directory).await
     }
 
     /// Imports a kernel as `name`.
@@ -82,20 +82,19 @@ impl Engine {
         let entry = self.store().ledger_open(None, operation.id(), &Undo::Staging(id.clone()))?;
         let staging = self.paths().staging().join(&id);
         let target = self.paths().kernels().join(&id);
-        let (store, task) = (self.store().clone(), operation.clone());
-        let imported = blocking(move || {
-            host::fs::create_dir(&staging)?;
-            let kernel = import(&task, id, name, from, &staging)?;
-            task.checkpoint()?;
-            host::fs::rename(&staging, &target)?;
-            if let Err(error) = store.kernel_insert(kernel.clone()) {
-                host::fs::remove_all(&target)?;
-                return Err(error.into());
-            }
+        let (task, staged) = (operation.clone(), staging.clone());
+        let stage = blocking(move || {
+            host::fs::create_dir(&staged)?;
+            import(&task, id, name, from, &staged)
+        });
+        let imported = async {
+            let kernel = self.points().around("stage", stage).await?;
+            operation.checkpoint()?;
+            self.put_directory_in_place(staging, target, |store| store.kernel_insert(kernel.clone(), entry))
+                .await?;
             Ok(kernel)
-        })
+        }
         .await;
-        // Once published the staging directory is gone by rename, and undoing it does nothing.
         saga::undo_staging(&self.0.world, entry, imported).await
     }
 

@@ -9,11 +9,13 @@
 //! | `reconcile` | what a crash left open |
 //! | `images`, `kernels` | making and publishing them |
 //! | `guest` | talking to an agent |
+//! | `fault` | where tests make things go wrong |
 //!
 //! No argv, no terminals, no HTTP serving: those are the CLI's and the daemon's.
 
 pub mod config;
 mod error;
+pub mod fault;
 pub mod guest;
 mod images;
 mod kernels;
@@ -65,19 +67,29 @@ struct Inner {
     _lock: Lock,
 }
 
+/// What tests put in the place of the real thing. By default nothing.
+#[derive(Default)]
+pub struct Seams {
+    /// Runs all VMs.
+    pub backend: Option<Arc<dyn vmm::Backend>>,
+    /// Makes things go wrong.
+    pub faults: Option<Arc<dyn fault::Faults>>,
+}
+
 impl Engine {
     /// Opens the installation in `dirs`: takes its lock, opens its database, and makes true again what a crash left open.
     ///
     /// # Errors
     /// Where another daemon has it, a directory or the database cannot be used. `None` means another daemon has it.
-    pub async fn open(dirs: Dirs, config: Config, agent: PathBuf) -> Result<Option<Self>> {
+    pub async fn open(dirs: Dirs, config: Config, agent: PathBuf, seams: Seams) -> Result<Option<Self>> {
         let paths = Paths::prepare(dirs)?;
         let Some(lock) = host::lock::try_exclusive(&paths.lock())? else { return Ok(None) };
         let fresh = Store::check(&paths.database())? == Compatibility::Absent;
-        let store = Store::open(&paths.database())?;
-        let vmms = Vmms::new(&config, paths.probes());
+        let points = fault::Points::new(seams.faults);
+        let store = points.watch(Store::open(&paths.database())?);
+        let vmms = Vmms::new(&config, paths.probes(), seams.backend);
         let engine = Self(Arc::new(Inner {
-            world: World { paths, store },
+            world: World { paths, store, points },
             config,
             agent,
             operations: Operations::default(),
@@ -124,6 +136,10 @@ impl Engine {
 
     fn paths(&self) -> &Paths {
         &self.0.world.paths
+    }
+
+    fn points(&self) -> &fault::Points {
+        &self.0.world.points
     }
 
     /// The VM that `text` refers to.

@@ -59,10 +59,7 @@ impl Engine {
                 self.settle_as_stopped(record, entries, "the daemon ended while it was starting or stopping")
                     .await
             }
-            State::Created | State::Stopped | State::Error => {
-                let left = self.release_entries(entries).await;
-                if left.is_empty() { Ok(()) } else { Err(left_of(record, left)) }
-            }
+            State::Created | State::Stopped | State::Error => self.settle_leftovers(record).await,
             State::Deleting => Ok(()),
         }
     }
@@ -79,7 +76,7 @@ impl Engine {
         };
         let rebooted = process.boot != host::proc::boot_id()?;
         let place = Place { run_dir: self.paths().run(record.id), log_dir: self.paths().vm(record.id) };
-        let adopted = vmm::qemu::adopt(process, place, secret).await;
+        let adopted = self.0.vmms.adopt(process, place, secret).await;
         match adopted.map_err(|cause| Error::Adopt { name: record.name.clone(), cause }) {
             Ok(Some(machine)) => {
                 tracing::info!(vm = %record.name, pid = machine.id().pid, "found a running VM again");
@@ -121,7 +118,7 @@ impl Engine {
 
     /// Releases what a VM that is there holds only while it runs. Disks that a start made before it was cut off are whole,
     /// and may have been written to, so they stay.
-    async fn release_entries(&self, entries: Vec<Entry>) -> Vec<String> {
+    pub(crate) async fn release_entries(&self, entries: Vec<Entry>) -> Vec<String> {
         let (runtime, kept): (Vec<_>, Vec<_>) =
             entries.into_iter().partition(|entry| is_runtime(&entry.undo));
         let mut left = unwind(&self.0.world, runtime).await;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use model::{OperationId, VmId, undo::ProcessEntry, undo::Undo};
 use store::{Entry, Store};
 
-use crate::{Error, Result, blocking, paths::Paths};
+use crate::{Error, Result, blocking, fault::Points, paths::Paths};
 
 /// How long a killed process may take to go. The kernel ends it as soon as it is out of a system call.
 const KILL: Duration = Duration::from_secs(20);
@@ -21,6 +21,8 @@ pub struct World {
     pub paths: Paths,
     /// Where everything is written down.
     pub store: Store,
+    /// Where tests make things go wrong.
+    pub points: Points,
 }
 
 /// The steps of one operation on one VM.
@@ -76,8 +78,9 @@ impl<'a> Saga<'a> {
         undo: Undo,
         effect: impl FnOnce() -> Result<T> + Send + 'static,
     ) -> Result<T> {
+        let name = undo.kind();
         let step = self.open(undo)?;
-        let value = blocking(effect).await?;
+        let value = self.world.points.around(name, blocking(effect)).await?;
         self.taken(step)?;
         Ok(value)
     }
@@ -108,6 +111,11 @@ fn residue(cause: Error, left: Vec<String>) -> Error {
     if left.is_empty() { cause } else { Error::Residue { cause: Box::new(cause), left } }
 }
 
+/// Adds to `cause` that its consequence could not be written down.
+pub fn and_then(cause: Error, written: store::Result<()>) -> Error {
+    residue(cause, written.err().iter().map(|error| chain(error)).collect())
+}
+
 /// Whether an entry is held only while the VM runs.
 #[must_use]
 pub fn is_runtime(undo: &Undo) -> bool {
@@ -121,27 +129,28 @@ pub fn is_runtime(undo: &Undo) -> bool {
 pub async fn unwind(world: &World, entries: Vec<Entry>) -> Vec<String> {
     let mut left = Vec::new();
     for entry in entries.into_iter().rev() {
-        let world = world.clone();
-        let undone = blocking(move || {
-            undo(&world.paths, entry.vm, &entry.undo)?;
-            Ok(world.store.ledger_close(entry.id)?)
-        });
-        if let Err(error) = undone.await {
+        let (paths, id) = (world.paths.clone(), entry.id);
+        let effect = blocking(move || undo(&paths, entry.vm, &entry.undo));
+        let undone = world.points.around("undo", effect).await;
+        if let Err(error) = undone.and_then(|()| Ok(world.store.ledger_close(id)?)) {
             left.push(chain(&error));
         }
     }
     left
 }
 
-/// Undoes the staging directory of entry `id` after `result`, good or bad, and adds to a failure what could not be undone.
+/// Undoes the staging directory of entry `id` if `result` is bad, and adds to that what could not be undone. A publication
+/// closed the entry.
 ///
 /// # Errors
-/// That of `result`, or where the ledger cannot be read.
+/// That of `result`.
 pub async fn undo_staging<T>(world: &World, id: i64, result: Result<T>) -> Result<T> {
-    let mut entries = world.store.ledger_list(None)?;
-    entries.retain(|entry| entry.id == id);
-    let left = unwind(world, entries).await;
-    result.map_err(|cause| residue(cause, left))
+    let Err(cause) = result else { return result };
+    let left = match world.store.ledger_list(None) {
+        Ok(entries) => unwind(world, entries.into_iter().filter(|entry| entry.id == id).collect()).await,
+        Err(error) => vec![chain(&error)],
+    };
+    Err(residue(cause, left))
 }
 
 /// An error with its causes on one line.

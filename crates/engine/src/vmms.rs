@@ -2,12 +2,14 @@
 
 use std::{path::PathBuf, sync::Arc};
 
+use host::proc::ProcessId;
 use model::config::Vmm;
 use tokio::sync::OnceCell;
 use vmm::{
-    Backend,
+    AdoptError, Backend, Machine, Place,
     qemu::{Qemu, Settings},
 };
+use wire::session::Secret;
 
 use crate::{Error, Result, blocking, config::Config};
 
@@ -17,6 +19,8 @@ pub struct Vmms {
     qemu_bin: Option<PathBuf>,
     probes: PathBuf,
     qemu: OnceCell<Arc<dyn Backend>>,
+    /// Runs all VMs in place of what the host has.
+    only: Option<Arc<dyn Backend>>,
 }
 
 impl std::fmt::Debug for Vmms {
@@ -45,12 +49,15 @@ impl Choice {
 
 impl Vmms {
     /// Nothing is probed yet; answers are remembered below `probes`.
-    pub fn new(config: &Config, probes: PathBuf) -> Self {
-        Self { default: config.vmm, qemu_bin: config.qemu_bin.clone(), probes, qemu: OnceCell::new() }
+    pub fn new(config: &Config, probes: PathBuf, only: Option<Arc<dyn Backend>>) -> Self {
+        Self { default: config.vmm, qemu_bin: config.qemu_bin.clone(), probes, qemu: OnceCell::new(), only }
     }
 
     /// The VMM for a new VM, by the user's word, else by the configuration.
     pub async fn choose(&self, wanted: Option<&str>) -> Result<Choice> {
+        if let Some(only) = &self.only {
+            return Ok(Choice(only.clone()));
+        }
         match wanted.unwrap_or(self.default.as_str()) {
             "auto" | "qemu" => Ok(Choice(self.backend("qemu").await?)),
             "firecracker" => {
@@ -62,6 +69,9 @@ impl Vmms {
 
     /// The backend of a VM that there is.
     pub async fn backend(&self, name: &str) -> Result<Arc<dyn Backend>> {
+        if let Some(only) = &self.only {
+            return Ok(only.clone());
+        }
         if name != "qemu" {
             return Err(Error::invalid("VMM", name, "this version runs VMs with qemu only"));
         }
@@ -74,5 +84,18 @@ impl Vmms {
             })
         };
         self.qemu.get_or_try_init(probe).await.cloned()
+    }
+
+    /// Takes hold of the machine in process `id` again. No VMM needs to be usable for that.
+    pub async fn adopt(
+        &self,
+        id: ProcessId,
+        place: Place,
+        secret: Secret,
+    ) -> Result<Option<Arc<dyn Machine>>, AdoptError> {
+        match &self.only {
+            Some(only) => only.adopt(id, place, secret).await,
+            None => vmm::qemu::adopt(id, place, secret).await,
+        }
     }
 }

@@ -73,12 +73,12 @@ fn read(row: &Row<'_>) -> Result<Image> {
 }
 
 impl Store {
-    /// Records an image whose directory is in place.
+    /// Records an image whose directory is in place, and in the same transaction closes the ledger's entry of its staging.
     ///
     /// # Errors
     /// [`Error::Taken`]; [`Error::Missing`] where its kernel is not there (any more); or where the database cannot be
     /// written.
-    pub fn image_insert(&self, image: Image) -> Result<()> {
+    pub fn image_insert(&self, image: Image, staging: i64) -> Result<()> {
         self.transaction(move |db| {
             let taken: bool = db.query_row(
                 "SELECT EXISTS (SELECT 1 FROM image WHERE name = ?)",
@@ -112,7 +112,7 @@ impl Store {
                     image.created_ms.cast_signed()
                 ],
             )?;
-            Ok(())
+            crate::ledger::close(db, staging)
         })
     }
 

@@ -36,11 +36,11 @@ fn read(row: &Row<'_>) -> Result<Kernel> {
 }
 
 impl Store {
-    /// Records a kernel whose directory is in place.
+    /// Records a kernel whose directory is in place, and in the same transaction closes the ledger's entry of its staging.
     ///
     /// # Errors
     /// [`Error::Taken`], or where the database cannot be written.
-    pub fn kernel_insert(&self, kernel: Kernel) -> Result<()> {
+    pub fn kernel_insert(&self, kernel: Kernel, staging: i64) -> Result<()> {
         self.transaction(move |db| {
             let taken: bool = db.query_row(
                 "SELECT EXISTS (SELECT 1 FROM kernel WHERE name = ?)",
@@ -61,7 +61,7 @@ impl Store {
                     kernel.created_ms.cast_signed()
                 ],
             )?;
-            Ok(())
+            crate::ledger::close(db, staging)
         })
     }
 

@@ -21,6 +21,12 @@ pub struct Entry {
     pub taken: bool,
 }
 
+/// Removes entry `id` in the transaction of what ends it.
+pub(crate) fn close(db: &rusqlite::Transaction<'_>, id: i64) -> Result<()> {
+    db.prepare_cached("DELETE FROM ledger WHERE id = ?")?.execute([id])?;
+    Ok(())
+}
+
 impl Store {
     /// Writes `undo` down before its effect; gives the entry's number.
     ///
@@ -52,10 +58,7 @@ impl Store {
     /// # Errors
     /// Where the database cannot be written.
     pub fn ledger_close(&self, id: i64) -> Result<()> {
-        self.transaction(move |db| {
-            db.prepare_cached("DELETE FROM ledger WHERE id = ?")?.execute([id])?;
-            Ok(())
-        })
+        self.transaction(move |db| close(db, id))
     }
 
     /// All entries, or those of one VM, in the order of their effects.

@@ -12,7 +12,10 @@ mod kernel;
 mod ledger;
 mod vm;
 
-use std::sync::{Arc, mpsc};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    sync::{Arc, mpsc},
+};
 
 pub use connection::Compatibility;
 pub use image::{Image, Ready};
@@ -83,10 +86,26 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 type Job = Box<dyn FnOnce(&mut rusqlite::Connection) + Send>;
 
+/// A moment of a transaction that changes something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Commit {
+    /// All is ready to be committed.
+    Before,
+    /// It is committed.
+    After,
+}
+
+/// Told of both moments of each transaction that changes something: a seam for tests of what becomes of a database that
+/// cannot be written, and of a crash between any two commits.
+///
+/// An error is its transaction's, which is rolled back where it is not committed yet. A panic is the caller's.
+pub type Witness = Arc<dyn Fn(Commit) -> Result<()> + Send + Sync>;
+
 /// The open database. Clones share it; it is closed when the last one is gone.
 #[derive(Clone)]
 pub struct Store {
     jobs: Arc<mpsc::Sender<Job>>,
+    witness: Option<Witness>,
 }
 
 impl std::fmt::Debug for Store {
@@ -107,7 +126,13 @@ impl Store {
             .name("store".to_owned())
             .spawn(move || queue.into_iter().for_each(|job| job(&mut connection)))
             .map_err(|e| host::Error::new("start", "the thread of the store", e))?;
-        Ok(Self { jobs: Arc::new(jobs) })
+        Ok(Self { jobs: Arc::new(jobs), witness: None })
+    }
+
+    /// The same database, with `witness` told of all that this clone and its clones commit.
+    #[must_use]
+    pub fn with_witness(self, witness: Witness) -> Self {
+        Self { witness: Some(witness), ..self }
     }
 
     /// What opening the database at `path` would do; reads only.
@@ -124,19 +149,24 @@ impl Store {
         work: impl FnOnce(&rusqlite::Transaction<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (reply, answer) = mpsc::sync_channel(1);
+        let witness = self.witness.clone();
         let job: Job = Box::new(move |connection| {
             let run = || {
-                let transaction =
-                    connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+                let before = connection.total_changes();
+                let transaction = connection.transaction()?;
                 let value = work(&transaction)?;
+                let witness = witness.filter(|_| transaction.total_changes() != before);
+                witness.as_ref().map_or(Ok(()), |witness| witness(Commit::Before))?;
                 transaction.commit()?;
+                witness.map_or(Ok(()), |witness| witness(Commit::After))?;
                 Ok(value)
             };
-            let _ = reply.send(run());
+            // A panic is its caller's, and the thread goes on for the others.
+            let _ = reply.send(catch_unwind(AssertUnwindSafe(run)));
         });
         let gone = |_| Error::Sql("its thread is gone".into());
         self.jobs.send(job).map_err(|_| Error::Sql("its thread is gone".into()))?;
-        answer.recv().map_err(gone)?
+        answer.recv().map_err(gone)?.unwrap_or_else(|panic| resume_unwind(panic))
     }
 }
 

@@ -342,9 +342,11 @@ impl Drop for Home {
 /// Where it is not within `limit`.
 pub fn wait_until(limit: Duration, what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + limit;
+    let mut pause = Duration::from_millis(1);
     while !is_so() {
         assert!(Instant::now() < deadline, "waited {limit:?} in vain until {what}");
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::sleep(pause);
+        pause = Duration::from_millis(20).min(pause * 2);
     }
 }
 

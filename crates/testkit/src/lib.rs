@@ -3,5 +3,6 @@
 pub mod home;
 pub mod images;
 pub mod kernel_deb;
+pub mod kernel_forge;
 pub mod need;
 pub mod tree;

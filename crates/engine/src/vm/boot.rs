@@ -23,7 +23,7 @@ use crate::{
     Engine, Error, Operation, Result, blocking,
     guest::{Guest, GuestError},
     payload::{self, KernelFiles},
-    saga::{Saga, World, process_entry},
+    saga::{Saga, World, and_then, process_entry},
     view,
 };
 
@@ -106,13 +106,13 @@ impl Engine {
 
     /// Boots a VM that was there before, its turn being held.
     pub(crate) async fn start_again(&self, operation: &Operation, record: &store::Vm) -> Result<()> {
+        self.settle_leftovers(record).await?;
         let mut saga = Saga::new(&self.0.world, record.id, operation.id());
         match self.boot(operation, record, &mut saga, Aim::Again).await {
             Ok(()) => Ok(()),
             Err(Failure::Before(error)) => {
                 let error = saga.unwind(error).await;
-                self.store().vm_state(record.id, record.state, record.reason.clone())?;
-                Err(error)
+                Err(and_then(error, self.store().vm_state(record.id, record.state, record.reason.clone())))
             }
             Err(Failure::After(error)) => {
                 let (state, reason) = match &error {
@@ -120,8 +120,7 @@ impl Engine {
                     error => (State::Error, error.to_string()),
                 };
                 let error = saga.release(error).await;
-                self.store().vm_state(record.id, state, Some(reason))?;
-                Err(error)
+                Err(and_then(error, self.store().vm_state(record.id, state, Some(reason))))
             }
         }
     }
@@ -164,11 +163,11 @@ impl Engine {
         let (base_dir, agent, target) = (self.paths().payloads(), self.0.agent.clone(), run.join(INITRD));
         let name = record.name.clone();
         let modules_disk = kernel.modules_uuid.is_some();
-        blocking(move || {
+        let write = blocking(move || {
             payload::write(&base_dir, &agent, &kernel, &config, &target)
                 .map_err(|cause| Error::Payload { name, cause })
-        })
-        .await?;
+        });
+        world.points.around("payload", write).await?;
         clock.phase("payload");
 
         operation.checkpoint()?;
@@ -176,17 +175,22 @@ impl Engine {
         let place = Place { run_dir: run, log_dir: self.paths().vm(record.id) };
         let command_line = model::boot::command_line(vmm.machine());
         let plan = plan(record, place, command_line, secret, modules_disk);
-        let spawned =
-            vmm.spawn(plan).await.map_err(|cause| Error::Spawn { name: record.name.clone(), cause })?;
+        let spawn = async {
+            vmm.spawn(plan).await.map_err(|cause| Error::Spawn { name: record.name.clone(), cause })
+        };
+        let spawned = world.points.around("spawn", spawn).await?;
         let step = saga.open(Undo::Process(process_entry(spawned.id())))?;
-        let machine =
-            spawned.release().await.map_err(|cause| Error::Launch { name: record.name.clone(), cause })?;
+        let release = async {
+            spawned.release().await.map_err(|cause| Error::Launch { name: record.name.clone(), cause })
+        };
+        let machine = world.points.around("release", release).await?;
         saga.taken(step)?;
         clock.phase("vmm");
 
         operation.stage("waiting for agent");
         let guest = Guest::new(machine.clone());
-        let health = match self.wait_ready(operation, record, &image, &machine, &guest).await {
+        let ready = self.wait_ready(operation, record, &image, &machine, &guest);
+        let health = match world.points.around("ready", ready).await {
             Ok(health) => health,
             // Before its first start is through, a cancelled VM leaves nothing.
             Err(Error::Cancelled) if aim == Aim::First => return Err(Failure::Before(Error::Cancelled)),

@@ -4,7 +4,12 @@ use model::{VmId, VmName, sizing, undo::Undo, vm::State};
 use wire::control::{CreateVm, Event, Outcome};
 
 use super::boot::{Aim, Failure};
-use crate::{Engine, Error, Operation, Result, blocking, config::host_size, saga::Saga, view};
+use crate::{
+    Engine, Error, Operation, Result, blocking,
+    config::host_size,
+    saga::{Saga, and_then},
+    view,
+};
 
 /// How often a made-up name is tried before the creation gives up.
 const NAMES: usize = 64;
@@ -78,11 +83,12 @@ impl Engine {
         let mut saga = Saga::new(&self.0.world, id, operation.id());
         let step = saga.adopt(entry, Undo::VmDirectory);
         let directory = self.paths().vm(id);
-        let made = blocking(move || Ok(host::fs::create_dir(&directory)?)).await;
+        let make = blocking(move || Ok(host::fs::create_dir(&directory)?));
+        let made = self.points().around("vm_directory", make).await;
         // Start, under this VM's own turn only.
         let result = match made {
             Err(error) => Err(Failure::Before(error)),
-            Ok(()) if request.no_start => Ok(()),
+            Ok(()) if request.no_start => saga.taken(step).map_err(Failure::Before),
             Ok(()) => {
                 turn.interruptible_by_kill(operation.token().clone());
                 self.boot(&operation, &record, &mut saga, Aim::First).await
@@ -90,23 +96,19 @@ impl Engine {
         };
         match result {
             Ok(()) => {
-                if request.no_start {
-                    saga.taken(step)?;
-                }
                 drop(turn);
                 Ok(Outcome::Vm(Box::new(self.vm_view(id)?)))
             }
             Err(Failure::Before(error)) => {
                 let error = saga.unwind(error).await;
-                self.store().vm_delete(id)?;
+                let error = and_then(error, self.store().vm_delete(id));
                 self.forget(id);
                 Err(error)
             }
             Err(Failure::After(error)) => {
                 let reason = error.to_string();
                 let error = saga.release(error).await;
-                self.store().vm_failed(id, reason)?;
-                Err(error)
+                Err(and_then(error, self.store().vm_failed(id, reason)))
             }
         }
     }

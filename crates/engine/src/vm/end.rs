@@ -11,7 +11,7 @@ use vmm::End;
 
 use super::Live;
 use crate::{
-    Engine, Result,
+    Engine, Error, Result,
     saga::{is_runtime, unwind},
     turn::Turn,
 };
@@ -82,6 +82,16 @@ impl Engine {
             operation.finish(&result);
         }
         Ok(())
+    }
+
+    /// Undoes what an earlier operation on the VM of `record`, which does not run, could not. Until then it is not started
+    /// again: the machine that is left may be writing to its disks.
+    pub(crate) async fn settle_leftovers(&self, record: &store::Vm) -> Result<()> {
+        let left = self.release_entries(self.store().ledger_list(Some(record.id))?).await;
+        if left.is_empty() {
+            return Ok(());
+        }
+        Err(Error::Left { action: "release", name: record.name.clone(), left })
     }
 
     /// Undoes what VM `id` holds only while it runs; gives what could not be.

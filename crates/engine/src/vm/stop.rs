@@ -10,7 +10,10 @@ use model::{
 use wire::{control::Outcome, guest::Poweroff};
 
 use super::Live;
-use crate::{Engine, Error, Operation, Result, saga::unwind};
+use crate::{
+    Engine, Error, Operation, Result,
+    saga::{chain, unwind},
+};
 
 /// How long a VMM may take to close its disks and go once it was told.
 const QUIT: Duration = Duration::from_secs(5);
@@ -39,7 +42,7 @@ impl Way {
 async fn shoot(live: &Live, signal: Signal) -> &'static str {
     let reason = *live.asked.get_or_init(|| "it was killed");
     if let Err(error) = live.machine.signal(signal) {
-        tracing::warn!(error = crate::saga::chain(&error), %signal, "the VMM did not get the signal");
+        tracing::warn!(error = chain(&error), %signal, "the VMM did not get the signal");
     } else if signal != Signal::Kill && tokio::time::timeout(QUIT, live.machine.ended()).await.is_err() {
         tracing::info!(%signal, "the VMM did not end of the signal");
     }
@@ -134,7 +137,12 @@ impl Engine {
         if !left.is_empty() {
             return Err(Error::Left { action: "remove", name: record.name, left });
         }
-        self.store().vm_delete(id)?;
+        let deleted = self.store().vm_delete(id);
+        deleted.map_err(|error| Error::Left {
+            action: "remove",
+            name: record.name,
+            left: vec![chain(&error)],
+        })?;
         self.forget(id);
         Ok(())
     }
@@ -143,7 +151,7 @@ impl Engine {
     async fn end(&self, id: VmId, way: Way, operation: &Operation) -> Result<()> {
         let record = self.reread(id)?;
         match answer(record.state, way.request()) {
-            Answer::Already => return Ok(()),
+            Answer::Already => return self.settle_leftovers(&record).await,
             Answer::Refused(_) => return Err(Error::BeingDeleted(record.name)),
             Answer::Do(state) => self.store().vm_state(id, state, None)?,
         }
@@ -155,8 +163,9 @@ impl Engine {
             (Some(live), Way::Signal(signal)) => shoot(&live, signal).await,
             (None, _) => "it did not run",
         };
-        let left = self.release_runtime(id).await?;
-        self.store().vm_state(id, State::Stopped, Some(reason.to_owned()))?;
+        let mut left = self.release_runtime(id).await?;
+        let noted = self.store().vm_state(id, State::Stopped, Some(reason.to_owned()));
+        left.extend(noted.err().map(|error| chain(&error)));
         if left.is_empty() {
             return Ok(());
         }
@@ -175,7 +184,7 @@ impl Engine {
         let asked = match tokio::time::timeout(bound * 4 / 10, live.guest.poweroff(init)).await {
             Ok(Ok(())) => true,
             Ok(Err(error)) => {
-                tracing::warn!(error = crate::saga::chain(&error), "the agent did not take the stop");
+                tracing::warn!(error = chain(&error), "the agent did not take the stop");
                 false
             }
             Err(_) => false,
@@ -183,13 +192,13 @@ impl Engine {
         // What an agent does that was asked is write out what the guest holds, however slow the disk is.
         let deadline = if asked { bound * 3 } else { bound };
         if !asked && let Err(error) = live.machine.powerdown().await {
-            tracing::debug!(error = crate::saga::chain(&error), "no power button");
+            tracing::debug!(error = chain(&error), "no power button");
         }
         if tokio::time::timeout_at(began + deadline, live.machine.ended()).await.is_ok() {
             return why;
         }
         if let Err(error) = live.machine.quit(QUIT).await {
-            tracing::warn!(error = crate::saga::chain(&error), "the VMM did not quit");
+            tracing::warn!(error = chain(&error), "the VMM did not quit");
         }
         "its guest did not end in time, so its machine was ended"
     }

@@ -8,7 +8,7 @@ use model::{
     undo::{ProcessEntry, Undo},
     vm::State,
 };
-use store::{Compatibility, Error, Image, Kernel, Ready, Store, Vm};
+use store::{Commit, Compatibility, Error, Image, Kernel, Ready, Store, Vm};
 
 struct Scratch(std::path::PathBuf);
 
@@ -30,6 +30,9 @@ impl Drop for Scratch {
         host::fs::remove_all(&self.0).unwrap();
     }
 }
+
+/// What was made without staging.
+const NO_ENTRY: i64 = 0;
 
 fn operation() -> OperationId {
     OperationId::from_uuid([1; 16])
@@ -86,8 +89,8 @@ fn vm(number: u8, name: &str) -> Vm {
 fn records_are_read_back_as_they_were_written() {
     let scratch = Scratch::new("records");
     let store = Store::open(&scratch.database()).unwrap();
-    store.kernel_insert(kernel()).unwrap();
-    store.image_insert(image()).unwrap();
+    store.kernel_insert(kernel(), NO_ENTRY).unwrap();
+    store.image_insert(image(), NO_ENTRY).unwrap();
     store.vm_insert(vm(1, "one"), &operation()).unwrap();
     drop(store);
     assert_eq!(Store::check(&scratch.database()).unwrap(), Compatibility::Current);
@@ -112,14 +115,14 @@ fn a_name_is_reserved_once_and_exactly() {
     let scratch = Scratch::new("names");
     let store = Store::open(&scratch.database()).unwrap();
     assert!(matches!(store.vm_insert(vm(1, "beta"), &operation()), Err(Error::Missing)), "no image yet");
-    store.kernel_insert(kernel()).unwrap();
-    store.image_insert(image()).unwrap();
+    store.kernel_insert(kernel(), NO_ENTRY).unwrap();
+    store.image_insert(image(), NO_ENTRY).unwrap();
     store.vm_insert(vm(1, "beta-sandbox"), &operation()).unwrap();
     store.vm_insert(vm(2, "beta"), &operation()).unwrap();
     assert!(
         matches!(store.vm_insert(vm(3, "beta"), &operation()), Err(Error::Taken(name)) if name == "beta")
     );
-    assert!(matches!(store.image_insert(image()), Err(Error::Taken(_))));
+    assert!(matches!(store.image_insert(image(), NO_ENTRY), Err(Error::Taken(_))));
     let outcomes: Vec<bool> = std::thread::scope(|scope| {
         let tries: Vec<_> = (10..30)
             .map(|n| {
@@ -136,8 +139,8 @@ fn a_name_is_reserved_once_and_exactly() {
 fn what_is_in_use_stays() {
     let scratch = Scratch::new("in-use");
     let store = Store::open(&scratch.database()).unwrap();
-    store.kernel_insert(kernel()).unwrap();
-    store.image_insert(image()).unwrap();
+    store.kernel_insert(kernel(), NO_ENTRY).unwrap();
+    store.image_insert(image(), NO_ENTRY).unwrap();
     store.vm_insert(vm(1, "one"), &operation()).unwrap();
     assert!(matches!(store.image_delete("i1"), Err(Error::InUse(users)) if users == ["one"]));
     assert!(
@@ -187,4 +190,47 @@ fn a_newer_or_damaged_database_is_refused_untouched() {
     host::fs::write_atomic(&damaged, b"this is no database, though long enough to look at").unwrap();
     assert!(matches!(Store::open(&damaged), Err(Error::Damaged { .. })));
     assert_eq!(host::fs::read(&damaged).unwrap(), b"this is no database, though long enough to look at");
+}
+
+#[test]
+fn a_publication_closes_its_staging_entry() {
+    let scratch = Scratch::new("publication");
+    let store = Store::open(&scratch.database()).unwrap();
+    let staging = |name: &str| Undo::Staging(name.to_owned());
+    let [kernel_entry, image_entry] =
+        ["k", "i"].map(|name| store.ledger_open(None, &operation(), &staging(name)).unwrap());
+    store.kernel_insert(kernel(), kernel_entry).unwrap();
+    store.image_insert(image(), image_entry).unwrap();
+    assert_eq!(store.ledger_list(None).unwrap(), []);
+}
+
+#[test]
+fn a_witness_sees_what_is_committed_and_can_prevent_it() {
+    let scratch = Scratch::new("witness");
+    let (sender, seen) = std::sync::mpsc::channel();
+    let store = Store::open(&scratch.database()).unwrap();
+    let plain = store.clone();
+    let watched = store.with_witness(std::sync::Arc::new(move |commit| {
+        sender.send(commit).unwrap();
+        Err(Error::Full)
+    }));
+    assert_eq!(watched.ledger_list(None).unwrap(), []);
+    assert_eq!(seen.try_recv().ok(), None, "what reads commits nothing");
+    let undo = Undo::Staging("x".to_owned());
+    assert!(matches!(watched.ledger_open(None, &operation(), &undo), Err(Error::Full)));
+    assert_eq!(seen.try_iter().collect::<Vec<_>>(), [Commit::Before]);
+    assert_eq!(plain.ledger_list(None).unwrap(), [], "it was rolled back");
+}
+
+#[test]
+fn a_panic_in_a_transaction_is_its_callers_alone() {
+    let scratch = Scratch::new("panic");
+    let store = Store::open(&scratch.database()).unwrap();
+    let watched =
+        store.clone().with_witness(std::sync::Arc::new(|_| std::panic::resume_unwind(Box::new("killed"))));
+    let undo = Undo::Staging("x".to_owned());
+    let open = || watched.ledger_open(None, &operation(), &undo);
+    let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(open)).unwrap_err();
+    assert_eq!(panic.downcast_ref(), Some(&"killed"));
+    assert_eq!(store.ledger_list(None).unwrap(), []);
 }

@@ -1,0 +1,108 @@
+//! Makes one thing go wrong at one point of an operation.
+
+use std::{
+    panic::resume_unwind,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use engine::{
+    Operation,
+    fault::{COMMIT, Faults, Moment, Point, Verdict},
+};
+
+/// What goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// That one effect or commit fails, before or after it happened.
+    Fail,
+    /// From there on nothing can be committed: the disk is full, or the database read-only.
+    Full,
+    /// The operation is cancelled.
+    Cancel,
+    /// The daemon is killed.
+    Kill,
+}
+
+impl Fault {
+    pub const ALL: [Self; 4] = [Self::Fail, Self::Full, Self::Cancel, Self::Kill];
+
+    /// Whether that can happen there. What SQLite says it has committed, it has.
+    pub fn fits(self, point: Point) -> bool {
+        match self {
+            Self::Fail => point.name != COMMIT || point.moment == Moment::Before,
+            Self::Full => point.name == COMMIT && point.moment == Moment::Before,
+            Self::Cancel | Self::Kill => true,
+        }
+    }
+}
+
+/// What a killed daemon's threads unwind with: no message, and nothing that they would do on the way.
+struct Killed;
+
+/// Listens to all points of a world. What is not armed goes well.
+#[derive(Debug, Default)]
+pub struct Controller(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    armed: bool,
+    seen: Vec<Point>,
+    faults: Vec<(usize, Fault)>,
+    full: bool,
+    killed: bool,
+    operation: Option<Operation>,
+}
+
+impl Controller {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets `faults` happen at the points of those numbers from now on.
+    pub fn arm(&self, faults: &[(usize, Fault)]) {
+        *self.lock() = State { armed: true, faults: faults.to_vec(), ..State::default() };
+    }
+
+    /// Who is cancelled.
+    pub fn watch(&self, operation: &Operation) {
+        self.lock().operation = Some(operation.clone());
+    }
+
+    /// Lets all go well again, in a new daemon if the old one was killed; gives the points that were met.
+    pub fn disarm(&self) -> Vec<Point> {
+        std::mem::take(&mut *self.lock()).seen
+    }
+
+    /// Whether the daemon was killed.
+    pub fn killed(&self) -> bool {
+        self.lock().killed
+    }
+}
+
+impl Faults for Controller {
+    fn reach(&self, point: Point) -> Verdict {
+        let mut state = self.lock();
+        if !state.armed {
+            return Verdict::GoOn;
+        }
+        if !state.killed {
+            let number = state.seen.len();
+            state.seen.push(point);
+            let due: Vec<Fault> =
+                state.faults.iter().filter(|(at, _)| *at == number).map(|(_, fault)| *fault).collect();
+            for fault in due {
+                match fault {
+                    Fault::Fail => return Verdict::Fail,
+                    Fault::Full => state.full = true,
+                    Fault::Cancel => state.operation.iter().for_each(Operation::cancel),
+                    Fault::Kill => state.killed = true,
+                }
+            }
+        }
+        if state.killed {
+            drop(state);
+            resume_unwind(Box::new(Killed));
+        }
+        if state.full && Fault::Full.fits(point) { Verdict::Fail } else { Verdict::GoOn }
+    }
+}

@@ -1,0 +1,70 @@
+//! The guest of a fake machine: an agent that answers, or does not.
+
+use std::convert::Infallible;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::{Request, Response, StatusCode, body::Incoming, server::conn::http2, service::service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use model::end::MachineEnd;
+use tokio::{io::DuplexStream, sync::watch};
+use vmm::fake::Control;
+use wire::guest::{Health, InitKind, VERSION};
+
+/// How guests behave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Manner {
+    /// They are ready at once and end when they are asked to.
+    Good,
+    /// They are booting: no answer until that changes.
+    Booting,
+    /// They agree to end and do not.
+    Stubborn,
+    /// They panic instead of answering.
+    Panicking,
+}
+
+/// Serves one channel to the host.
+pub async fn serve(stream: DuplexStream, control: Control, manner: watch::Receiver<Manner>) {
+    let service = service_fn(|request: Request<Incoming>| {
+        let (control, mut manner) = (control.clone(), manner.clone());
+        async move {
+            let now = *manner.wait_for(|now| *now != Manner::Booting).await.expect("the world is there");
+            Ok::<_, Infallible>(answer(request.uri().path(), &control, now))
+        }
+    });
+    // Whoever looks at the other end sees why it ended.
+    let _ = http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
+}
+
+fn answer(path: &str, control: &Control, manner: Manner) -> Response<Full<Bytes>> {
+    let (status, body) = match (path, manner) {
+        (_, Manner::Panicking) => {
+            control.end(MachineEnd::Panic);
+            (StatusCode::INTERNAL_SERVER_ERROR, Vec::new())
+        }
+        ("/v1/health", _) => (StatusCode::OK, serde_json::to_vec(&health()).unwrap()),
+        ("/v1/poweroff", Manner::Good) => {
+            control.end(MachineEnd::Poweroff);
+            (StatusCode::ACCEPTED, Vec::new())
+        }
+        ("/v1/poweroff", _) => (StatusCode::ACCEPTED, Vec::new()),
+        _ => (StatusCode::NOT_FOUND, Vec::new()),
+    };
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    response
+}
+
+fn health() -> Health {
+    Health {
+        version: VERSION,
+        agent: "test".to_owned(),
+        kernel: "6.1.0-test".to_owned(),
+        boot_id: "b".to_owned(),
+        uptime_ms: 1,
+        steps: Vec::new(),
+        init: InitKind::Agent,
+        init_ready: Some(true),
+    }
+}

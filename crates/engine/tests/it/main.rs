@@ -1,0 +1,14 @@
+//! The engine in a fake world: machines without guests, and everything else real.
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "tests fail where they stand and say how many faults they met"
+)]
+
+mod behaviour;
+mod fault;
+mod guest;
+mod operations;
+mod scene;
+mod verb;
+mod world;

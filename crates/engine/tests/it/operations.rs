@@ -1,0 +1,258 @@
+//! Every operation, with every fault at every point: the world afterwards is one of the right ones.
+//!
+//! One line per operation. The number is how many points it has, so that no effect can be added without being tested.
+
+use std::collections::BTreeSet;
+
+use engine::fault::{Moment, Point};
+use wire::control::Code;
+
+use crate::{
+    fault::Fault,
+    scene::{Disks, Scene},
+    verb::Verb::{self, *},
+    world::World,
+};
+
+/// An operation and the worlds that are right after it, beside the one before and the one that it makes.
+struct Case {
+    verb: Verb,
+    /// What was done before.
+    before: &'static [Verb],
+    /// How many points it meets where nothing goes wrong.
+    points: usize,
+    /// In what else its VM may be left by a failure or a crash.
+    or: &'static [&'static str],
+}
+
+const fn case(verb: Verb, before: &'static [Verb], points: usize, or: &'static [&'static str]) -> Case {
+    Case { verb, before, points, or }
+}
+
+/// Where the guest ran, or may have run.
+const RAN: &[&str] = &["vm a error", "vm a stopped"];
+
+#[test]
+fn create() {
+    check(&case(Create("a"), &[], 38, &["vm a error"]));
+}
+
+#[test]
+fn create_unstarted() {
+    check(&case(CreateUnstarted("a"), &[], 6, &[]));
+}
+
+#[test]
+fn create_owned() {
+    check(&case(CreateOwned("a"), &[], 38, &["vm a error"]));
+}
+
+#[test]
+fn first_start() {
+    check(&case(Start("a"), &[CreateUnstarted("a")], 34, RAN));
+}
+
+#[test]
+fn start() {
+    check(&case(Start("a"), &[Create("a"), Stop("a")], 22, RAN));
+}
+
+#[test]
+fn stop() {
+    check(&case(Stop("a"), &[Create("a")], 12, RAN));
+}
+
+#[test]
+fn restart() {
+    check(&case(Restart("a"), &[Create("a")], 34, RAN));
+}
+
+#[test]
+fn kill() {
+    check(&case(Kill("a"), &[Create("a")], 12, RAN));
+}
+
+#[test]
+fn delete() {
+    check(&case(Delete("a"), &[CreateUnstarted("a")], 8, &[]));
+}
+
+#[test]
+fn delete_of_a_running_vm() {
+    check(&case(Delete("a"), &[Create("a")], 16, &[]));
+}
+
+#[test]
+fn image_import() {
+    check(&case(ImportImage("new"), &[], 8, &[]));
+}
+
+#[test]
+fn image_delete() {
+    check(&case(DeleteImage("new"), &[ImportImage("new")], 4, &[]));
+}
+
+#[test]
+fn kernel_import() {
+    check(&case(ImportKernel("new"), &[], 8, &[]));
+}
+
+#[test]
+fn kernel_delete() {
+    check(&case(DeleteKernel("new"), &[ImportKernel("new")], 4, &[]));
+}
+
+/// Runs `case` once for each fault at each point.
+fn check(case: &Case) {
+    let world = world(case);
+    let before = world.look();
+    world.faults.arm(&[]);
+    world.run(&case.verb).unwrap();
+    let points = world.faults.disarm();
+    let after = world.look();
+    assert_eq!((&before.leaks, &after.leaks), (&Vec::new(), &Vec::new()));
+    drop(world);
+    assert_eq!(points.len(), case.points, "the points are {}", list(&points));
+    let trial = Trial { case, before: &before, after: &after };
+    let (mut count, mut wrong) = (0, Vec::new());
+    for (number, point) in points.iter().enumerate() {
+        for fault in Fault::ALL.into_iter().filter(|fault| fault.fits(*point)) {
+            wrong.extend(trial.run(number, *point, fault));
+            count += 1;
+        }
+        let (worlds, found) = trial.run_with_crashes(number, *point);
+        wrong.extend(found);
+        count += worlds;
+    }
+    println!(
+        "{:?}: {} points, {count} faults, {} wrong worlds (budget: 0)",
+        case.verb,
+        points.len(),
+        wrong.len()
+    );
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+fn world(case: &Case) -> World {
+    let world = World::new();
+    // Others are never touched.
+    world.prepare(&[Create("other")]);
+    world.prepare(case.before);
+    world
+}
+
+fn list(points: &[Point]) -> String {
+    points.iter().map(|point| format!("\n{} {:?}", point.name, point.moment)).collect()
+}
+
+/// What an error says that could not undo all.
+const TOLD: &[&str] = &["also, undoing it left", "all of VM", "but not all of its files"];
+
+struct Trial<'a> {
+    case: &'a Case,
+    before: &'a Scene,
+    after: &'a Scene,
+}
+
+impl Trial<'_> {
+    /// One run with `fault` at `point`; gives what is wrong afterwards.
+    fn run(&self, number: usize, point: Point, fault: Fault) -> Vec<String> {
+        let what = format!("{:?}, {fault:?} at {number} ({} {:?})", self.case.verb, point.name, point.moment);
+        let mut world = world(self.case);
+        let disks = world.look().disks;
+        world.faults.arm(&[(number, fault)]);
+        let result = world.run(&self.case.verb);
+        assert_eq!(world.faults.killed(), fault == Fault::Kill, "{what}");
+        let mut wrong = Vec::new();
+        // A failure that could not be undone says so, and what it left is gone with the daemon's next start.
+        let told = result.as_ref().is_err_and(|error| TOLD.iter().any(|words| error.message.contains(words)));
+        world.faults.disarm();
+        if fault != Fault::Kill && !told {
+            let scene = world.look();
+            wrong.extend(self.judge(&scene, &disks));
+            if result.is_ok() != (scene.seen == self.after.seen) && self.after.seen != self.before.seen {
+                wrong.push(format!("the result is {result:?} and there is {:?}", scene.seen));
+            }
+        }
+        // What failed can be asked for again, in the same daemon.
+        if fault != Fault::Kill && result.is_err() {
+            match world.run(&self.case.verb) {
+                Ok(_) => {
+                    let mut again = self.judge(&world.look(), &disks);
+                    // An import begins anew in another directory.
+                    again.retain(|wrong| !(told && wrong.contains("Staging")));
+                    wrong.extend(again.into_iter().map(|wrong| format!("again: {wrong}")));
+                }
+                Err(error) if told || matches!(error.code, Code::Taken | Code::NotFound) => {}
+                Err(error) => wrong.push(format!("it cannot be done again: {error:?}")),
+            }
+        }
+        world.reopen();
+        let reopened = self.judge(&world.look(), &disks);
+        wrong.extend(reopened.into_iter().map(|wrong| format!("after another start: {wrong}")));
+        wrong.into_iter().map(|wrong| format!("{what}: {wrong}")).collect()
+    }
+
+    /// Crashes while what a fault or a crash at `point` left is undone, once at each point of that. So everything is undone
+    /// twice. Gives how many crashes there were and what is wrong afterwards.
+    fn run_with_crashes(&self, number: usize, point: Point) -> (usize, Vec<String>) {
+        let (mut count, mut wrong) = (0, Vec::new());
+        let mut judge = |world: &mut World, disks: &Disks, what: &str| {
+            world.reopen();
+            let found = self.judge(&world.look(), disks);
+            wrong.extend(found.into_iter().map(|w| format!("{:?}, {what}: {w}", self.case.verb)));
+        };
+        if Fault::Fail.fits(point) && point.moment == Moment::Before {
+            for crash in number + 1.. {
+                let mut world = world(self.case);
+                let disks = world.look().disks;
+                world.faults.arm(&[(number, Fault::Fail), (crash, Fault::Kill)]);
+                let _ = world.run(&self.case.verb);
+                if !world.faults.killed() {
+                    break;
+                }
+                count += 1;
+                judge(&mut world, &disks, &format!("a failure at {number}, then a crash at {crash}"));
+            }
+        }
+        if point.moment == Moment::Before {
+            let mut world = world(self.case);
+            let disks = world.look().disks;
+            world.faults.arm(&[(number, Fault::Kill)]);
+            let _ = world.run(&self.case.verb);
+            world.close();
+            // Each start comes a little further than the one before.
+            for crash in 0.. {
+                world.faults.arm(&[(crash, Fault::Kill)]);
+                if world.try_open() {
+                    break;
+                }
+                count += 1;
+            }
+            judge(&mut world, &disks, &format!("a crash at {number}, then crashes of each new start"));
+        }
+        (count, wrong)
+    }
+
+    /// What is wrong with the world.
+    fn judge(&self, scene: &Scene, disks: &Disks) -> Vec<String> {
+        let mut wrong = scene.leaks.clone();
+        let is_like = |line: &&str| {
+            let others = self.before.seen.iter().filter(|line| !line.starts_with("vm a "));
+            others.cloned().chain([(**line).to_owned()]).collect::<BTreeSet<_>>() == scene.seen
+        };
+        let is_right = scene.seen == self.before.seen || scene.seen == self.after.seen;
+        if !is_right && !self.case.or.iter().any(is_like) {
+            wrong.push(format!("there is {:?}", scene.seen));
+        }
+        // Disks that were there before are there as they were, unless their VM is gone.
+        for (disk, identity) in disks {
+            let vm = disk.split('/').next().unwrap_or_default();
+            let is_there = scene.seen.iter().any(|line| line.starts_with(&format!("vm {vm} ")));
+            if is_there && scene.disks.get(disk) != Some(identity) {
+                wrong.push(format!("disk {disk} is not what it was"));
+            }
+        }
+        wrong
+    }
+}

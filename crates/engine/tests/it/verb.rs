@@ -1,0 +1,70 @@
+//! What can be asked of the engine, each with its one line.
+
+use std::{io::Cursor, path::Path};
+
+use engine::{Engine, Error, Operation};
+use model::signal::Signal;
+use testkit::images::Tar;
+use wire::control::{CreateVm, ImportImage, ImportKernel, Outcome};
+
+/// One operation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verb {
+    Create(&'static str),
+    CreateUnstarted(&'static str),
+    CreateOwned(&'static str),
+    Start(&'static str),
+    Stop(&'static str),
+    Restart(&'static str),
+    Kill(&'static str),
+    Delete(&'static str),
+    ImportImage(&'static str),
+    DeleteImage(&'static str),
+    ImportKernel(&'static str),
+    DeleteKernel(&'static str),
+}
+
+impl Verb {
+    /// Does it; `home` has the source of kernels.
+    pub async fn perform(self, engine: Engine, operation: Operation, home: &Path) -> Result<Outcome, Error> {
+        let none = |()| Outcome::None;
+        match self {
+            Self::Create(name) => engine.vm_create(operation, vm(name)).await,
+            Self::CreateUnstarted(name) => {
+                engine.vm_create(operation, CreateVm { no_start: true, ..vm(name) }).await
+            }
+            Self::CreateOwned(name) => engine.vm_create(operation, CreateVm { rm: true, ..vm(name) }).await,
+            Self::Start(name) => engine.vm_start(operation, name.to_owned(), None).await,
+            Self::Stop(name) => engine.vm_stop(operation, name.to_owned()).await,
+            Self::Restart(name) => engine.vm_restart(operation, name.to_owned()).await,
+            Self::Kill(name) => engine.vm_kill(operation, name.to_owned(), Signal::Kill).await,
+            Self::Delete(name) => engine.vm_delete(operation, name.to_owned()).await,
+            Self::ImportImage(name) => {
+                let how = ImportImage::default();
+                engine.image_import(operation, name.to_owned(), how, Cursor::new(tar())).await
+            }
+            Self::DeleteImage(name) => engine.image_delete(name).await.map(none),
+            Self::ImportKernel(name) => {
+                let from = ImportKernel::Path(home.join("kernel").display().to_string());
+                engine.kernel_import(operation, name.to_owned(), from).await
+            }
+            Self::DeleteKernel(name) => engine.kernel_delete(name).await.map(none),
+        }
+    }
+}
+
+/// The smallest VM.
+pub fn vm(name: &str) -> CreateVm {
+    CreateVm {
+        name: Some(name.to_owned()),
+        image: Some("tiny".to_owned()),
+        disk_size: Some(64 << 20),
+        overlay_size: Some(64 << 20),
+        ..CreateVm::default()
+    }
+}
+
+/// The smallest image.
+pub fn tar() -> Vec<u8> {
+    Tar::default().directory("etc").file("etc/os-release", 0o644, b"ID=tiny\n").finish()
+}

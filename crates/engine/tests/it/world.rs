@@ -1,0 +1,230 @@
+//! A world of its own: a private home with an engine whose machines are fake, which can be killed and opened again.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use engine::{Engine, Operation, Seams, config::Config};
+use host::dirs::Dirs;
+use testkit::{home::wait_until, kernel_forge, tree};
+use tokio::{runtime::Runtime, sync::watch};
+use vmm::{Future, fake::Fake};
+use wire::control::{ErrorBody, Event, Outcome};
+
+use crate::{
+    fault::Controller,
+    guest::{self, Manner},
+    scene::{self, Scene},
+    verb::Verb,
+};
+
+/// What any wait of these tests may take on a busy machine.
+pub const SOON: Duration = Duration::from_secs(60);
+
+/// The world. Everything that runs in it ends with it.
+pub struct World {
+    home: PathBuf,
+    fake: Fake,
+    pub manner: watch::Sender<Manner>,
+    pub faults: Arc<Controller>,
+    daemon: Option<Daemon>,
+}
+
+/// One life of the engine.
+struct Daemon {
+    runtime: Runtime,
+    engine: Engine,
+}
+
+/// A home with the kernel `debian-cloud` and the image `tiny`, from which all others are filled.
+static TEMPLATE: LazyLock<PathBuf> = LazyLock::new(|| {
+    let home = fresh("template");
+    host::fs::create_dir(&home.join("kernel")).unwrap();
+    host::fs::write_atomic(&home.join("kernel/vmlinuz"), &kernel_forge::vmlinux()).unwrap();
+    host::fs::write_atomic(&home.join("kernel/config"), kernel_forge::CONFIG.as_bytes()).unwrap();
+    host::fs::write_atomic(&home.join("agent"), b"agent").unwrap();
+    let mut world = World::at(home.clone());
+    world.open();
+    world.run(&Verb::ImportKernel("debian-cloud")).unwrap();
+    world.run(&Verb::ImportImage("tiny")).unwrap();
+    // Fills the caches.
+    world.run(&Verb::Create("first")).unwrap();
+    world.run(&Verb::Delete("first")).unwrap();
+    world.close();
+    std::mem::forget(world);
+    home
+});
+
+fn fresh(name: &str) -> PathBuf {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let home = std::env::temp_dir().join(format!("banger-engine-{}-{number}-{name}", std::process::id()));
+    host::fs::create_dir(&home).unwrap();
+    home
+}
+
+impl World {
+    /// A world with a kernel and the image `tiny`.
+    pub fn new() -> Self {
+        let home = fresh("world");
+        for name in ["state", "cache", "kernel"] {
+            tree::link(&TEMPLATE.join(name), &home.join(name));
+        }
+        // The cached payloads are known by the agent's modification time.
+        std::fs::hard_link(TEMPLATE.join("agent"), home.join("agent")).unwrap();
+        let mut world = Self::at(home);
+        world.open();
+        world
+    }
+
+    fn at(home: PathBuf) -> Self {
+        let manner = watch::Sender::new(Manner::Good);
+        let manners = manner.subscribe();
+        let fake = Fake::new(move |stream, control| -> Future<'static, ()> {
+            Box::pin(guest::serve(stream, control, manners.clone()))
+        });
+        Self { home, fake, manner, faults: Arc::default(), daemon: None }
+    }
+
+    fn dirs(&self) -> Dirs {
+        let [state, cache, runtime, config] =
+            ["state", "cache", "run", "config"].map(|name| self.home.join(name));
+        Dirs { state, cache, runtime, config }
+    }
+
+    /// Starts a daemon, which must not be killed meanwhile.
+    pub fn open(&mut self) {
+        assert!(self.try_open(), "a daemon starts");
+    }
+
+    /// Starts a daemon; `false` where that was killed in doing so.
+    pub fn try_open(&mut self) -> bool {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let mut opened = None;
+        // The lock may be held for a moment by what other tests fork, until that closes what it inherited.
+        wait_until(SOON, "no other daemon has it", || {
+            let config = Config { stop_timeout: Duration::from_millis(500), ..Config::default() };
+            let seams =
+                Seams { backend: Some(Arc::new(self.fake.clone())), faults: Some(self.faults.clone()) };
+            let opening = Engine::open(self.dirs(), config, self.home.join("agent"), seams);
+            opened = runtime.block_on(runtime.spawn(opening)).map(Result::unwrap).transpose();
+            opened.is_some()
+        });
+        if let Some(Ok(engine)) = opened {
+            self.daemon = Some(Daemon { runtime, engine });
+            return true;
+        }
+        assert!(self.faults.killed(), "the engine panicked");
+        runtime.shutdown_timeout(SOON);
+        self.wait_for_the_store();
+        false
+    }
+
+    /// Lets go of everything at once, as a kill does.
+    pub fn close(&mut self) {
+        let Daemon { runtime, engine } = self.daemon.take().expect("it runs");
+        drop(engine);
+        runtime.shutdown_timeout(SOON);
+        self.wait_for_the_store();
+    }
+
+    /// The thread of the database ends a moment after everybody let go of it.
+    fn wait_for_the_store(&self) {
+        let state = self.home.join("state");
+        let is_open = || {
+            let open = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+            open.filter_map(|entry| std::fs::read_link(entry.path()).ok())
+                .any(|path| path.starts_with(&state))
+        };
+        wait_until(SOON, "no file is open", || !is_open());
+    }
+
+    /// Kills the daemon and starts another.
+    pub fn reopen(&mut self) {
+        self.close();
+        self.faults.disarm();
+        self.open();
+    }
+
+    /// The engine.
+    pub fn engine(&self) -> &Engine {
+        &self.daemon.as_ref().expect("it runs").engine
+    }
+
+    /// Waits for `future`, at most for [`SOON`].
+    #[track_caller]
+    pub fn wait<T>(&self, future: impl std::future::Future<Output = T>) -> T {
+        let runtime = &self.daemon.as_ref().expect("it runs").runtime;
+        runtime.block_on(async { tokio::time::timeout(SOON, future).await.expect("it ends in time") })
+    }
+
+    /// Begins `verb`.
+    pub fn begin(&self, verb: &Verb) -> Operation {
+        let _inside = self.daemon.as_ref().expect("it runs").runtime.enter();
+        let (verb, home) = (verb.clone(), self.home.clone());
+        self.engine().begin(format!("{verb:?}"), |engine, operation| {
+            self.faults.watch(&operation);
+            async move { verb.perform(engine, operation, &home).await }
+        })
+    }
+
+    /// Waits for the end of `operation`.
+    pub fn end(&self, operation: &Operation) -> Result<Outcome, ErrorBody> {
+        let mut follow = operation.follow();
+        self.wait(async {
+            loop {
+                match follow.next().await.expect("the last event ends it") {
+                    Event::Done { result } => return Ok(result),
+                    Event::Failed { error } => return Err(error),
+                    _ => {}
+                }
+            }
+        })
+    }
+
+    /// Does `verb` to its end.
+    pub fn run(&self, verb: &Verb) -> Result<Outcome, ErrorBody> {
+        self.end(&self.begin(verb))
+    }
+
+    /// Does all of `verbs`, which must go well.
+    pub fn prepare(&self, verbs: &[Verb]) {
+        for verb in verbs {
+            self.run(verb).unwrap_or_else(|error| panic!("{verb:?}: {error:?}"));
+        }
+    }
+
+    /// The machines that run.
+    pub fn processes(&self) -> BTreeMap<u32, PathBuf> {
+        scene::processes(&self.home)
+    }
+
+    /// What there is now.
+    pub fn look(&self) -> Scene {
+        Scene::of(&self.home)
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if self.daemon.is_some() {
+            self.close();
+        }
+        for pid in self.processes().into_keys() {
+            let process = host::proc::ProcessId::of(pid).and_then(|id| id.open());
+            if let Ok(Some(process)) = process {
+                let _ = process.signal(host::proc::Signal::Kill);
+                let _ = process.wait_exit(SOON);
+                let _ = process.reap();
+            }
+        }
+        let _ = host::fs::remove_all(&self.home);
+    }
+}
