@@ -2,7 +2,7 @@
 //!
 //! Where nobody listens the daemon is started first, if the command may do that.
 
-use std::{io, path::Path};
+use std::{io, marker::PhantomData, path::Path};
 
 use bytes::{Buf, Bytes, BytesMut};
 use host::dirs::Dirs;
@@ -16,7 +16,7 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::net::UnixStream;
-use wire::control::{Code, ErrorBody, Event};
+use wire::control::{Code, ErrorBody, Event, Happening};
 
 use crate::{error::Error, launch};
 
@@ -82,7 +82,16 @@ impl Client {
     /// As [`Client::get`].
     pub async fn operate(&self, method: Method, path: &str, body: Body) -> Result<Events, Error> {
         let body = self.request(method, path, body).await?.into_body();
-        Ok(Events { body, buffer: BytesMut::new() })
+        Ok(Lines { body, buffer: BytesMut::new(), of: PhantomData })
+    }
+
+    /// What the daemon tells of all that happens from now on.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn listen(&self) -> Result<Lines<Happening>, Error> {
+        let body = self.request(Method::GET, &path(&["events"]), empty()).await?.into_body();
+        Ok(Lines { body, buffer: BytesMut::new(), of: PhantomData })
     }
 
     /// The bytes that answer a GET of `path`, as they come.
@@ -245,18 +254,22 @@ async fn refusal(response: Response<Incoming>) -> Error {
 }
 
 /// The events of an operation.
+pub type Events = Lines<Event>;
+
+/// A stream of values, one a line.
 #[derive(Debug)]
-pub struct Events {
+pub struct Lines<T> {
     body: Incoming,
     buffer: BytesMut,
+    of: PhantomData<T>,
 }
 
-impl Events {
+impl<T: DeserializeOwned> Lines<T> {
     /// The next one; `None` after the last.
     ///
     /// # Errors
     /// Where the stream breaks off or is no event stream.
-    pub async fn next(&mut self) -> Result<Option<Event>, Error> {
+    pub async fn next(&mut self) -> Result<Option<T>, Error> {
         loop {
             if let Some(end) = self.buffer.iter().position(|&b| b == b'\n') {
                 let line = self.buffer.split_to(end);

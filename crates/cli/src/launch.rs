@@ -26,6 +26,10 @@ use crate::{
 const DEADLINE: Duration = Duration::from_secs(10);
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(5);
+/// The daemon's log, in the directory of the state.
+pub const LOG: &str = "bangerd.log";
+/// How large it may be where a daemon starts; a larger one is put aside.
+const LOG_SIZE: u64 = 8 << 20;
 /// Lines of the daemon's log that an error shows.
 const LINES: usize = 8;
 
@@ -36,7 +40,11 @@ const LINES: usize = 8;
 pub async fn daemon(dirs: &Dirs) -> Result<UnixStream, Error> {
     let program = program().ok_or(Error::NoDaemonProgram)?;
     fs::private_dir(&dirs.state)?;
-    let path = dirs.state.join("bangerd.log");
+    let path = dirs.state.join(LOG);
+    // Only here: the daemon that has it open writes on where it is.
+    if fs::size(&path).is_ok_and(|size| size > LOG_SIZE) {
+        fs::rename(&path, &dirs.state.join(format!("{LOG}.1")))?;
+    }
     let log = fs::append(&path)?;
     let before = fs::size(&path)?;
     let again = log.try_clone().map_err(|e| host::Error::path("share", &path, e))?;

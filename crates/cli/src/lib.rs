@@ -28,7 +28,8 @@ use crate::{
     args::{Cli, Command, ConfigCommand, VmCommand},
     client::{Client, Start},
     commands::{
-        Context, create, daemon, images, kernels, lifecycle, operations, settings, show, stats, version,
+        Context, create, daemon, events, images, kernels, lifecycle, operations, settings, show, stats,
+        version,
     },
     error::Error,
     talk::Talk,
@@ -89,6 +90,8 @@ async fn run(talk: Talk, command: Command) -> Result<u8, Error> {
         Command::Kernel(command) => kernels::run(&context(talk)?, command).await,
         Command::Daemon(command) => daemon::run(talk, command).await,
         Command::Operation(command) => operations::run(&context(talk)?, command).await,
+        Command::Events(format) => events::run(&context(talk)?, format.output).await,
+        Command::Logs(args) => daemon::logs(talk, args).await,
         Command::Config(ConfigCommand::Show(format)) => settings::show(format.output),
         Command::Completion { shell } => complete::script(shell),
         Command::Version(format) => version::run(format.output).await,

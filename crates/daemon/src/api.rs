@@ -67,6 +67,7 @@ pub fn router(engine: Engine, streams: Streams, socket: &Path) -> Router {
         .route("/v1/kernels", get(kernel_list))
         .route("/v1/kernels/{name}", get(kernel_show).delete(kernel_delete))
         .route("/v1/kernels/{name}/import", post(kernel_import))
+        .route("/v1/events", get(events))
         .route("/v1/operations", get(operation_list))
         .route("/v1/operations/{id}", get(operation_show))
         .route("/v1/operations/{id}/cancel", post(operation_cancel))
@@ -502,6 +503,19 @@ pub async fn kernel_import(
     let what = format!("kernel.import {name}");
     let operation = app.engine.begin(what, |engine, operation| engine.kernel_import(operation, name, from));
     Ok(answer(app.engine, operation, detach.binding()))
+}
+
+/// What happens from now on, one line each.
+#[utoipa::path(get, path = "/v1/events",
+    responses((status = 200, body = control::Happening, content_type = "application/x-ndjson")))]
+pub async fn events(State(app): State<App>) -> Response {
+    let listener = app.engine.operations().happenings().listen();
+    let stream = futures_util::stream::unfold(listener, |mut listener| async move {
+        let mut line = serde_json::to_vec(&listener.next().await?).expect("what happens has string keys");
+        line.push(b'\n');
+        Some((Ok::<_, std::convert::Infallible>(line), listener))
+    });
+    ([(header::CONTENT_TYPE, control::EVENTS)], Body::from_stream(stream)).into_response()
 }
 
 /// Operations under way and those that ended lately.

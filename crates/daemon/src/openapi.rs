@@ -33,6 +33,7 @@ use crate::api;
         api::kernel_show,
         api::kernel_delete,
         api::kernel_import,
+        api::events,
         api::operation_list,
         api::operation_show,
         api::operation_cancel,

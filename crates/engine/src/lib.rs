@@ -3,6 +3,7 @@
 //! | module | knows |
 //! | --- | --- |
 //! | `operation` | what users asked for: ids, events, cancel |
+//! | `happenings` | what happens, for those who listen |
 //! | `saga` | steps that undo themselves, by the ledger |
 //! | `turn` | who may change a VM now |
 //! | `vm` | create, boot, stop, delete; what happens when a guest ends by itself |
@@ -17,6 +18,7 @@ pub mod config;
 mod error;
 pub mod fault;
 pub mod guest;
+mod happenings;
 mod images;
 mod kernels;
 pub mod operation;
@@ -33,6 +35,7 @@ mod vmms;
 use std::{collections::HashMap, path::PathBuf, sync::Arc};
 
 pub use error::{Error, Result};
+pub use happenings::Listener;
 use host::{dirs::Dirs, lock::Lock};
 use model::{VmId, refs::RefError};
 pub use operation::{Follow, Operation, Operations};
@@ -98,6 +101,8 @@ impl Engine {
             vmms,
             _lock: lock,
         }));
+        let happenings = engine.operations().happenings().clone();
+        engine.store().listen(move |news| happenings.tell_vm(news));
         engine.reconcile().await?;
         // Beside a new database everything would seem to belong to nothing: somebody may have put the old one aside.
         if !fresh {

@@ -11,9 +11,9 @@ use std::{
 use model::OperationId;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use wire::control::{self, ErrorBody, Event, OperationState, Outcome};
+use wire::control::{self, ErrorBody, Event, Happened, OperationState, Outcome};
 
-use crate::{Error, Result};
+use crate::{Error, Result, happenings::Happenings};
 
 /// How many operations are remembered after their end.
 const KEPT: usize = 1_000;
@@ -24,6 +24,7 @@ const KEPT_MS: u64 = 3_600_000;
 #[derive(Debug, Default)]
 pub struct Operations {
     table: Mutex<VecDeque<Operation>>,
+    happenings: Happenings,
 }
 
 /// One operation. Clones are the same one.
@@ -38,6 +39,7 @@ struct Inner {
     token: CancellationToken,
     log: Mutex<Log>,
     length: watch::Sender<usize>,
+    happenings: Happenings,
 }
 
 #[derive(Debug, Default)]
@@ -57,6 +59,7 @@ impl Operations {
     pub fn begin(&self, what: String) -> Operation {
         let id = OperationId::from_uuid(uuid::Uuid::now_v7().into_bytes());
         tracing::info!(op = %id, what, "operation begins");
+        self.happenings.tell(Happened::Begun { op_id: id.to_string(), operation: what.clone() });
         let first = Event::Begun { op_id: id.to_string() };
         let operation = Operation(Arc::new(Inner {
             id,
@@ -65,6 +68,7 @@ impl Operations {
             token: CancellationToken::new(),
             log: Mutex::new(Log { events: vec![first], ..Log::default() }),
             length: watch::Sender::new(1),
+            happenings: self.happenings.clone(),
         }));
         let mut table = lock(&self.table);
         let now = host::clock::now_ms();
@@ -76,6 +80,12 @@ impl Operations {
         }
         table.push_back(operation.clone());
         operation
+    }
+
+    /// Where their beginnings and ends are told, and what else happens.
+    #[must_use]
+    pub fn happenings(&self) -> &Happenings {
+        &self.happenings
     }
 
     /// All that are remembered, the oldest first.
@@ -183,6 +193,13 @@ impl Operation {
             log.ended_ms = Some(host::clock::now_ms());
             log.error.clone_from(&error);
         }
+        let shown = self.show();
+        self.0.happenings.tell(Happened::Ended {
+            op_id: shown.id,
+            operation: shown.what,
+            state: shown.state,
+            error: error.as_ref().map(|error| error.message.clone()),
+        });
         self.emit(match (error, result) {
             (Some(error), _) => Event::Failed { error },
             (None, Ok(outcome)) => Event::Done { result: outcome.clone() },

@@ -41,7 +41,8 @@ impl Engine {
     }
 }
 
-fn state(state: State) -> control::State {
+/// A state as it is shown.
+pub fn state(state: State) -> control::State {
     match state {
         State::Created => control::State::Created,
         State::Starting => control::State::Starting,

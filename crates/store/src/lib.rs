@@ -14,14 +14,14 @@ mod vm;
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
-    sync::{Arc, mpsc},
+    sync::{Arc, OnceLock, mpsc},
 };
 
 pub use connection::Compatibility;
 pub use image::{Image, Ready};
 pub use kernel::Kernel;
 pub use ledger::Entry;
-pub use vm::{Sizes, Vm};
+pub use vm::{Sizes, Vm, VmNews};
 
 /// Why the database did not do it.
 #[derive(Debug, thiserror::Error)]
@@ -84,6 +84,7 @@ impl From<rusqlite::Error> for Error {
 /// The result of a call to the store.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+type News = Box<dyn Fn(VmNews) + Send + Sync>;
 type Job = Box<dyn FnOnce(&mut rusqlite::Connection) + Send>;
 
 /// A moment of a transaction that changes something.
@@ -106,6 +107,7 @@ pub type Witness = Arc<dyn Fn(Commit) -> Result<()> + Send + Sync>;
 pub struct Store {
     jobs: Arc<mpsc::Sender<Job>>,
     witness: Option<Witness>,
+    news: Arc<OnceLock<News>>,
 }
 
 impl std::fmt::Debug for Store {
@@ -126,7 +128,7 @@ impl Store {
             .name("store".to_owned())
             .spawn(move || queue.into_iter().for_each(|job| job(&mut connection)))
             .map_err(|e| host::Error::new("start", "the thread of the store", e))?;
-        Ok(Self { jobs: Arc::new(jobs), witness: None })
+        Ok(Self { jobs: Arc::new(jobs), witness: None, news: Arc::default() })
     }
 
     /// The same database, with `witness` told of all that this clone and its clones commit.
@@ -143,10 +145,25 @@ impl Store {
         connection::check(path)
     }
 
+    /// Tells `listener` from now on of every VM that was changed or removed, in that order, once it is committed. It holds
+    /// up the store, so it only passes on. The first one stays.
+    pub fn listen(&self, listener: impl Fn(VmNews) + Send + Sync + 'static) {
+        let _ = self.news.set(Box::new(listener));
+    }
+
     /// Runs `work` in one transaction on the store's thread: all of it happens or nothing.
     fn transaction<T: Send + 'static>(
         &self,
         work: impl FnOnce(&rusqlite::Transaction<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.transaction_then(work, |_| {})
+    }
+
+    /// The same, and `after` once it is committed, on the same thread.
+    fn transaction_then<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&rusqlite::Transaction<'_>) -> Result<T> + Send + 'static,
+        after: impl FnOnce(&T) + Send + 'static,
     ) -> Result<T> {
         let (reply, answer) = mpsc::sync_channel(1);
         let witness = self.witness.clone();
@@ -158,6 +175,7 @@ impl Store {
                 let witness = witness.filter(|_| transaction.total_changes() != before);
                 witness.as_ref().map_or(Ok(()), |witness| witness(Commit::Before))?;
                 transaction.commit()?;
+                after(&value);
                 witness.map_or(Ok(()), |witness| witness(Commit::After))?;
                 Ok(value)
             };

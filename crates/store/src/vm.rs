@@ -1,14 +1,16 @@
 //! Records of VMs: what each is, and what was last intended.
 
+use std::sync::{Arc, OnceLock};
+
 use model::{
     OperationId, VmId, VmName,
     sizing::{Origin, Sizing},
     undo::{NewDisk, Undo},
     vm::State,
 };
-use rusqlite::{Row, params};
+use rusqlite::{Row, Transaction, params};
 
-use crate::{Error, Ready, Result, Store, known};
+use crate::{Error, News, Ready, Result, Store, known};
 
 /// A VM's size with the origin of each value; see [`Sizing`].
 pub type Sizes = Sizing;
@@ -48,6 +50,19 @@ pub struct Vm {
     pub started_ms: Option<u64>,
     /// What its last start spent its time on, JSON.
     pub timeline: String,
+}
+
+/// What became of a VM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VmNews {
+    /// Its identity.
+    pub id: VmId,
+    /// Its name.
+    pub name: String,
+    /// Where it is in its life; `None` where its record is gone.
+    pub state: Option<State>,
+    /// Why.
+    pub reason: Option<String>,
 }
 
 const COLUMNS: &str = "id, name, state, reason, image, kernel, vmm, vcpu, vcpu_origin, memory, memory_origin, disk, \
@@ -105,7 +120,8 @@ impl Store {
     /// written.
     pub fn vm_insert(&self, vm: Vm, operation: &OperationId) -> Result<i64> {
         let operation = operation.to_string();
-        self.transaction(move |db| {
+        let id = vm.id;
+        self.change(id, move |db| {
             let taken: bool =
                 db.query_row("SELECT EXISTS (SELECT 1 FROM vm WHERE name = ?)", [vm.name.as_str()], |row| row.get(0))?;
             if taken {
@@ -207,7 +223,7 @@ impl Store {
     /// # Errors
     /// [`Error::Missing`], or where the database cannot be written.
     pub fn vm_started(&self, id: VmId, started_ms: u64, timeline: String) -> Result<()> {
-        self.transaction(move |db| {
+        self.change(id, move |db| {
             let id = id.to_string();
             let sql = "UPDATE vm SET state = 'running', reason = NULL, started_ms = ?2, timeline = ?3 WHERE id = ?1";
             if db.prepare_cached(sql)?.execute(params![id, started_ms.cast_signed(), timeline])? == 0 {
@@ -227,7 +243,7 @@ impl Store {
     /// # Errors
     /// [`Error::Missing`], or where the database cannot be written.
     pub fn vm_failed(&self, id: VmId, reason: String) -> Result<()> {
-        self.transaction(move |db| {
+        self.change(id, move |db| {
             let id = id.to_string();
             let sql = "UPDATE vm SET state = 'error', reason = ?2, rm = 0 WHERE id = ?1";
             if db.prepare_cached(sql)?.execute([&id, &reason])? == 0 {
@@ -266,7 +282,7 @@ impl Store {
     /// # Errors
     /// [`Error::Missing`] where the VM or the image is not there; or where the database cannot be written.
     pub fn vm_reset(&self, id: VmId, image: String, state: State) -> Result<()> {
-        self.transaction(move |db| {
+        self.change(id, move |db| {
             let sql = "UPDATE vm SET image = ?2, state = ?3, reason = NULL \
                        WHERE id = ?1 AND EXISTS (SELECT 1 FROM image WHERE id = ?2)";
             match db.prepare_cached(sql)?.execute([id.to_string(), image, state.name().to_owned()])? {
@@ -281,10 +297,27 @@ impl Store {
     /// # Errors
     /// Where the database cannot be written.
     pub fn vm_delete(&self, id: VmId) -> Result<()> {
-        self.transaction(move |db| {
+        let news = Arc::clone(&self.news);
+        let work = move |db: &Transaction<'_>| {
+            let removed = news_of(db, id)?.map(|news| VmNews { state: None, reason: None, ..news });
             db.prepare_cached("DELETE FROM vm WHERE id = ?")?.execute([id.to_string()])?;
-            Ok(())
-        })
+            Ok(removed)
+        };
+        self.transaction_then(work, move |removed| tell(&news, removed.clone())).map(drop)
+    }
+
+    /// Runs `work`, which changes VM `id`, in one transaction, and tells of it.
+    fn change<T: Send + 'static>(
+        &self,
+        id: VmId,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let news = Arc::clone(&self.news);
+        let work = move |db: &Transaction<'_>| {
+            let value = work(db)?;
+            Ok((value, news_of(db, id)?))
+        };
+        self.transaction_then(work, move |(_, changed)| tell(&news, changed.clone())).map(|(value, _)| value)
     }
 
     fn update<A, B>(&self, id: VmId, sql: &'static str, (a, b): (A, B)) -> Result<()>
@@ -292,9 +325,24 @@ impl Store {
         A: rusqlite::ToSql + Send + 'static,
         B: rusqlite::ToSql + Send + 'static,
     {
-        self.transaction(move |db| match db.prepare_cached(sql)?.execute(params![id.to_string(), a, b])? {
+        self.change(id, move |db| match db.prepare_cached(sql)?.execute(params![id.to_string(), a, b])? {
             0 => Err(Error::Missing),
             _ => Ok(()),
         })
+    }
+}
+
+/// VM `id` as it is told of.
+fn news_of(db: &Transaction<'_>, id: VmId) -> Result<Option<VmNews>> {
+    let mut statement = db.prepare_cached("SELECT name, state, reason FROM vm WHERE id = ?")?;
+    let mut rows = statement.query([id.to_string()])?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    let state = known("state", row.get(1)?, State::from_name)?;
+    Ok(Some(VmNews { id, name: row.get(0)?, state: Some(state), reason: row.get(2)? }))
+}
+
+fn tell(news: &OnceLock<News>, what: Option<VmNews>) {
+    if let (Some(listener), Some(what)) = (news.get(), what) {
+        listener(what);
     }
 }

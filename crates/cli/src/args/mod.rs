@@ -108,6 +108,10 @@ pub enum Command {
     /// Look at what was asked for and is under way
     #[command(subcommand)]
     Operation(OperationCommand),
+    /// Print what happens, as it happens
+    Events(Format),
+    /// Print the daemon's log
+    Logs(DaemonLogsArgs),
     /// Look at the settings
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -120,6 +124,14 @@ pub enum Command {
     },
     /// Print the versions of banger's programs
     Version(Format),
+}
+
+/// `banger logs`.
+#[derive(Debug, Args)]
+pub struct DaemonLogsArgs {
+    /// Go on as more is written
+    #[arg(long, short)]
+    pub follow: bool,
 }
 
 /// A shell that can complete.

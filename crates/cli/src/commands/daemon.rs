@@ -1,20 +1,28 @@
 //! `banger daemon`.
 
-use std::time::Duration;
+use std::{
+    io::{IsTerminal, Read},
+    time::Duration,
+};
 
+use host::fs;
 use hyper::Method;
 use serde::Serialize;
 use wire::control::Daemon;
 
 use super::Context;
 use crate::{
-    args::{DaemonCommand, Output},
+    args::{DaemonCommand, DaemonLogsArgs, Output},
     client::{Client, Start, connect, path},
     error::Error,
-    talk::{Talk, print, print_json},
+    launch,
+    plain::Plain,
+    talk::{Reader, Talk, print, print_bytes, print_json},
     text::fields,
 };
 
+/// How often a log that is followed is looked at.
+const LOOK: Duration = Duration::from_millis(200);
 /// How long the daemon may take to go.
 const STOPPING: Duration = Duration::from_secs(10);
 
@@ -33,6 +41,37 @@ pub async fn run(talk: Talk, command: DaemonCommand) -> Result<(), Error> {
         DaemonCommand::Stop => stop(&Context { client: Client::of_user(Start::Never)?, talk }).await,
         DaemonCommand::Status(format) => {
             status(&Context { client: Client::of_user(Start::Never)?, talk }, format.output).await
+        }
+    }
+}
+
+/// `banger logs`: the log of the daemon, also of one that does not run any more.
+///
+/// # Errors
+/// Where there is none, or it cannot be read.
+pub async fn logs(talk: Talk, args: DaemonLogsArgs) -> Result<(), Error> {
+    let path = Client::of_user(Start::Never)?.dirs().state.join(launch::LOG);
+    let mut file = match fs::open(&path) {
+        Err(error) if error.is_missing() => {
+            talk.say("there is no log: no daemon was started yet");
+            return Ok(());
+        }
+        file => file?,
+    };
+    let mut plain = std::io::stdout().is_terminal().then(Plain::default);
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        let count = file.read(&mut buffer).map_err(|e| host::Error::path("read", &path, e))?;
+        let read = &buffer[..count];
+        let reader = match &mut plain {
+            Some(plain) => print_bytes(&plain.take(read))?,
+            None => print_bytes(read)?,
+        };
+        if reader == Reader::Gone || count == 0 && !args.follow {
+            return Ok(());
+        }
+        if count == 0 {
+            tokio::time::sleep(LOOK).await;
         }
     }
 }

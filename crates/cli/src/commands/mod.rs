@@ -2,6 +2,7 @@
 
 pub mod create;
 pub mod daemon;
+pub mod events;
 pub mod images;
 pub mod kernels;
 pub mod lifecycle;

@@ -67,7 +67,8 @@ fn describe(operation: &Operation) -> String {
     fields(&rows)
 }
 
-fn state(state: OperationState) -> &'static str {
+/// The word for a state.
+pub(super) fn state(state: OperationState) -> &'static str {
     match state {
         OperationState::Running => "running",
         OperationState::Done => "done",

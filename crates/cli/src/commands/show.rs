@@ -75,7 +75,8 @@ fn row(vm: &Vm, now: u64) -> [String; 10] {
     ]
 }
 
-fn state(state: State) -> &'static str {
+/// The word for a state.
+pub(super) fn state(state: State) -> &'static str {
     match state {
         State::Created => "created",
         State::Starting => "starting",

@@ -134,6 +134,38 @@ fn a_shell_has_a_real_terminal() {
 }
 
 #[test]
+fn what_happens_is_told_as_it_happens() {
+    let Some(home) = home() else { return };
+    let _ = home.run(&["daemon", "start"]);
+    let mut listener = home.command(&["events", "-o", "json"]).spawn().unwrap();
+    let lines = std::io::BufRead::lines(std::io::BufReader::new(listener.stdout.take().unwrap()));
+    let (sender, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| sender.send(line)));
+    // That it listens shows when it is told of something.
+    while told.try_recv().is_err() {
+        let _ = home.ok(&[&create("first")[..], &["--no-start"]].concat());
+        let _ = home.ok(&["vm", "delete", "first"]);
+    }
+    let mut seen: Vec<(String, String)> = Vec::new();
+    let _ = home.ok(&create("dev"));
+    let _ = home.ok(&["vm", "stop", "dev"]);
+    while seen.last().is_none_or(|last| last != &("dev".to_owned(), "stopped".to_owned())) {
+        let line = told.recv_timeout(DEADLINE).expect("more will come");
+        let happening: serde_json::Value = serde_json::from_str(&line).unwrap();
+        let text = |key: &str| happening[key].as_str().unwrap_or_default().to_owned();
+        if text("what").starts_with("vm") {
+            seen.push((text("name"), text("state")));
+        }
+    }
+    listener.kill().unwrap();
+    listener.wait().unwrap();
+    let dev: Vec<_> =
+        seen.iter().filter(|(name, _)| name == "dev").map(|(_, state)| state.as_str()).collect();
+    assert_eq!(dev, ["created", "starting", "running", "stopping", "stopped"]);
+    assert!(home.ok(&["logs"]).contains("vm.create dev"), "the daemon's log");
+}
+
+#[test]
 fn a_log_is_followed_until_its_vm_stops() {
     let Some(home) = home() else { return };
     let _ = home.ok(&create("dev"));
