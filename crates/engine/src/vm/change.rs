@@ -42,15 +42,14 @@ impl Engine {
         ];
         let live = self.live(id);
         for (disk, _, bytes) in grown.into_iter().filter(|(_, before, after)| after > before) {
-            match &live {
-                Some(live) => {
-                    let role = role_of(disk);
-                    let plan = Disk { role, file: file_of(role).to_owned() };
-                    let done = live.machine.grow_disk(plan, bytes).await;
-                    done.map_err(|cause| Error::Control { name: record.name.clone(), cause })?;
-                }
-                None => self.grow_file(id, disk, bytes).await?,
-            }
+            let grow = async {
+                let Some(live) = &live else { return self.grow_file(id, disk, bytes).await };
+                let role = role_of(disk);
+                let plan = Disk { role, file: file_of(role).to_owned() };
+                let done = live.machine.grow_disk(plan, bytes).await;
+                done.map_err(|cause| Error::Control { name: record.name.clone(), cause })
+            };
+            self.points().around("grow", grow).await?;
         }
         if let Some(live) = &live {
             live.usage.touch();
@@ -92,7 +91,7 @@ impl Engine {
         };
         // The next start makes a new one. In this order, because an overlay fits the image that it was made over only.
         let overlay = self.paths().disk(id, NewDisk::Overlay);
-        blocking(move || Ok(host::fs::remove(&overlay)?)).await?;
+        self.points().around("reset", blocking(move || Ok(host::fs::remove(&overlay)?))).await?;
         let state = match record.state {
             State::Created => State::Created,
             _ => State::Stopped,

@@ -9,7 +9,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use model::end::MachineEnd;
 use tokio::{io::DuplexStream, sync::watch};
 use vmm::fake::Control;
-use wire::guest::{Health, InitKind, VERSION};
+use wire::guest::{Grown, Health, InitKind, VERSION};
 
 /// How guests behave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +44,7 @@ fn answer(path: &str, control: &Control, manner: Manner) -> Response<Full<Bytes>
             (StatusCode::INTERNAL_SERVER_ERROR, Vec::new())
         }
         ("/v1/health", _) => (StatusCode::OK, serde_json::to_vec(&health()).unwrap()),
+        ("/v1/grow", _) => (StatusCode::OK, serde_json::to_vec(&Grown { overlay: 0, work: 0 }).unwrap()),
         ("/v1/poweroff", Manner::Good) => {
             control.end(MachineEnd::Poweroff);
             (StatusCode::ACCEPTED, Vec::new())

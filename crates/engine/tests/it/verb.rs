@@ -5,7 +5,7 @@ use std::{io::Cursor, path::Path};
 use engine::{Engine, Error, Operation};
 use model::signal::Signal;
 use testkit::images::Tar;
-use wire::control::{CreateVm, ImportImage, ImportKernel, Outcome};
+use wire::control::{CreateVm, ImportImage, ImportKernel, Outcome, SetVm};
 
 /// One operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +18,9 @@ pub enum Verb {
     Restart(&'static str),
     Kill(&'static str),
     Delete(&'static str),
+    /// Both disks.
+    Grow(&'static str),
+    Reset(&'static str),
     ImportImage(&'static str),
     DeleteImage(&'static str),
     ImportKernel(&'static str),
@@ -39,6 +42,12 @@ impl Verb {
             Self::Restart(name) => engine.vm_restart(operation, name.to_owned()).await,
             Self::Kill(name) => engine.vm_kill(operation, name.to_owned(), Signal::Kill).await,
             Self::Delete(name) => engine.vm_delete(operation, name.to_owned()).await,
+            Self::Grow(name) => {
+                let size = Some(80 << 20);
+                let wish = SetVm { disk_size: size, overlay_size: size, ..SetVm::default() };
+                engine.vm_set(operation, name.to_owned(), wish).await
+            }
+            Self::Reset(name) => engine.vm_reset(operation, name.to_owned(), None).await,
             Self::ImportImage(name) => {
                 let how = ImportImage::default();
                 engine.image_import(operation, name.to_owned(), how, Cursor::new(tar())).await
