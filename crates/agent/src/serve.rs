@@ -22,6 +22,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::TokioIo;
+use model::workspace::GuestPath;
 use rustix::fs::{Mode, OFlags};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -33,6 +34,7 @@ use wire::{
     control::{Code, ErrorBody},
     guest::{Health, InitKind, Poweroff, VERSION},
     session::Secret,
+    tree::{MAX_WANTED, Wanted},
 };
 
 use crate::{
@@ -268,6 +270,23 @@ async fn route(request: Request<Incoming>, guest: Rc<Guest>) -> Answer {
         }
         (&Method::GET, "/v1/tree") => read_tree(request.uri()).await,
         (&Method::PUT, "/v1/tree") => write_tree(request).await,
+        (&Method::GET, "/v1/tree/list") => {
+            let path = tree_path(request.uri())?;
+            rustix::fs::stat(&path).map_err(|error| not_there(&path, &error.into()))?;
+            Ok(written(move |sink| tree::list(&path, sink)))
+        }
+        (&Method::POST, "/v1/tree/pick") => {
+            let path = tree_path(request.uri())?;
+            let wanted: Vec<Wanted> = read_lines(request.into_body()).await?;
+            Ok(written(move |sink| tree::pick(&path, &wanted, sink)))
+        }
+        (&Method::POST, "/v1/tree/remove") => {
+            let path = tree_path(request.uri())?;
+            let paths: Vec<Word> = read_lines(request.into_body()).await?;
+            let top = path.clone();
+            let removed = blocking(move || tree::remove(&top, &paths)).await?;
+            removed.map(|()| empty(StatusCode::NO_CONTENT)).map_err(|error| not_there(&path, &error))
+        }
         (&Method::GET, "/v1/ports") => Ok(json(StatusCode::OK, &blocking(ports::list).await?)),
         (&Method::GET, "/v1/stats") => {
             let (overlay, work) = guest.booted.map(|booted| booted.storage.usage()).unwrap_or_default();
@@ -323,22 +342,45 @@ fn not_there(path: &Path, error: &io::Error) -> Refused {
     refused
 }
 
+/// A body of one JSON value a line.
+async fn read_lines<T: serde::de::DeserializeOwned>(body: Incoming) -> Result<Vec<T>, Refused> {
+    let refused =
+        || Refused::new(StatusCode::BAD_REQUEST, Code::Invalid, "the request's body is not understood");
+    let body = Limited::new(body, MAX_WANTED).collect().await.map_err(|_| refused())?.to_bytes();
+    let lines = body.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    lines.map(|line| serde_json::from_slice(line).map_err(|_| refused())).collect()
+}
+
+/// An answer that `write` writes on a thread of its own.
+fn written(write: impl FnOnce(&mut tree::Sink) -> io::Result<()> + Send + 'static) -> Response<Reply> {
+    let (sender, response) = stream();
+    tokio::task::spawn_blocking(move || {
+        let mut sink = tree::Sink::new(sender);
+        if let Err(error) = write(&mut sink) {
+            sink.fail(error);
+        }
+    });
+    response
+}
+
 async fn read_tree(uri: &Uri) -> Answer {
     let path = tree_path(uri)?;
     // What is there can still be told in the status.
     rustix::fs::lstat(&path).map_err(|error| not_there(&path, &error.into()))?;
-    let (sender, response) = stream();
-    tokio::task::spawn_blocking(move || {
-        let mut sink = tree::Sink::new(sender);
-        if let Err(error) = tree::pack(&path, &mut sink) {
-            sink.fail(error);
-        }
-    });
-    Ok(response)
+    Ok(written(move |sink| tree::pack(&path, sink)))
 }
 
 async fn write_tree(request: Request<Incoming>) -> Answer {
     let path = tree_path(request.uri())?;
+    if query::value(request.uri(), "make").as_deref() == Some(b"true") {
+        let wrong = |why: &str| {
+            let message = format!("{} cannot be a workspace: {why}", path.display());
+            Refused::new(StatusCode::BAD_REQUEST, Code::Invalid, message)
+        };
+        let text = path.to_str().ok_or_else(|| wrong("it is not UTF-8"))?;
+        GuestPath::try_from(text).map_err(|why| wrong(&why.to_string()))?;
+        tree::make_directory(&path).map_err(|error| not_there(&path, &error.into()))?;
+    }
     let (sender, receiver) = mpsc::channel(PIECES);
     let mut body = request.into_body();
     let top = path.clone();

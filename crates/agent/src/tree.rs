@@ -3,7 +3,11 @@
 //! Nothing here leaves the directory that was asked for: what is read follows no link at all, and what is written resolves
 //! below it (`RESOLVE_BENEATH`).
 
+mod list;
 mod pack;
+mod pick;
+mod place;
+mod remove;
 mod unpack;
 
 use std::io::{self, Read, Write};
@@ -11,7 +15,11 @@ use std::io::{self, Read, Write};
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::sync::mpsc;
 
+pub use list::list;
 pub use pack::pack;
+pub use pick::pick;
+pub use place::make_directory;
+pub use remove::remove;
 pub use unpack::{UnpackError, unpack};
 
 /// The bytes of a piece.

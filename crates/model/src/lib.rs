@@ -18,6 +18,7 @@ pub mod size;
 pub mod sizing;
 pub mod undo;
 pub mod vm;
+pub mod workspace;
 
 pub use id::{OperationId, VmId};
 pub use name::{ImageName, KernelName, VmName};

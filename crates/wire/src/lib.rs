@@ -5,6 +5,7 @@
 //! | [`control`] | `banger` and `bangerd` | HTTP/1.1 + JSON on a unix socket |
 //! | [`exec`] | `banger`, `bangerd` and the agent | frames on an upgraded connection, or on an HTTP/2 stream |
 //! | [`guest`] | `bangerd` and `banger-agent` | HTTP/2 on one byte stream |
+//! | [`tree`] | the same | bodies of these requests |
 //! | [`session`] | the two ends of a virtio-serial port | the port |
 //!
 //! Reading is tolerant within a major version: unknown fields are ignored, missing ones have defaults. An unknown major
@@ -14,6 +15,7 @@ pub mod control;
 pub mod exec;
 pub mod guest;
 pub mod session;
+pub mod tree;
 mod word;
 
 pub use word::Word;

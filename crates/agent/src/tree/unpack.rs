@@ -7,7 +7,7 @@ use std::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::ffi::{OsStrExt, OsStringExt},
     },
-    path::{Component, Path, PathBuf},
+    path::{Path, PathBuf},
 };
 
 use rustix::{
@@ -15,6 +15,8 @@ use rustix::{
     io::Errno,
 };
 use tar::{Archive, Entry, EntryType};
+
+use super::place::beneath;
 
 /// Runs of zeros of at least this length become holes.
 const HOLE: usize = 4096;
@@ -235,19 +237,6 @@ impl From<Errno> for Failure {
     fn from(error: Errno) -> Self {
         Self::Write(error)
     }
-}
-
-/// `path` relative to the top; `None` where it would climb.
-fn beneath(path: &Path) -> Option<PathBuf> {
-    let mut clean = PathBuf::new();
-    for component in path.components() {
-        match component {
-            Component::Normal(name) => clean.push(name),
-            Component::CurDir | Component::RootDir => {}
-            Component::ParentDir | Component::Prefix(_) => return None,
-        }
-    }
-    Some(clean)
 }
 
 /// Removes what is in an entry's place, as tar does; a directory that holds something stays, and is an error.

@@ -53,6 +53,8 @@ fn what_cannot_be_done_is_an_error_with_a_code() {
             ("GET", "/v1/tree?path=/no/such/file", 404, Code::NotFound),
             ("PUT", "/v1/tree?path=/no/such/directory", 404, Code::NotFound),
             ("PUT", "/v1/tree?path=/etc/passwd", 409, Code::NotFound),
+            ("GET", "/v1/tree/list?path=/no/such/directory", 404, Code::NotFound),
+            ("POST", "/v1/tree/remove?path=/no/such/directory", 404, Code::NotFound),
         ] {
             let (got, answer) = client.call(method, path, b"").await.unwrap();
             let error: ErrorBody = serde_json::from_slice(&answer).unwrap();

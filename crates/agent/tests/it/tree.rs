@@ -7,7 +7,10 @@ use std::{
 };
 
 use tar::{Builder, EntryType, Header};
-use wire::control::{Code, ErrorBody};
+use wire::{
+    control::{Code, ErrorBody},
+    tree::{Kind, Known, Line, Picked, Wanted},
+};
 
 use crate::world::{Scratch, random, with_agent};
 
@@ -159,4 +162,141 @@ fn nothing_is_written_outside() {
         let tar = tar.into_inner().unwrap();
         assert_eq!(client.call("PUT", &path, &tar[..2000]).await.unwrap().0, 400);
     });
+}
+
+/// JSON values, one a line.
+fn lines<T: serde::Serialize>(values: &[T]) -> Vec<u8> {
+    values.iter().flat_map(|value| [serde_json::to_vec(value).unwrap(), b"\n".to_vec()].concat()).collect()
+}
+
+#[test]
+fn a_tree_is_listed_without_git_and_without_following() {
+    let scratch = Scratch::new("tree-list");
+    let (top, outside) = (scratch.0.join("top"), scratch.0.join("outside"));
+    for dir in [".git/hooks", "a/b/.git", "empty"] {
+        host::fs::private_dir(&top.join(dir)).unwrap();
+    }
+    host::fs::private_dir(&outside).unwrap();
+    for file in [".git/config", "a/b/.git/config", "a/b/file", "run", "../outside/secret"] {
+        host::fs::write_atomic(&top.join(file), b"123").unwrap();
+    }
+    std::fs::set_permissions(top.join("run"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    symlink("../outside", top.join("link")).unwrap();
+    rustix::fs::mkfifoat(rustix::fs::CWD, top.join("fifo"), rustix::fs::Mode::RUSR).unwrap();
+    with_agent(async |port| {
+        let mut client = port.client().await;
+        let target = format!("/v1/tree/list?path={}", top.display());
+        let (status, answer) = client.call("GET", &target, b"").await.unwrap();
+        assert_eq!(status, 200);
+        let text = String::from_utf8(answer.to_vec()).unwrap();
+        let all: Vec<Line> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(all.last(), Some(&Line::End(4)));
+        let mut found: Vec<_> = all
+            .iter()
+            .filter_map(|line| match line {
+                Line::Entry(entry) => {
+                    Some((String::from_utf8(entry.path.as_bytes().to_vec()).unwrap(), entry.kind, entry.size))
+                }
+                Line::End(_) => None,
+            })
+            .collect();
+        found.sort();
+        let expect = [
+            ("a/b/file", Kind::File, 3),
+            ("fifo", Kind::Other, 0),
+            ("link", Kind::Link, 10),
+            ("run", Kind::Executable, 3),
+        ];
+        assert_eq!(found, expect.map(|(path, kind, size)| (path.to_owned(), kind, size)));
+    });
+}
+
+#[test]
+fn contents_come_in_order_and_only_of_what_differs() {
+    let scratch = Scratch::new("tree-pick");
+    let (top, outside) = (scratch.0.join("top"), scratch.0.join("outside"));
+    host::fs::private_dir(&top.join("a")).unwrap();
+    host::fs::private_dir(&outside).unwrap();
+    host::fs::write_atomic(&outside.join("secret"), b"secret").unwrap();
+    host::fs::write_atomic(&top.join("a/file"), b"content").unwrap();
+    symlink("../outside", top.join("link")).unwrap();
+    // printf content | sha256sum
+    let sha256 = "ed7002b439e9ac845f22357d822bac1444730fbdb6016d3ec9432297b9ec9f73".to_owned();
+    let known = |kind, sha256: &str| Some(Known { kind, sha256: sha256.to_owned() });
+    let wanted = [
+        ("a/file", None),
+        ("a/file", known(Kind::File, &sha256)),
+        ("a/file", known(Kind::Executable, &sha256)),
+        ("a/file", known(Kind::File, &sha256.replace('e', "f"))),
+        ("gone/file", None),
+        ("a", None),
+        ("link/secret", None),
+        ("../outside/secret", None),
+        ("link", None),
+    ]
+    .map(|(path, known)| Wanted { path: path.into(), known });
+    with_agent(async |port| {
+        let mut client = port.client().await;
+        let target = format!("/v1/tree/pick?path={}", top.display());
+        let (status, answer) = client.call("POST", &target, &lines(&wanted)).await.unwrap();
+        assert_eq!(status, 200);
+        let mut rest = &answer[..];
+        let mut next = || {
+            let (header, after) = rest.split_first_chunk().unwrap();
+            let picked = Picked::parse(*header).unwrap();
+            let length = if let Picked::Content(_, length) = picked { length } else { 0 };
+            let (content, after) = after.split_at(usize::try_from(length).unwrap());
+            rest = after;
+            (picked, String::from_utf8(content.to_vec()).unwrap())
+        };
+        let file = (Picked::Content(Kind::File, 7), "content".to_owned());
+        assert_eq!(next(), file);
+        assert_eq!(next(), (Picked::Same, String::new()));
+        assert_eq!([next(), next()], [file.clone(), file]);
+        for what in ["gone", "a directory", "through a link", "outside"] {
+            assert_eq!(next(), (Picked::Gone, String::new()), "{what}");
+        }
+        assert_eq!(next(), (Picked::Content(Kind::Link, 10), "../outside".to_owned()));
+        assert!(rest.is_empty());
+    });
+}
+
+#[test]
+fn what_is_removed_lies_in_the_tree() {
+    let scratch = Scratch::new("tree-remove");
+    let (top, outside) = (scratch.0.join("top"), scratch.0.join("outside"));
+    for dir in ["a/b", ".git/objects", "full"] {
+        host::fs::private_dir(&top.join(dir)).unwrap();
+    }
+    host::fs::private_dir(&outside).unwrap();
+    for file in ["a/b/file", ".git/objects/x", "full/one", "full/two", "../outside/secret"] {
+        host::fs::write_atomic(&top.join(file), b"").unwrap();
+    }
+    symlink("../outside", top.join("link")).unwrap();
+    let paths = ["a/b/file", ".git", "full/one", "not/there", "../outside/secret", "link/secret", "", "."];
+    let paths = paths.map(wire::Word::from);
+    with_agent(async |port| {
+        let mut client = port.client().await;
+        let target = format!("/v1/tree/remove?path={}", top.display());
+        assert_eq!(client.call("POST", &target, &lines(&paths)).await.unwrap().0, 204);
+    });
+    assert_eq!(host::fs::list(&top).unwrap(), [top.join("full"), top.join("link")]);
+    assert_eq!(host::fs::list(&top.join("full")).unwrap(), [top.join("full/two")]);
+    assert!(host::fs::exists(&outside.join("secret")));
+}
+
+#[test]
+fn a_workspace_is_made_where_it_may_be() {
+    let scratch = Scratch::new("tree-make");
+    let top = scratch.0.join("a/b");
+    let tar = Builder::new(Vec::new()).into_inner().unwrap();
+    with_agent(async |port| {
+        let mut client = port.client().await;
+        let put = |path: &Path| format!("/v1/tree?make=true&path={}", path.display());
+        assert_eq!(client.call("PUT", &put(&top), &tar).await.unwrap().0, 204);
+        for bad in ["/", "/etc", "/root/../etc/x", "/usr/lib/banger-test"] {
+            assert_eq!(client.call("PUT", &put(Path::new(bad)), &tar).await.unwrap().0, 400, "{bad}");
+        }
+    });
+    assert!(host::fs::is_dir(&top) && !host::fs::exists(Path::new("/usr/lib/banger-test")));
 }
