@@ -15,5 +15,6 @@ pub mod rand;
 pub mod signals;
 pub mod sock;
 pub mod stdio;
+pub mod tree;
 
 pub use error::{Error, Result};

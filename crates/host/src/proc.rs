@@ -49,6 +49,8 @@ pub enum Program {
     AptGet,
     /// Tells what packages there are.
     AptCache,
+    /// Reads repositories of the owner and makes patches; always with a configuration that is ours.
+    Git,
 }
 
 /// Where the programs that are named without a path are searched.
@@ -81,6 +83,20 @@ const DAEMON: &[&str] = &[
     "DBUS_SESSION_BUS_ADDRESS",
 ];
 
+/// No configuration but the repository's, no questions, no network, no writing where only reading was asked for.
+const GIT: &[(&str, &str)] = &[
+    ("PATH", SYSTEM_PATH),
+    ("LC_ALL", "C"),
+    ("GIT_CONFIG_NOSYSTEM", "1"),
+    ("GIT_CONFIG_GLOBAL", "/dev/null"),
+    ("GIT_ATTR_NOSYSTEM", "1"),
+    ("GIT_TERMINAL_PROMPT", "0"),
+    ("GIT_OPTIONAL_LOCKS", "0"),
+    ("GIT_NO_REPLACE_OBJECTS", "1"),
+    ("GIT_NO_LAZY_FETCH", "1"),
+    ("GIT_ALLOW_PROTOCOL", "file"),
+];
+
 impl Program {
     /// Where it is.
     ///
@@ -97,13 +113,15 @@ impl Program {
             Self::Mmdebstrap => system("mmdebstrap"),
             Self::AptGet => system("apt-get"),
             Self::AptCache => system("apt-cache"),
+            Self::Git => system("git"),
         }
     }
 
     /// The variables that it takes over from this process.
     fn inherits(&self) -> &'static [&'static str] {
         match self {
-            Self::Qemu(_) => &[],
+            // Git finds no configuration but a repository's own without a home.
+            Self::Qemu(_) | Self::Git => &[],
             Self::Daemon(_) => DAEMON,
             Self::Mmdebstrap | Self::AptGet | Self::AptCache => NETWORK,
         }
@@ -114,6 +132,7 @@ impl Program {
         match self {
             Self::Qemu(_) => &[("PATH", SYSTEM_PATH), ("LC_ALL", "C.UTF-8")],
             Self::Daemon(_) => &[],
+            Self::Git => GIT,
             Self::Mmdebstrap | Self::AptGet | Self::AptCache => {
                 &[("PATH", SYSTEM_PATH), ("LC_ALL", "C.UTF-8"), ("DEBIAN_FRONTEND", "noninteractive")]
             }
@@ -170,7 +189,9 @@ impl Command {
     pub fn new(program: Program) -> Self {
         let settings = match program {
             Program::Daemon(_) => KEYS,
-            Program::Qemu(_) | Program::Mmdebstrap | Program::AptGet | Program::AptCache => &[],
+            Program::Qemu(_) | Program::Mmdebstrap | Program::AptGet | Program::AptCache | Program::Git => {
+                &[]
+            }
         };
         let names = program.inherits().iter().copied().chain(settings.iter().map(|key| key.variable));
         let inherited = names.filter_map(|name| Some((OsString::from(name), env::var(name)?)));
@@ -255,6 +276,7 @@ pub(crate) mod tests {
             Program::Mmdebstrap,
             Program::AptGet,
             Program::AptCache,
+            Program::Git,
         ]
         .map(|program| match program {
             // A new program is a decision: it gets its line here and its environment above.
@@ -262,8 +284,9 @@ pub(crate) mod tests {
             Program::Mmdebstrap => "mmdebstrap".to_owned(),
             Program::AptGet => "apt-get".to_owned(),
             Program::AptCache => "apt-cache".to_owned(),
+            Program::Git => "git".to_owned(),
         });
-        assert_eq!(names, ["/opt/qemu", "/opt/bangerd", "mmdebstrap", "apt-get", "apt-cache"]);
+        assert_eq!(names, ["/opt/qemu", "/opt/bangerd", "mmdebstrap", "apt-get", "apt-cache", "git"]);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OpenFlags};
 use crate::{Error, Result};
 
 /// The migrations, oldest first; never changed once released, only added to. `user_version` counts those applied.
-const MIGRATIONS: &[&str] = &[include_str!("migrations/0001.sql")];
+const MIGRATIONS: &[&str] = &[include_str!("migrations/0001.sql"), include_str!("migrations/0002.sql")];
 
 /// What opening a database would do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,6 +11,7 @@ mod image;
 mod kernel;
 mod ledger;
 mod vm;
+mod workspace;
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
@@ -22,6 +23,7 @@ pub use image::{Image, Ready};
 pub use kernel::Kernel;
 pub use ledger::Entry;
 pub use vm::{Sizes, Vm, VmNews};
+pub use workspace::Workspace;
 
 /// Why the database did not do it.
 #[derive(Debug, thiserror::Error)]

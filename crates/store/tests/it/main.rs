@@ -2,13 +2,16 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::{ffi::OsString, os::unix::ffi::OsStringExt};
+
 use model::{
     ImageName, KernelName, OperationId, VmId, VmName,
     sizing::{Host, Wish, resolve},
     undo::{ProcessEntry, Undo},
     vm::State,
+    workspace::GuestPath,
 };
-use store::{Commit, Compatibility, Error, Image, Kernel, Ready, Store, Vm};
+use store::{Commit, Compatibility, Error, Image, Kernel, Ready, Store, Vm, Workspace};
 
 struct Scratch(std::path::PathBuf);
 
@@ -184,7 +187,7 @@ fn a_newer_or_damaged_database_is_refused_untouched() {
     bytes[60..64].copy_from_slice(&99u32.to_be_bytes()); // user_version, at offset 60 of the header
     host::fs::write_atomic(&newer, &bytes).unwrap();
     assert_eq!(Store::check(&newer).unwrap(), Compatibility::Newer);
-    assert!(matches!(Store::open(&newer), Err(Error::Newer { found: 99, known: 1 })));
+    assert!(matches!(Store::open(&newer), Err(Error::Newer { found: 99, known: 2 })));
 
     let damaged = scratch.0.join("damaged.db");
     host::fs::write_atomic(&damaged, b"this is no database, though long enough to look at").unwrap();
@@ -233,4 +236,55 @@ fn a_panic_in_a_transaction_is_its_callers_alone() {
     let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(open)).unwrap_err();
     assert_eq!(panic.downcast_ref(), Some(&"killed"));
     assert_eq!(store.ledger_list(None).unwrap(), []);
+}
+
+fn workspace(head: &str) -> Workspace {
+    Workspace {
+        guest_path: GuestPath::try_from("/root/repo").unwrap(),
+        host_path: OsString::from_vec(b"/home/\xff/repo".to_vec()).into(),
+        head: head.to_owned(),
+        tree: "t".to_owned(),
+        prepared_ms: 7,
+    }
+}
+
+#[test]
+fn a_vm_has_one_workspace_which_goes_with_it() {
+    let scratch = Scratch::new("workspace");
+    let store = Store::open(&scratch.database()).unwrap();
+    store.kernel_insert(kernel(), NO_ENTRY).unwrap();
+    store.image_insert(image(), NO_ENTRY).unwrap();
+    let id = vm(1, "one").id;
+    assert!(matches!(store.workspace_put(id, workspace("a")), Err(Error::Missing)));
+    store.vm_insert(vm(1, "one"), &operation()).unwrap();
+    assert_eq!(store.workspace_get(id).unwrap(), None);
+    store.workspace_put(id, workspace("a")).unwrap();
+    store.workspace_put(id, workspace("b")).unwrap();
+    assert_eq!(store.workspace_get(id).unwrap(), Some(workspace("b")));
+    store.workspace_forget(id).unwrap();
+    assert_eq!(store.workspace_get(id).unwrap(), None);
+    store.workspace_put(id, workspace("c")).unwrap();
+    store.vm_delete(id).unwrap();
+    assert_eq!(store.workspace_get(id).unwrap(), None);
+}
+
+#[test]
+fn a_database_of_the_first_version_is_taken_over_and_kept() {
+    let scratch = Scratch::new("migration");
+    let path = scratch.database();
+    let old = rusqlite::Connection::open(&path).unwrap();
+    old.execute_batch(include_str!("../../src/migrations/0001.sql")).unwrap();
+    old.execute_batch(
+        "PRAGMA user_version = 1;
+         INSERT INTO kernel VALUES ('k1', 'default', '6.1.0', 'a.deb', 7, 1);
+         INSERT INTO image VALUES ('i1', 'debian', 'tar', '00', 7, 'u', 'default', 'init', 'systemd', 1);",
+    )
+    .unwrap();
+    drop(old);
+    assert_eq!(Store::check(&path).unwrap(), Compatibility::Older);
+    let store = Store::open(&path).unwrap();
+    assert_eq!((store.kernel_list().unwrap(), store.image_list().unwrap()), (vec![kernel()], vec![image()]));
+    store.vm_insert(vm(1, "one"), &operation()).unwrap();
+    store.workspace_put(vm(1, "one").id, workspace("a")).unwrap();
+    assert_eq!(Store::check(&scratch.0.join("banger.db.v1")).unwrap(), Compatibility::Older);
 }
