@@ -58,6 +58,7 @@ pub const RESERVED: &[(&str, &[&str])] = &[
     ("clap", &["cli"]),
     ("clap_complete", &["cli"]),
     ("comfy-table", &["cli"]),
+    ("hyper-rustls", &["engine"]),
     ("indicatif", &["cli"]),
     ("rusqlite", &["store"]),
     ("tar", &["image", "cli", "agent", "testkit"]),

@@ -64,7 +64,15 @@ impl Client {
     /// # Errors
     /// Where the daemon cannot be reached or refuses.
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
-        let body = self.request(Method::GET, path, empty()).await?.into_body();
+        self.ask(Method::GET, path).await
+    }
+
+    /// What answers a request without content.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn ask<T: DeserializeOwned>(&self, method: Method, path: &str) -> Result<T, Error> {
+        let body = self.request(method, path, empty()).await?.into_body();
         serde_json::from_slice(&whole(body).await?).map_err(|e| Error::Protocol(e.to_string()))
     }
 

@@ -19,8 +19,8 @@ use tokio_util::{
     sync::CancellationToken,
 };
 use wire::control::{
-    self, AllStats, BuildImage, CreateVm, Daemon, ErrorBody, Images, ImportImage, ImportKernel, Kernels,
-    Operations, SetVm, Vms, Wait,
+    self, AllStats, BuildImage, CacheContent, CreateVm, Daemon, ErrorBody, Images, ImportImage, ImportKernel,
+    Kernels, Operations, PullImage, SetVm, Vms, Wait,
 };
 
 use crate::{
@@ -62,6 +62,9 @@ pub fn router(engine: Engine, streams: Streams, socket: &Path) -> Router {
         .route("/v1/vms/{reference}/logs", get(vm_logs))
         .route("/v1/images", get(image_list))
         .route("/v1/images/build", post(image_build))
+        .route("/v1/images/pull", post(image_pull))
+        .route("/v1/images/cache", get(image_cache))
+        .route("/v1/images/cache/prune", post(image_cache_prune))
         .route("/v1/images/{name}", get(image_show).delete(image_delete))
         .route("/v1/images/{name}/import", post(image_import).layer(DefaultBodyLimit::disable()))
         .route("/v1/kernels", get(kernel_list))
@@ -460,6 +463,32 @@ pub async fn image_build(
     let what = format!("image.build {}", build.recipe);
     let operation = app.engine.begin(what, |engine, operation| engine.image_build(operation, build));
     Ok(answer(app.engine, operation, detach.binding()))
+}
+
+/// Pulls an image from a registry.
+#[utoipa::path(post, path = "/v1/images/pull", params(Detach), request_body = PullImage,
+    responses((status = 200, body = control::Event, content_type = "application/x-ndjson")))]
+pub async fn image_pull(
+    State(app): State<App>,
+    Params(detach): Params<Detach>,
+    Payload(body): Payload,
+) -> Result<Response, Fail> {
+    let pull: PullImage = parse(&body)?;
+    let what = format!("image.pull {}", pull.reference);
+    let operation = app.engine.begin(what, |engine, operation| engine.image_pull(operation, pull));
+    Ok(answer(app.engine, operation, detach.binding()))
+}
+
+/// What is in the cache of blobs.
+#[utoipa::path(get, path = "/v1/images/cache", responses((status = 200, body = CacheContent)))]
+pub async fn image_cache(State(app): State<App>) -> Result<Json<CacheContent>, Fail> {
+    Ok(Json(app.engine.image_cache().await?))
+}
+
+/// Empties the cache of blobs, and says what was in it.
+#[utoipa::path(post, path = "/v1/images/cache/prune", responses((status = 200, body = CacheContent)))]
+pub async fn image_cache_prune(State(app): State<App>) -> Result<Json<CacheContent>, Fail> {
+    Ok(Json(app.engine.image_cache_prune().await?))
 }
 
 /// All kernels by name.

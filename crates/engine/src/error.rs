@@ -4,8 +4,11 @@
 
 use std::error::Error as _;
 
+use image::oci::SinkError;
 use model::VmName;
 use wire::control::{Code, ErrorBody};
+
+use crate::registry::RegistryError;
 
 /// The result of a call to the engine.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -153,6 +156,15 @@ pub enum Error {
         #[source]
         cause: Cause,
     },
+    /// An image could not be pulled.
+    #[error("cannot pull {reference}")]
+    Pull {
+        /// Its reference.
+        reference: String,
+        /// Why.
+        #[source]
+        cause: Box<RegistryError>,
+    },
     /// What an image says of itself cannot be read.
     #[error("cannot read image {name}")]
     ReadImage {
@@ -247,6 +259,7 @@ impl Error {
             Self::VmEnded { .. } => Code::VmEnded,
             Self::Broken => Code::Internal,
             Self::Forgotten(_) => Code::Gone,
+            Self::Pull { cause, .. } => pull_code(cause),
             Self::ImportImage { .. } | Self::ImportKernel { .. } if self.is_full() => Code::Host,
             Self::ImportImage { .. } | Self::ImportKernel { .. } => Code::Refused,
             Self::Spawn { .. }
@@ -286,6 +299,7 @@ impl Error {
             Self::Running { name, .. } => Some(format!("banger vm stop {name}")),
             Self::NotReady { name, .. } => Some(format!("banger vm logs {name}")),
             Self::Launch { cause, .. } => cause.hint().map(str::to_owned),
+            Self::Pull { cause, .. } => pull_hint(cause),
             Self::NoVmm(cause) => Some(cause.hint().to_owned()),
             Self::Store(store::Error::Taken(name)) => {
                 Some(format!("choose another --name, or delete the one there is: {name}"))
@@ -329,5 +343,44 @@ impl Error {
             causes.push(format!("the last lines of its console:\n    {}", console.join("\n    ")));
         }
         ErrorBody { code: self.code(), message: self.to_string(), hint: self.hint(), causes, op_id: None }
+    }
+}
+
+fn pull_code(cause: &RegistryError) -> Code {
+    match cause {
+        RegistryError::NotFound { .. } => Code::NotFound,
+        RegistryError::Document { .. }
+        | RegistryError::Blob(SinkError::Refused { .. })
+        | RegistryError::NoBlob { .. }
+        | RegistryError::WrongPart { .. }
+        | RegistryError::TooLong { .. }
+        | RegistryError::Lead { .. }
+        | RegistryError::Token { .. }
+        | RegistryError::Challenge { .. } => Code::Refused,
+        RegistryError::Unreachable { .. }
+        | RegistryError::Certificates(_)
+        | RegistryError::Stalled { .. }
+        | RegistryError::BrokenOff(_)
+        | RegistryError::Broken { .. }
+        | RegistryError::Status { .. }
+        | RegistryError::Denied { .. }
+        | RegistryError::Blob(SinkError::Host(_))
+        | RegistryError::Credentials(_)
+        | RegistryError::NoSpace { .. } => Code::Host,
+        RegistryError::Stopped => Code::Cancelled,
+    }
+}
+
+fn pull_hint(cause: &RegistryError) -> Option<String> {
+    match cause {
+        RegistryError::Denied { reference } => {
+            let host = reference.host();
+            Some(format!(
+                "log in with docker login {host} or podman login {host}; banger reads what these keep"
+            ))
+        }
+        RegistryError::NoSpace { .. } => Some("banger image cache prune, or free some space".to_owned()),
+        RegistryError::Certificates(_) => Some("apt-get install ca-certificates".to_owned()),
+        _ => None,
     }
 }

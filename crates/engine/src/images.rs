@@ -3,6 +3,8 @@
 //! The slow work happens in a staging directory without any lock; publication renames the directory into place and inserts
 //! the row. The loser of a race for a name fails at the row, and its directory goes.
 
+mod pull;
+
 use std::{
     io::Read,
     ops::ControlFlow,
@@ -12,7 +14,7 @@ use std::{
 use host::proc::{Command, Program};
 use image::{
     manifest::{self, ImageManifest, RunConfig},
-    oci::{self, Imported, OciError},
+    oci::{self, Digest, Imported, Manifest, OciError, Opened},
     rootfs::{self, ImportOptions},
 };
 use model::{ImageName, KernelName, init::Init, undo::Undo};
@@ -61,6 +63,15 @@ enum Material<R> {
     Stream(R),
     /// An OCI layout, which is a directory.
     Layout(PathBuf),
+    /// The blobs of a manifest with that digest.
+    Pulled(Box<(Opened, (Digest, Manifest))>),
+}
+
+/// An image that is whole but not published.
+struct Staged {
+    image: store::Image,
+    /// Whether it takes the place of an older one of its name.
+    supersedes: bool,
 }
 
 /// What is known of an image before it is published.
@@ -73,6 +84,8 @@ struct Draft {
     init: Option<String>,
     /// Which of several images.
     tag: Option<String>,
+    /// What its reference led to; such an image takes the place of an older one of its name.
+    resolved: Option<Digest>,
 }
 
 impl Engine {
@@ -143,6 +156,7 @@ impl Engine {
             ready: Ready::Agent,
             init: how.init.map(init_path).transpose()?,
             tag: how.tag,
+            resolved: None,
         };
         let material = match how.layout {
             None => Material::Stream(reader),
@@ -217,8 +231,15 @@ impl Engine {
             move || follow_talk(&operation, stderr)
         });
         let watch = program::end_with(operation, running.stopper(), BUILD);
-        let draft =
-            Draft { name, source: format!("recipe {RECIPE}"), kernel: None, ready, init: None, tag: None };
+        let draft = Draft {
+            name,
+            source: format!("recipe {RECIPE}"),
+            kernel: None,
+            ready,
+            init: None,
+            tag: None,
+            resolved: None,
+        };
         let (entry, staged) = self.stage(operation, draft, Material::Stream(stdout)).await?;
         let exit = blocking(move || Ok(running.wait()?)).await;
         drop(watch);
@@ -257,30 +278,45 @@ impl Engine {
         operation: &Operation,
         draft: Draft,
         material: Material<impl Read + Send + 'static>,
-    ) -> Result<(i64, Result<store::Image>)> {
+    ) -> Result<(i64, Result<Staged>)> {
         let id = uuid::Uuid::new_v4().simple().to_string();
         let entry = self.store().ledger_open(None, operation.id(), &Undo::Staging(id.clone()))?;
         let directory = self.paths().staging().join(&id);
         let operation = operation.clone();
+        let engine = self.clone();
         let stage = blocking(move || {
             host::fs::create_dir(&directory)?;
-            write_image(&directory, id, draft, material, &operation)
+            engine.write_image(&directory, id, draft, material, &operation)
         });
         Ok((entry, self.points().around("stage", stage).await))
     }
 
     /// Publishes what was staged, or removes it.
-    async fn publish_or_remove(&self, entry: i64, staged: Result<store::Image>) -> Result<store::Image> {
+    async fn publish_or_remove(&self, entry: i64, staged: Result<Staged>) -> Result<store::Image> {
         let published = match staged {
-            Ok(image) => self.put_in_place(entry, image).await,
+            Ok(staged) => self.put_in_place(entry, staged).await,
             Err(error) => Err(error),
         };
         saga::undo_staging(&self.0.world, entry, published).await
     }
 
-    async fn put_in_place(&self, entry: i64, image: store::Image) -> Result<store::Image> {
+    async fn put_in_place(&self, entry: i64, staged: Staged) -> Result<store::Image> {
+        let Staged { image, supersedes } = staged;
         let (from, to) = (self.paths().staging().join(&image.id), self.paths().images().join(&image.id));
-        self.put_directory_in_place(from, to, |store| store.image_insert(image.clone(), entry)).await?;
+        let mut old = None;
+        let insert = |store: &Store| {
+            if supersedes {
+                old = store.image_supersede(image.clone(), entry)?;
+                return Ok(());
+            }
+            store.image_insert(image.clone(), entry)
+        };
+        self.put_directory_in_place(from, to, insert).await?;
+        // One that VMs use stays, under its new name.
+        if let Some(old) = old.filter(|old| self.store().image_delete(old).is_ok()) {
+            let directory = self.paths().images().join(old);
+            blocking(move || Ok(host::fs::remove_all(&directory)?)).await?;
+        }
         Ok(image)
     }
 
@@ -309,6 +345,9 @@ impl Engine {
         let name = request.image.clone().unwrap_or_else(|| default.clone());
         if let Some(image) = self.image_named(&name)? {
             return Ok(image);
+        }
+        if model::ImageReference::is_meant(&name) {
+            return self.image_by_reference(operation, &name).await;
         }
         if request.image.is_some() && name != default {
             return Err(unknown_image(&name));
@@ -380,6 +419,71 @@ impl Engine {
     }
 }
 
+impl Engine {
+    /// Makes the image's files in `directory`.
+    fn write_image(
+        &self,
+        directory: &Path,
+        id: String,
+        draft: Draft,
+        material: Material<impl Read>,
+        operation: &Operation,
+    ) -> Result<Staged> {
+        let path = directory.join(paths::ROOTFS);
+        let mut progress = |progress: rootfs::Progress| {
+            let (name, unit) = ("importing image".to_owned(), "bytes".to_owned());
+            operation.emit(Event::Progress { name, done: progress.unpacked, total: None, unit });
+            if operation.token().is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        let options = ImportOptions { label: draft.name.to_string(), ..ImportOptions::default() };
+        let choice = oci::Choice { tag: draft.tag, ..oci::Choice::host() };
+        let imported = match material {
+            Material::Stream(reader) => oci::import_stream(reader, &choice, &path, &options, &mut progress),
+            Material::Layout(dir) => oci::import_layout(&dir, &choice, &path, &options, &mut progress),
+            Material::Pulled(pulled) => {
+                let (blobs, manifest) = *pulled;
+                oci::import(&blobs, manifest, &choice, &path, &options, &mut progress)
+            }
+        };
+        // A cancelled upload breaks its reader first.
+        operation.checkpoint()?;
+        if let Err(OciError::Blob { digest, .. }) = &imported {
+            // Where it lay in the cache it was damaged there.
+            self.forget_blob(digest)?;
+        }
+        let Imported { rootfs, run, origin } = imported.map_err(|e| import_error(&draft.name, e))?;
+        let digest = image::identity::sha256_of(&path)?;
+        rootfs.file.sync_all().map_err(|e| host::Error::path("sync", &path, e))?;
+        let manifest = ImageManifest {
+            version: manifest::VERSION,
+            name: draft.name.to_string(),
+            source: draft.source,
+            origin,
+            resolved: draft.resolved,
+            arch: std::env::consts::ARCH.to_owned(),
+            sha256: digest,
+            size: rootfs.size,
+            created_ms: host::clock::now_ms(),
+            run,
+        };
+        let written = manifest.write(directory);
+        written.map_err(|e| Error::ImportImage { name: draft.name.to_string(), cause: Box::new(e) })?;
+        let image = store::Image {
+            id,
+            name: draft.name,
+            source: manifest.source,
+            digest: manifest.sha256,
+            size: manifest.size,
+            uuid: uuid_text(rootfs.uuid),
+            kernel: draft.kernel,
+            ready: draft.ready,
+            init: draft.init.unwrap_or_else(|| rootfs.init.map_or("agent", Init::name).to_owned()),
+            created_ms: manifest.created_ms,
+        };
+        Ok(Staged { image, supersedes: draft.resolved.is_some() })
+    }
+}
+
 fn unknown_image(name: &str) -> Error {
     let hint =
         format!("banger image list shows those there are; banger image import SRC --name {name} makes one");
@@ -400,58 +504,6 @@ fn init_path(path: String) -> Result<String> {
     } else {
         Err(Error::invalid("init", &path, "it must be an absolute path in the image"))
     }
-}
-
-/// Makes the image's files in `directory`.
-fn write_image(
-    directory: &Path,
-    id: String,
-    draft: Draft,
-    material: Material<impl Read>,
-    operation: &Operation,
-) -> Result<store::Image> {
-    let path = directory.join(paths::ROOTFS);
-    let mut progress = |progress: rootfs::Progress| {
-        let (name, unit) = ("importing image".to_owned(), "bytes".to_owned());
-        operation.emit(Event::Progress { name, done: progress.unpacked, total: None, unit });
-        if operation.token().is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    };
-    let options = ImportOptions { label: draft.name.to_string(), ..ImportOptions::default() };
-    let choice = oci::Choice { tag: draft.tag, ..oci::Choice::host() };
-    let imported = match material {
-        Material::Stream(reader) => oci::import_stream(reader, &choice, &path, &options, &mut progress),
-        Material::Layout(dir) => oci::import_layout(&dir, &choice, &path, &options, &mut progress),
-    };
-    // A cancelled upload breaks its reader first.
-    operation.checkpoint()?;
-    let Imported { rootfs, run, origin } = imported.map_err(|e| import_error(&draft.name, e))?;
-    let digest = image::identity::sha256_of(&path)?;
-    rootfs.file.sync_all().map_err(|e| host::Error::path("sync", &path, e))?;
-    let manifest = ImageManifest {
-        version: manifest::VERSION,
-        name: draft.name.to_string(),
-        source: draft.source,
-        origin: origin.map(|digest| digest.to_string()),
-        arch: std::env::consts::ARCH.to_owned(),
-        sha256: digest,
-        size: rootfs.size,
-        created_ms: host::clock::now_ms(),
-        run,
-    };
-    let written = manifest.write(directory);
-    written.map_err(|e| Error::ImportImage { name: draft.name.to_string(), cause: Box::new(e) })?;
-    Ok(store::Image {
-        id,
-        name: draft.name,
-        source: manifest.source,
-        digest: manifest.sha256,
-        size: manifest.size,
-        uuid: uuid_text(rootfs.uuid),
-        kernel: draft.kernel,
-        ready: draft.ready,
-        init: draft.init.unwrap_or_else(|| rootfs.init.map_or("agent", Init::name).to_owned()),
-        created_ms: manifest.created_ms,
-    })
 }
 
 /// Follows what a builder says: each line is a sign of life, and the last ones are kept for its failure.

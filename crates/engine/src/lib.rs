@@ -9,6 +9,7 @@
 //! | `vm` | create, boot, stop, delete; what happens when a guest ends by itself |
 //! | `reconcile` | what a crash left open |
 //! | `images`, `kernels` | making and publishing them |
+//! | `registry` | fetching what images are made of |
 //! | `guest` | talking to an agent |
 //! | `fault` | where tests make things go wrong |
 //!
@@ -26,6 +27,7 @@ mod paths;
 mod payload;
 mod program;
 mod reconcile;
+pub mod registry;
 mod saga;
 mod turn;
 mod view;
@@ -67,6 +69,7 @@ struct Inner {
     cells: std::sync::Mutex<HashMap<VmId, Arc<Cell>>>,
     claims: std::sync::Mutex<HashMap<String, Arc<Mutex<()>>>>,
     vmms: Vmms,
+    registries: registry::Settings,
     _lock: Lock,
 }
 
@@ -77,6 +80,8 @@ pub struct Seams {
     pub backend: Option<Arc<dyn vmm::Backend>>,
     /// Makes things go wrong.
     pub faults: Option<Arc<dyn fault::Faults>>,
+    /// How registries are spoken with.
+    pub registries: Option<registry::Settings>,
 }
 
 impl Engine {
@@ -99,10 +104,15 @@ impl Engine {
             cells: std::sync::Mutex::default(),
             claims: std::sync::Mutex::default(),
             vmms,
+            registries: seams.registries.unwrap_or_default(),
             _lock: lock,
         }));
         let happenings = engine.operations().happenings().clone();
         engine.store().listen(move |news| happenings.tell_vm(news));
+        // What was being fetched or removed when a daemon died is nobody's.
+        for left in [engine.paths().partial(), engine.paths().blobs_aside()] {
+            host::fs::list(&left)?.iter().try_for_each(|path| host::fs::remove_all(path))?;
+        }
         engine.reconcile().await?;
         // Beside a new database everything would seem to belong to nothing: somebody may have put the old one aside.
         if !fresh {

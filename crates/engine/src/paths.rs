@@ -4,7 +4,7 @@
 //! state/  banger.db  lock  daemon.log  staging/<name>/
 //!         images/<id>/ rootfs.ext4 manifest.json  kernels/<id>/…
 //!         vms/<id>/  overlay.ext4 work.ext4  console.log vmm.log  run/ (sockets, links, payload)
-//! cache/  templates/  payload/  probe/
+//! cache/  templates/  payload/  probe/  blobs/sha256/<hex>  partial/  aside/
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -25,7 +25,14 @@ impl Paths {
     /// Where one of them cannot be made, or is a link or somebody else's.
     pub fn prepare(dirs: Dirs) -> host::Result<Self> {
         let paths = Self { dirs };
-        let cache = [paths.templates(), paths.payloads(), paths.probes()];
+        let cache = [
+            paths.templates(),
+            paths.payloads(),
+            paths.probes(),
+            paths.blobs().join("sha256"),
+            paths.partial(),
+            paths.blobs_aside(),
+        ];
         let state = [paths.staging(), paths.images(), paths.kernels(), paths.vms()];
         let tops = [paths.dirs.state.clone(), paths.dirs.cache.clone(), paths.dirs.runtime.clone()];
         for directory in tops.iter().chain(&state).chain(&cache) {
@@ -110,6 +117,24 @@ impl Paths {
     #[must_use]
     pub fn payloads(&self) -> PathBuf {
         self.dirs.cache.join("payload")
+    }
+
+    /// Blobs of images, as a layout has them.
+    #[must_use]
+    pub fn blobs(&self) -> PathBuf {
+        self.dirs.cache.join("blobs")
+    }
+
+    /// Blobs that are being fetched, and nothing else: what a crash leaves here goes.
+    #[must_use]
+    pub fn partial(&self) -> PathBuf {
+        self.dirs.cache.join("partial")
+    }
+
+    /// Caches of blobs that are being removed; what a crash leaves here goes.
+    #[must_use]
+    pub fn blobs_aside(&self) -> PathBuf {
+        self.dirs.cache.join("aside")
     }
 
     /// Remembered answers of probes.

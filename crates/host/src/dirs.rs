@@ -52,3 +52,21 @@ impl Dirs {
         self.runtime.join("bangerd.sock")
     }
 }
+
+/// The files in which this user's docker and podman keep credentials for registries, the one that counts most first.
+#[must_use]
+pub fn credential_files() -> Vec<PathBuf> {
+    let dir = |name: &str| env::var(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let home = || dir("HOME");
+    let config = || dir("XDG_CONFIG_HOME").or_else(|| home().map(|home| home.join(".config")));
+    let docker = || dir("DOCKER_CONFIG").or_else(|| home().map(|home| home.join(".docker")));
+    [
+        dir("REGISTRY_AUTH_FILE"),
+        dir("XDG_RUNTIME_DIR").map(|dir| dir.join("containers/auth.json")),
+        config().map(|dir| dir.join("containers/auth.json")),
+        docker().map(|dir| dir.join("config.json")),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}

@@ -51,6 +51,8 @@ pub enum Program {
     AptCache,
     /// Reads repositories of the owner and makes patches; always with a configuration that is ours.
     Git,
+    /// Keeps a user's credentials: `docker-credential-` and this, in the user's path.
+    CredentialHelper(String),
 }
 
 /// Where the programs that are named without a path are searched.
@@ -81,6 +83,20 @@ const DAEMON: &[&str] = &[
     "SSL_CERT_FILE",
     "SSL_CERT_DIR",
     "DBUS_SESSION_BUS_ADDRESS",
+    "DOCKER_CONFIG",
+    "REGISTRY_AUTH_FILE",
+];
+/// What a helper needs to find the user's key ring.
+const HELPER: &[&str] = &[
+    "HOME",
+    "USER",
+    "PATH",
+    "XDG_RUNTIME_DIR",
+    "XDG_CONFIG_HOME",
+    "XDG_DATA_HOME",
+    "DBUS_SESSION_BUS_ADDRESS",
+    "GNUPGHOME",
+    "PASSWORD_STORE_DIR",
 ];
 
 /// No configuration but the repository's, no questions, no network, no writing where only reading was asked for.
@@ -114,6 +130,13 @@ impl Program {
             Self::AptGet => system("apt-get"),
             Self::AptCache => system("apt-cache"),
             Self::Git => system("git"),
+            Self::CredentialHelper(name) => {
+                let name = format!("docker-credential-{name}");
+                let path = env::var("PATH").unwrap_or_else(|| SYSTEM_PATH.into());
+                find(&name, &path).ok_or_else(|| {
+                    Error::new("find program", name, std::io::Error::from(std::io::ErrorKind::NotFound))
+                })
+            }
         }
     }
 
@@ -124,6 +147,7 @@ impl Program {
             Self::Qemu(_) | Self::Git => &[],
             Self::Daemon(_) => DAEMON,
             Self::Mmdebstrap | Self::AptGet | Self::AptCache => NETWORK,
+            Self::CredentialHelper(_) => HELPER,
         }
     }
 
@@ -133,6 +157,7 @@ impl Program {
             Self::Qemu(_) => &[("PATH", SYSTEM_PATH), ("LC_ALL", "C.UTF-8")],
             Self::Daemon(_) => &[],
             Self::Git => GIT,
+            Self::CredentialHelper(_) => &[("LC_ALL", "C.UTF-8")],
             Self::Mmdebstrap | Self::AptGet | Self::AptCache => {
                 &[("PATH", SYSTEM_PATH), ("LC_ALL", "C.UTF-8"), ("DEBIAN_FRONTEND", "noninteractive")]
             }
@@ -189,9 +214,12 @@ impl Command {
     pub fn new(program: Program) -> Self {
         let settings = match program {
             Program::Daemon(_) => KEYS,
-            Program::Qemu(_) | Program::Mmdebstrap | Program::AptGet | Program::AptCache | Program::Git => {
-                &[]
-            }
+            Program::Qemu(_)
+            | Program::Mmdebstrap
+            | Program::AptGet
+            | Program::AptCache
+            | Program::Git
+            | Program::CredentialHelper(_) => &[],
         };
         let names = program.inherits().iter().copied().chain(settings.iter().map(|key| key.variable));
         let inherited = names.filter_map(|name| Some((OsString::from(name), env::var(name)?)));
@@ -277,6 +305,7 @@ pub(crate) mod tests {
             Program::AptGet,
             Program::AptCache,
             Program::Git,
+            Program::CredentialHelper("pass".to_owned()),
         ]
         .map(|program| match program {
             // A new program is a decision: it gets its line here and its environment above.
@@ -285,8 +314,11 @@ pub(crate) mod tests {
             Program::AptGet => "apt-get".to_owned(),
             Program::AptCache => "apt-cache".to_owned(),
             Program::Git => "git".to_owned(),
+            Program::CredentialHelper(name) => format!("docker-credential-{name}"),
         });
-        assert_eq!(names, ["/opt/qemu", "/opt/bangerd", "mmdebstrap", "apt-get", "apt-cache", "git"]);
+        let fixed = ["/opt/qemu", "/opt/bangerd", "mmdebstrap", "apt-get", "apt-cache", "git"];
+        assert_eq!(names[..6], fixed);
+        assert_eq!(names[6], "docker-credential-pass");
     }
 
     #[test]

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use host::fs;
 use serde::{Deserialize, Serialize};
 
+use crate::oci::Digest;
+
 /// The version of [`ImageManifest`] that is written; another one is refused.
 pub const VERSION: u32 = 1;
 
@@ -19,7 +21,10 @@ pub struct ImageManifest {
     pub source: String,
     /// The digest of the manifest that it was made of, where it had one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub origin: Option<String>,
+    pub origin: Option<Digest>,
+    /// The digest that its reference had in the registry when it was pulled: that of an index, or `origin` too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolved: Option<Digest>,
     /// The processors that it is for, as `uname -m` calls them.
     pub arch: String,
     /// The SHA-256 of its file system, in hexadecimal digits.

@@ -8,27 +8,28 @@
 //! ```
 //! Every blob is compared with its descriptor while it is read, to the last byte. A layer is read and unpacked once, so its
 //! digest is known when its entries were applied already: the image is thrown away then, and nobody ever saw it. Fetching is
-//! not done here.
+//! the engine's business, and what comes of it goes into a `Sink`.
 
 mod archive;
 mod blobs;
 mod digest;
 mod document;
+mod sink;
 
 use std::{io::Read, ops::ControlFlow, path::Path};
 
 pub use archive::import_stream;
-pub use blobs::{Blobs, Directory};
+pub use blobs::{Blobs, Directory, Opened};
 pub use digest::{BlobError, Digest, DigestError, Verified};
-pub use document::{ACCEPTED, Choice, Config, Descriptor, Document, DocumentError, Index, LONGEST, Manifest};
+pub use document::{
+    ACCEPTED, Choice, Config, DEEPEST, Descriptor, Document, DocumentError, Index, LONGEST, Manifest,
+};
+pub use sink::{Sink, SinkError};
 
 use crate::{
     manifest::RunConfig,
     rootfs::{Image, ImportError, ImportOptions, Report, RootfsReport},
 };
-
-/// How many indexes may lead to one another.
-const DEEPEST: usize = 4;
 
 /// A finished image.
 #[derive(Debug)]

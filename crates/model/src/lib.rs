@@ -12,6 +12,7 @@ pub mod id;
 pub mod init;
 pub mod kernel;
 pub mod name;
+pub mod reference;
 pub mod refs;
 pub mod signal;
 pub mod size;
@@ -22,3 +23,4 @@ pub mod workspace;
 
 pub use id::{OperationId, VmId};
 pub use name::{ImageName, KernelName, VmName};
+pub use reference::ImageReference;

@@ -79,40 +79,27 @@ impl Store {
     /// [`Error::Taken`]; [`Error::Missing`] where its kernel is not there (any more); or where the database cannot be
     /// written.
     pub fn image_insert(&self, image: Image, staging: i64) -> Result<()> {
+        self.transaction(move |db| match named(db, &image.name)? {
+            Some(_) => Err(Error::Taken(image.name.to_string())),
+            None => insert(db, &image, staging),
+        })
+    }
+
+    /// Records an image as [`Store::image_insert`], but as the one of its name: one that had it before gets another, made of
+    /// the name and its id, and its id is given.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] where its kernel is not there (any more); or where the database cannot be written.
+    pub fn image_supersede(&self, image: Image, staging: i64) -> Result<Option<String>> {
         self.transaction(move |db| {
-            let taken: bool = db.query_row(
-                "SELECT EXISTS (SELECT 1 FROM image WHERE name = ?)",
-                [image.name.as_str()],
-                |row| row.get(0),
-            )?;
-            if taken {
-                return Err(Error::Taken(image.name.to_string()));
+            let old = named(db, &image.name)?;
+            if let Some(old) = &old {
+                let name: String = image.name.as_str().chars().take(100).collect();
+                let name = format!("{name}-{}", &old[..old.len().min(12)]);
+                db.execute("UPDATE image SET name = ? WHERE id = ?", [&name, old])?;
             }
-            // It may have been deleted while the image was made.
-            let there: bool = db.query_row(
-                "SELECT ?1 IS NULL OR EXISTS (SELECT 1 FROM kernel WHERE name = ?1)",
-                [image.kernel.as_ref().map(KernelName::as_str)],
-                |row| row.get(0),
-            )?;
-            if !there {
-                return Err(Error::Missing);
-            }
-            db.execute(
-                &format!("INSERT INTO image ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"),
-                params![
-                    image.id,
-                    image.name.as_str(),
-                    image.source,
-                    image.digest,
-                    image.size.cast_signed(),
-                    image.uuid,
-                    image.kernel.as_ref().map(KernelName::as_str),
-                    image.ready.name(),
-                    image.init,
-                    image.created_ms.cast_signed()
-                ],
-            )?;
-            crate::ledger::close(db, staging)
+            insert(db, &image, staging)?;
+            Ok(old)
         })
     }
 
@@ -158,6 +145,41 @@ impl Store {
             }
         })
     }
+}
+
+/// The id of the image of that name.
+fn named(db: &rusqlite::Transaction<'_>, name: &ImageName) -> Result<Option<String>> {
+    let mut statement = db.prepare_cached("SELECT id FROM image WHERE name = ?")?;
+    let mut rows = statement.query([name.as_str()])?;
+    Ok(rows.next()?.map(|row| row.get(0)).transpose()?)
+}
+
+fn insert(db: &rusqlite::Transaction<'_>, image: &Image, staging: i64) -> Result<()> {
+    // It may have been deleted while the image was made.
+    let there: bool = db.query_row(
+        "SELECT ?1 IS NULL OR EXISTS (SELECT 1 FROM kernel WHERE name = ?1)",
+        [image.kernel.as_ref().map(KernelName::as_str)],
+        |row| row.get(0),
+    )?;
+    if !there {
+        return Err(Error::Missing);
+    }
+    db.execute(
+        &format!("INSERT INTO image ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"),
+        params![
+            image.id,
+            image.name.as_str(),
+            image.source,
+            image.digest,
+            image.size.cast_signed(),
+            image.uuid,
+            image.kernel.as_ref().map(KernelName::as_str),
+            image.ready.name(),
+            image.init,
+            image.created_ms.cast_signed()
+        ],
+    )?;
+    crate::ledger::close(db, staging)
 }
 
 fn users(db: &rusqlite::Transaction<'_>, id: &str) -> Result<Vec<String>> {

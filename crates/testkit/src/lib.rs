@@ -5,4 +5,5 @@ pub mod images;
 pub mod kernel_deb;
 pub mod kernel_forge;
 pub mod need;
+pub mod oci;
 pub mod tree;

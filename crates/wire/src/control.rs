@@ -513,6 +513,34 @@ pub struct ImportImage {
     pub layout: Option<String>,
 }
 
+/// `POST /v1/images/pull`: gets an image from a registry.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct PullImage {
+    /// `[host[:port]/]path[:tag][@digest]`.
+    pub reference: String,
+    /// The image's name; without it the last part of the path and the tag.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// The kernel to boot it with.
+    #[serde(default)]
+    pub kernel: Option<String>,
+    /// Speak plain HTTP with the registry, which otherwise only one on this host gets.
+    #[serde(default)]
+    pub insecure: bool,
+}
+
+/// What is in a cache: `GET /v1/images/cache`, and what `POST /v1/images/cache/prune` removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct CacheContent {
+    /// Blobs of images.
+    pub blobs: u64,
+    /// The bytes that these take on disk.
+    pub bytes: u64,
+}
+
 /// `POST /v1/images/build`: builds a named recipe.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

@@ -5,7 +5,9 @@ mod store;
 mod vm;
 
 pub use host::{ConfigCommand, DaemonCommand, OperationCommand};
-pub use store::{BuildArgs, ImageCommand, ImportImageArgs, ImportKernelArgs, KernelCommand};
+pub use store::{
+    BuildArgs, CacheCommand, ImageCommand, ImportImageArgs, ImportKernelArgs, KernelCommand, PullArgs,
+};
 pub use vm::{
     CreateArgs, ExecArgs, KillArgs, ListArgs, LogsArgs, Machine, PruneArgs, PsArgs, Refs, ResetArgs, RunArgs,
     SetArgs, ShowArgs, Size, StartArgs, StatsArgs, Terminal, VmCommand, VmmChoice, WaitFor,

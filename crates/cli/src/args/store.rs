@@ -4,7 +4,7 @@ use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Args, Subcommand};
 use clap_complete::ArgValueCandidates;
-use model::{ImageName, KernelName};
+use model::{ImageName, ImageReference, KernelName};
 
 use super::Format;
 use crate::complete;
@@ -14,6 +14,8 @@ use crate::complete;
 pub enum ImageCommand {
     /// Make an image of a root tar, an OCI layout or archive, or what `docker save` writes
     Import(ImportImageArgs),
+    /// Get an image from a registry
+    Pull(PullArgs),
     /// Build an image from a named recipe with this host's own tools
     Build(BuildArgs),
     /// List all images
@@ -27,6 +29,9 @@ pub enum ImageCommand {
         #[command(flatten)]
         format: Format,
     },
+    /// Look after what pulls keep
+    #[command(subcommand)]
+    Cache(CacheCommand),
     /// Delete images that no machine uses
     #[command(visible_alias = "rm")]
     Delete {
@@ -64,6 +69,43 @@ pub struct ImportImageArgs {
     /// Which image, where a layout or an archive has several
     #[arg(long)]
     pub tag: Option<String>,
+}
+
+/// `image pull`.
+#[derive(Debug, Args)]
+#[command(
+    before_help = "\
+Examples:
+  banger image pull alpine:3.20
+  banger image pull ghcr.io/org/app:1.2 --name app
+  banger image pull localhost:5000/mine
+",
+    help_template = "{about-with-newline}\n{before-help}{usage-heading} {usage}\n\n{all-args}{after-help}"
+)]
+pub struct PullArgs {
+    /// `[HOST[:PORT]/]PATH[:TAG][@DIGEST]`; without a host Docker Hub's
+    #[arg(value_name = "REF", value_parser = |text: &str| ImageReference::try_from(text))]
+    pub reference: ImageReference,
+    /// The image's name; without it the last part of the path and the tag
+    #[arg(long, value_parser = |text: &str| ImageName::try_from(text))]
+    pub name: Option<ImageName>,
+    /// The kernel it boots; without it the default kernel
+    #[arg(long, value_parser = |text: &str| KernelName::try_from(text), add = ArgValueCandidates::new(complete::kernels))]
+    pub kernel: Option<KernelName>,
+    /// Speak plain HTTP with the registry; one on this host gets that anyway
+    #[arg(long)]
+    pub insecure: bool,
+}
+
+/// What to do with the cache of images.
+#[derive(Debug, Subcommand)]
+pub enum CacheCommand {
+    /// Remove the layers that pulls keep to be quick; images stay
+    Prune {
+        /// Only say what would be removed
+        #[arg(long)]
+        dry_run: bool,
+    },
 }
 
 /// `image build`.

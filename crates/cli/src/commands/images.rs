@@ -8,11 +8,11 @@ use http_body_util::{BodyExt, StreamBody};
 use hyper::{Method, body::Frame};
 use model::size::human;
 use tokio::sync::mpsc;
-use wire::control::{BuildImage, Image, Images, Outcome, Wait};
+use wire::control::{BuildImage, CacheContent, Image, Images, Outcome, PullImage, Wait};
 
 use super::{Context, several};
 use crate::{
-    args::{BuildArgs, ImageCommand, ImportImageArgs, Output},
+    args::{BuildArgs, CacheCommand, ImageCommand, ImportImageArgs, Output, PullArgs},
     client::{Body, empty, json, path, with},
     error::Error,
     progress::Progress,
@@ -31,6 +31,8 @@ const PIECE: usize = 256 << 10;
 pub async fn run(context: &Context, command: ImageCommand) -> Result<(), Error> {
     match command {
         ImageCommand::Import(args) => import(context, args).await,
+        ImageCommand::Pull(args) => pull(context, args).await,
+        ImageCommand::Cache(CacheCommand::Prune { dry_run }) => prune_cache(context, dry_run).await,
         ImageCommand::Build(args) => build(context, args).await,
         ImageCommand::List(format) => list(context, format.output).await,
         ImageCommand::Show { name, format } => {
@@ -125,6 +127,26 @@ async fn import(context: &Context, args: ImportImageArgs) -> Result<(), Error> {
     let target = given.fold(with(target, "source", &source), |target, (key, value)| with(target, key, value));
     let body = if is_layout { empty() } else { upload(&args.source)? };
     made(context, &target, body).await
+}
+
+async fn pull(context: &Context, args: PullArgs) -> Result<(), Error> {
+    let request = PullImage {
+        reference: args.reference.to_string(),
+        name: args.name.map(|name| name.to_string()),
+        kernel: args.kernel.map(|kernel| kernel.to_string()),
+        insecure: args.insecure,
+    };
+    made(context, &path(&["images", "pull"]), json(&request)).await
+}
+
+async fn prune_cache(context: &Context, dry_run: bool) -> Result<(), Error> {
+    let (verb, content): (_, CacheContent) = match dry_run {
+        true => ("would be removed", context.client.get(&path(&["images", "cache"])).await?),
+        false => {
+            ("were removed", context.client.ask(Method::POST, &path(&["images", "cache", "prune"])).await?)
+        }
+    };
+    print(&format!("{} blobs of {} {verb}\n", content.blobs, human(content.bytes)))
 }
 
 async fn build(context: &Context, args: BuildArgs) -> Result<(), Error> {

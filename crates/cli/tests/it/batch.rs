@@ -6,7 +6,8 @@ use std::{
 };
 
 use wire::control::{
-    Code, ErrorBody, Event, Image, ImageRun, ImportKernel, Kernel, Outcome, State, Vms, Wait,
+    CacheContent, Code, ErrorBody, Event, Image, ImageRun, ImportKernel, Kernel, Outcome, PullImage, State,
+    Vms, Wait,
 };
 
 use crate::{
@@ -201,6 +202,32 @@ fn a_layout_is_read_by_the_daemon_where_it_lies() {
     let path = home.join("layout").display().to_string().replace('/', "%2F");
     assert_eq!(request.path, format!("/v1/images/mine/import?source={path}&tag=a%3Ab&layout={path}"));
     assert!(request.body.is_empty());
+}
+
+#[test]
+fn a_pull_is_asked_for_in_full() {
+    let fake = Fake::serving(|_, connection| connection.done(Outcome::Image(Box::new(image()))));
+    let words = ["image", "pull", "alpine:3.20", "--name", "mine", "--insecure"];
+    let outcome = run(&mut fake.home.banger(&words));
+    assert_eq!((outcome.code, outcome.out().as_str()), (0, "mine\n"), "{}", outcome.err());
+    let [request] = &fake.seen()[..] else { panic!("one request") };
+    let asked: PullImage = serde_json::from_slice(&request.body).unwrap();
+    let reference = "docker.io/library/alpine:3.20".to_owned();
+    let expected = PullImage { reference, name: Some("mine".into()), kernel: None, insecure: true };
+    assert_eq!((request.line().as_str(), asked), ("POST /v1/images/pull", expected));
+    let outcome = run(&mut fake.home.banger(&["image", "pull", "a b"]));
+    assert_eq!(outcome.code, 2);
+    assert!(outcome.err().contains("the parts of its path are of a-z"), "{}", outcome.err());
+}
+
+#[test]
+fn the_cache_is_emptied_or_looked_at() {
+    let fake = Fake::serving(|_, connection| connection.json(&CacheContent { blobs: 3, bytes: 5 << 20 }));
+    let outcome = run(&mut fake.home.banger(&["image", "cache", "prune", "--dry-run"]));
+    assert_eq!(outcome.out(), "3 blobs of 5 MiB would be removed\n");
+    let outcome = run(&mut fake.home.banger(&["image", "cache", "prune"]));
+    assert_eq!(outcome.out(), "3 blobs of 5 MiB were removed\n");
+    assert_eq!(fake.lines(), ["GET /v1/images/cache", "POST /v1/images/cache/prune"]);
 }
 
 #[test]

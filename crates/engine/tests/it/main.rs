@@ -9,6 +9,8 @@ mod behaviour;
 mod fault;
 mod guest;
 mod operations;
+mod pull;
+mod pull_hostile;
 mod scene;
 mod verb;
 mod world;

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, LazyLock,
         atomic::{AtomicU32, Ordering},
@@ -10,12 +10,16 @@ use std::{
     time::Duration,
 };
 
-use engine::{Engine, Operation, Seams, config::Config};
+use engine::{
+    Engine, Operation, Seams,
+    config::Config,
+    registry::{Patience, Settings},
+};
 use host::dirs::Dirs;
 use testkit::{home::wait_until, kernel_forge, tree};
 use tokio::{runtime::Runtime, sync::watch};
 use vmm::{Future, fake::Fake};
-use wire::control::{ErrorBody, Event, Outcome};
+use wire::control::{ErrorBody, Event, Outcome, PullImage};
 
 use crate::{
     fault::Controller,
@@ -111,8 +115,18 @@ impl World {
         // The lock may be held for a moment by what other tests fork, until that closes what it inherited.
         wait_until(SOON, "no other daemon has it", || {
             let config = Config { stop_timeout: Duration::from_millis(500), ..Config::default() };
-            let seams =
-                Seams { backend: Some(Arc::new(self.fake.clone())), faults: Some(self.faults.clone()) };
+            let patience = Patience {
+                connect: Duration::from_secs(5),
+                stall: Duration::from_millis(1500),
+                attempts: 3,
+                pause: Duration::from_millis(5),
+            };
+            let credentials = vec![self.home.join("auth.json")];
+            let seams = Seams {
+                backend: Some(Arc::new(self.fake.clone())),
+                faults: Some(self.faults.clone()),
+                registries: Some(Settings { patience, credentials }),
+            };
             let opening = Engine::open(self.dirs(), config, self.home.join("agent"), seams);
             opened = runtime.block_on(runtime.spawn(opening)).map(Result::unwrap).transpose();
             opened.is_some()
@@ -173,6 +187,22 @@ impl World {
             self.faults.watch(&operation);
             async move { verb.perform(engine, operation, &home).await }
         })
+    }
+
+    /// Begins to pull an image.
+    pub fn begin_pull(&self, pull: PullImage) -> Operation {
+        let _inside = self.daemon.as_ref().expect("it runs").runtime.enter();
+        self.engine().begin("pull".to_owned(), |engine, operation| engine.image_pull(operation, pull))
+    }
+
+    /// An operation that nothing runs yet.
+    pub fn operation(&self, what: &str) -> Operation {
+        self.engine().operations().begin(what.to_owned())
+    }
+
+    /// Where it lies.
+    pub fn home(&self) -> &Path {
+        &self.home
     }
 
     /// Waits for the end of `operation`.

@@ -64,6 +64,10 @@ impl Digest {
         Self(Sha256::digest(bytes).into())
     }
 
+    pub(super) fn from_hash(hash: Sha256) -> Self {
+        Self(hash.finalize().into())
+    }
+
     /// Its 64 digits.
     #[must_use]
     pub fn hex(&self) -> String {
@@ -154,7 +158,7 @@ impl<R: Read> Verified<R> {
                 Err(e) => return Err(e.downcast::<BlobError>().unwrap_or_else(BlobError::Read)),
             }
         }
-        let found = Digest(self.hash.clone().finalize().into());
+        let found = Digest::from_hash(self.hash.clone());
         if found == self.expected { Ok(()) } else { Err(BlobError::Digest { found }) }
     }
 }

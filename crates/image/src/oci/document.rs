@@ -12,6 +12,8 @@ use crate::manifest::RunConfig;
 
 /// The most bytes of any document.
 pub const LONGEST: u64 = 4 << 20;
+/// How many indexes may lead to one another.
+pub const DEEPEST: usize = 4;
 /// The most layers of an image; Docker allows 127.
 const MOST_LAYERS: usize = 512;
 

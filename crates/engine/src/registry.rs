@@ -1,0 +1,332 @@
+//! A registry of images: manifests, and blobs into the cache (OCI distribution specification).
+//!
+//! ```text
+//! GET /v2/<path>/manifests/<tag or digest>   ─ 401 ─▶ auth ─▶ again
+//! GET /v2/<path>/blobs/<digest>  Range: bytes=N-   ─ broken off ─▶ again from where it was
+//! ```
+//! What a registry says is compared with digests and sizes and is bounded in length and in time; none of it is taken on trust.
+//! Plain HTTP is spoken with this host itself and where the user asked for it, HTTPS with all others.
+
+mod auth;
+mod credentials;
+mod error;
+mod http;
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use ::http::{HeaderMap, HeaderValue, Response, StatusCode, Uri, header};
+use hyper::body::Incoming;
+use image::oci::{
+    self, BlobError, Choice, Descriptor, Digest, Document, DocumentError, Manifest, Sink, SinkError,
+};
+use model::{ImageReference, reference};
+
+use self::{auth::Auth, http::Http};
+pub use self::{error::RegistryError, http::Patience};
+use crate::blocking;
+
+/// How a registry is spoken with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// HTTPS; plain HTTP with this host itself.
+    Secure,
+    /// Plain HTTP, as the user asked for.
+    Insecure,
+}
+
+/// How registries are spoken with.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// How long they are waited for.
+    pub patience: Patience,
+    /// The files with the user's credentials, the one that counts most first.
+    pub credentials: Vec<PathBuf>,
+}
+
+/// Where Docker Hub's API is.
+const HUB_API: &str = "registry-1.docker.io";
+/// The bytes that go to the disk at once.
+const PIECE: usize = 1 << 20;
+/// A connection that brought less than this before it broke off brought nothing: a registry cannot go on like that for ever.
+const ENOUGH: u64 = 64 << 10;
+
+/// One repository of a registry.
+#[derive(Debug)]
+pub struct Registry {
+    http: Http,
+    auth: Auth,
+    reference: ImageReference,
+    base: String,
+}
+
+/// What a tag or digest leads to.
+#[derive(Debug)]
+pub struct Top {
+    /// The digest of what the registry answers.
+    pub digest: Digest,
+    document: Document,
+}
+
+/// Where a blob goes: its place in the cache, and the file that it is written to until it is whole.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// Of this pull alone.
+    pub partial: PathBuf,
+    /// In the cache.
+    pub cached: PathBuf,
+}
+
+impl Registry {
+    /// The repository of `reference`, with the user's credentials.
+    ///
+    /// # Errors
+    /// Where these cannot be read.
+    pub async fn new(
+        reference: ImageReference,
+        transport: Transport,
+        settings: &Settings,
+    ) -> Result<Self, RegistryError> {
+        let files = settings.credentials.clone();
+        let (host, path) = (reference.host().to_owned(), reference.path().to_owned());
+        let found = tokio::task::spawn_blocking(move || credentials::find(&files, &host, &path)).await;
+        let credentials = found.map_err(|_| RegistryError::Stopped)??;
+        let is_plain = transport == Transport::Insecure || reference.is_loopback();
+        let scheme = if is_plain { "http" } else { "https" };
+        let api = if reference.host() == reference::HUB { HUB_API } else { reference.host() };
+        let auth = Auth::new(credentials, format!("repository:{}:pull", reference.path()));
+        Ok(Self { http: Http::new(settings.patience), auth, base: format!("{scheme}://{api}"), reference })
+    }
+
+    /// What the reference leads to, by one request.
+    ///
+    /// # Errors
+    /// Where there is nothing, or what there is is refused.
+    pub async fn top(&self) -> Result<Top, RegistryError> {
+        self.document(self.reference.version(), None).await
+    }
+
+    /// The manifest that `top` leads to.
+    ///
+    /// # Errors
+    /// Where there is none for this host, or it is refused.
+    pub async fn manifest(&self, top: Top, choice: &Choice) -> Result<(Digest, Manifest), RegistryError> {
+        let mut top = top;
+        for _ in 0..oci::DEEPEST {
+            let index = match top.document {
+                Document::Manifest(manifest) => return Ok((top.digest, manifest)),
+                Document::Index(index) => index,
+            };
+            let chosen = index.for_platform(choice);
+            let chosen = chosen.map_err(|cause| RegistryError::Document { digest: top.digest, cause })?;
+            top = self.document(&chosen.digest.to_string(), Some(chosen)).await?;
+        }
+        let cause = DocumentError::TooDeep(oci::DEEPEST);
+        Err(RegistryError::Document { digest: top.digest, cause })
+    }
+
+    /// The document that is called `version`, and that `descriptor` describes where there is one.
+    async fn document(&self, version: &str, descriptor: Option<&Descriptor>) -> Result<Top, RegistryError> {
+        let accept = oci::ACCEPTED.join(", ");
+        let mut headers = HeaderMap::new();
+        headers.insert(header::ACCEPT, HeaderValue::from_str(&accept).expect("media types are plain"));
+        let response = self.get(&format!("manifests/{version}"), &headers).await?;
+        match response.status() {
+            StatusCode::OK => {}
+            StatusCode::NOT_FOUND => {
+                return Err(RegistryError::NotFound { reference: self.reference.clone() });
+            }
+            _ => return Err(self.status(response).await),
+        }
+        let text = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
+        let kind =
+            text("content-type").unwrap_or_default().split(';').next().unwrap_or_default().trim().to_owned();
+        let stated = text("docker-content-digest").and_then(|text| text.parse::<Digest>().ok());
+        let bytes = self.http.body(response, oci::LONGEST).await?;
+        let found = Digest::of(&bytes);
+        // A tag is what the registry says it is; a digest is what it is.
+        let expected = version.parse().ok().or(stated).unwrap_or(found);
+        if found != expected {
+            let cause = BlobError::Digest { found };
+            return Err(RegistryError::Blob(SinkError::Refused { digest: expected, cause }));
+        }
+        let described = descriptor.map(|d| &*d.media_type).filter(|kind| !kind.is_empty()).unwrap_or(&kind);
+        let document = Document::parse(&bytes, described);
+        let document = document.map_err(|cause| RegistryError::Document { digest: found, cause })?;
+        Ok(Top { digest: found, document })
+    }
+
+    /// Fetches a blob, going on where a connection broke off. `done` counts its bytes.
+    ///
+    /// # Errors
+    /// Where it cannot be had, or is not what its descriptor says; nothing is left then.
+    pub async fn blob(
+        &self,
+        blob: &Descriptor,
+        target: Target,
+        done: Arc<AtomicU64>,
+    ) -> Result<Arc<std::fs::File>, RegistryError> {
+        let (digest, size) = (blob.digest, blob.size);
+        let partial = target.partial;
+        let mut sink = blocking(move || Ok(Sink::create(&partial, digest, size)?))
+            .await
+            .map_err(RegistryError::engine)?;
+        let mut failures = 0;
+        while !sink.is_complete() {
+            let before = sink.written();
+            let (returned, result) = self.fetch(sink, blob, &done).await;
+            sink = returned.ok_or(RegistryError::Stopped)?;
+            match result {
+                Ok(()) if sink.is_complete() => break,
+                // It ended where it should not, without any error.
+                Ok(()) => {}
+                Err(error) if error.is_passing() => {
+                    tracing::debug!(%digest, error = crate::chain(&error), at = sink.written(), "a download broke off");
+                    if failures + 1 >= self.http.patience().attempts {
+                        return Err(RegistryError::Broken {
+                            digest,
+                            times: failures + 1,
+                            cause: Box::new(error),
+                        });
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+            failures = if sink.written() >= before.saturating_add(ENOUGH) { 0 } else { failures + 1 };
+            if failures >= self.http.patience().attempts {
+                let cause = BlobError::Shorter { expected: size, found: sink.written() };
+                return Err(SinkError::Refused { digest, cause }.into());
+            }
+            tokio::time::sleep(self.http.patience().pause * 2_u32.saturating_pow(failures)).await;
+        }
+        let finished = tokio::task::spawn_blocking(move || sink.finish(&target.cached)).await;
+        Ok(finished.map_err(|_| RegistryError::Stopped)??)
+    }
+
+    /// One request for what `sink` lacks. The sink comes back unless this process is going down.
+    async fn fetch(
+        &self,
+        sink: Sink,
+        blob: &Descriptor,
+        done: &AtomicU64,
+    ) -> (Option<Sink>, Result<(), RegistryError>) {
+        let from = sink.written();
+        let mut response = match self.request_blob(blob, from).await {
+            Ok(response) => response,
+            Err(error) => return (Some(sink), Err(error)),
+        };
+        let mut sink = sink;
+        if response.status() == StatusCode::OK && from > 0 {
+            // It gives only whole ones.
+            done.fetch_sub(from, Ordering::Relaxed);
+            if let Err(error) = sink.restart() {
+                return (Some(sink), Err(SinkError::from(error).into()));
+            }
+        }
+        let mut piece = Vec::with_capacity(PIECE);
+        loop {
+            let next = self.http.next(&mut response).await;
+            let is_end = !matches!(next, Ok(Some(_)));
+            if let Ok(Some(bytes)) = &next {
+                piece.extend_from_slice(bytes);
+            }
+            if piece.len() >= PIECE || (is_end && !piece.is_empty()) {
+                let bytes = std::mem::replace(&mut piece, Vec::with_capacity(PIECE));
+                let count = bytes.len() as u64;
+                let written = tokio::task::spawn_blocking(move || {
+                    let written = sink.write(&bytes);
+                    (sink, written)
+                });
+                let Ok((returned, written)) = written.await else {
+                    return (None, Err(RegistryError::Stopped));
+                };
+                sink = returned;
+                if let Err(error) = written {
+                    return (Some(sink), Err(error.into()));
+                }
+                done.fetch_add(count, Ordering::Relaxed);
+            }
+            match next {
+                Ok(Some(_)) => {}
+                Ok(None) => return (Some(sink), Ok(())),
+                Err(error) => return (Some(sink), Err(error)),
+            }
+        }
+    }
+
+    async fn request_blob(&self, blob: &Descriptor, from: u64) -> Result<Response<Incoming>, RegistryError> {
+        let (digest, size) = (blob.digest, blob.size);
+        let mut headers = HeaderMap::new();
+        if from > 0 {
+            let range = HeaderValue::from_str(&format!("bytes={from}-")).expect("a number is plain");
+            headers.insert(header::RANGE, range);
+        }
+        let response = self.get(&format!("blobs/{digest}"), &headers).await?;
+        let text = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
+        let expected = match response.status() {
+            StatusCode::OK => size,
+            StatusCode::PARTIAL_CONTENT if from > 0 => {
+                let range = text(header::CONTENT_RANGE).unwrap_or_default();
+                if !range.starts_with(&format!("bytes {from}-")) {
+                    return Err(RegistryError::WrongPart { digest });
+                }
+                size - from
+            }
+            StatusCode::NOT_FOUND => return Err(RegistryError::NoBlob { digest }),
+            _ => return Err(self.status(response).await),
+        };
+        // What will be wrong need not be fetched.
+        let stated = text(header::CONTENT_LENGTH).and_then(|length| length.parse::<u64>().ok());
+        let refused = |cause| Err(SinkError::Refused { digest, cause }.into());
+        match stated {
+            Some(length) if length > expected => refused(BlobError::Longer { expected: size }),
+            Some(length) if length < expected => {
+                refused(BlobError::Shorter { expected: size, found: size - expected + length })
+            }
+            _ => Ok(response),
+        }
+    }
+
+    /// Asks for something of the repository, with authorization where the registry wants it.
+    async fn get(&self, what: &str, headers: &HeaderMap) -> Result<Response<Incoming>, RegistryError> {
+        let text = format!("{}/v2/{}/{what}", self.base, self.reference.path());
+        let uri: Uri = text.parse().expect("a reference's parts are plain");
+        let response = self.http.get(&uri, headers, self.auth.header()).await?;
+        if response.status() != StatusCode::UNAUTHORIZED {
+            return Ok(response);
+        }
+        let denied = || RegistryError::Denied { reference: self.reference.clone() };
+        self.auth.answer(&self.http, &uri, response.headers()).await?.ok_or_else(denied)?;
+        let response = self.http.get(&uri, headers, self.auth.header()).await?;
+        match response.status() {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(denied()),
+            _ => Ok(response),
+        }
+    }
+
+    /// The error that `response` is.
+    async fn status(&self, response: Response<Incoming>) -> RegistryError {
+        let status = response.status();
+        if status == StatusCode::FORBIDDEN {
+            return RegistryError::Denied { reference: self.reference.clone() };
+        }
+        // What it says of it helps, if it comes.
+        let said = self.http.body(response, 64 << 10).await.unwrap_or_default();
+        RegistryError::Status { host: self.reference.host().to_owned(), status, said: error::said(&said) }
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        let pause = Duration::from_millis(250);
+        let patience = Patience { connect: seconds(20), stall: seconds(60), attempts: 6, pause };
+        Self { patience, credentials: host::dirs::credential_files() }
+    }
+}

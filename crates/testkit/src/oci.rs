@@ -1,0 +1,152 @@
+//! Images of layers, made by umoci, and Debian's registry on this host to push them to.
+#![expect(clippy::disallowed_methods, reason = "a test's files and processes are its own")]
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+use crate::need;
+
+/// The user that a registry with [`Access::Password`] knows, and the password.
+pub const USER: (&str, &str) = ("user", "secret");
+/// The same as `htpasswd -B` writes it.
+const HTPASSWD: &str = "user:$2y$05$r7YVykFjncw4mRgXSIeDpObE/qx0HhTWaLSCrwJeD5cUE1f.9BJN2\n";
+
+/// Makes the image `tag` in the new OCI layout `layout`: a layer for each of `layers`, a whiteout for each of `hidden`, and
+/// what `config` says, in umoci's words. Without umoci the test has said that it skips.
+///
+/// # Panics
+/// Where umoci does not do it.
+#[must_use]
+pub fn layout(layout: &Path, tag: &str, layers: &[&[u8]], hidden: &[&str], config: &[&str]) -> Option<()> {
+    let program = need::program("umoci", "umoci")?;
+    let umoci = |words: &[&str]| run(Command::new(&program).args(words));
+    let image = format!("{}:{tag}", layout.display());
+    if !layout.exists() {
+        umoci(&["init", "--layout", &layout.display().to_string()]);
+    }
+    umoci(&["new", "--image", &image]);
+    let tar = layout.with_extension("tar");
+    for layer in layers {
+        fs::write(&tar, layer).expect("a test's directory is writable");
+        umoci(&["raw", "add-layer", "--image", &image, &tar.display().to_string()]);
+    }
+    for path in hidden {
+        umoci(&["insert", "--rootless", "--image", &image, "--whiteout", path]);
+    }
+    umoci(&[&["config", "--image", &image], config].concat());
+    Some(())
+}
+
+/// Who may use a registry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Everybody.
+    Anonymous,
+    /// [`USER`].
+    Password,
+}
+
+/// A registry of this test alone, on this host. It ends with the value.
+#[derive(Debug)]
+pub struct Registry {
+    child: Child,
+    skopeo: PathBuf,
+    port: u16,
+    access: Access,
+    log: PathBuf,
+}
+
+impl Registry {
+    /// Starts one whose files lie in the new directory `dir`; without it or skopeo the test has said that it skips.
+    ///
+    /// # Panics
+    /// Where it does not start.
+    #[must_use]
+    pub fn start(dir: &Path, access: Access) -> Option<Self> {
+        let program = need::program("docker-registry", "docker-registry")?;
+        let skopeo = need::program("skopeo", "skopeo")?;
+        let data = dir.join("data");
+        fs::create_dir_all(&data).expect("a test's directory is writable");
+        let mut config = format!(
+            "version: 0.1\nlog: {{accesslog: {{disabled: false}}, fields: {{service: registry}}}}\n\
+             storage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: 127.0.0.1:0, secret: test}}\n",
+            data.display()
+        );
+        if access == Access::Password {
+            let passwords = dir.join("htpasswd");
+            fs::write(&passwords, HTPASSWD).expect("a test's directory is writable");
+            config += &format!("auth: {{htpasswd: {{realm: test, path: {}}}}}\n", passwords.display());
+        }
+        let path = dir.join("config.yml");
+        fs::write(&path, config).expect("a test's directory is writable");
+        let mut child = Command::new(program)
+            .arg("serve")
+            .arg(path)
+            .env("OTEL_TRACES_EXPORTER", "none")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("docker-registry starts");
+        let log = dir.join("log");
+        let mut access_log = fs::File::create(&log).expect("a test's directory is writable");
+        let mut stdout = child.stdout.take().expect("it is piped");
+        std::thread::spawn(move || std::io::copy(&mut stdout, &mut access_log));
+        let mut lines = BufReader::new(child.stderr.take().expect("it is piped")).lines();
+        let port = lines.by_ref().map_while(Result::ok).find_map(|line| {
+            let rest = line.split("listening on 127.0.0.1:").nth(1)?;
+            rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+        });
+        // It must never wait for somebody who reads.
+        std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
+        Some(Self { child, skopeo, port: port.expect("it says where it listens"), access, log })
+    }
+
+    /// Where it is: host and port.
+    #[must_use]
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Pushes image `tag` of `layout` as `name`.
+    ///
+    /// # Panics
+    /// Where skopeo does not do it.
+    pub fn push(&self, layout: &Path, tag: &str, name: &str) {
+        let credentials = format!("--dest-creds={}:{}", USER.0, USER.1);
+        let mut command = Command::new(&self.skopeo);
+        command.args(["--insecure-policy", "copy", "--quiet", "--dest-tls-verify=false"]);
+        if self.access == Access::Password {
+            command.arg(credentials);
+        }
+        command.arg(format!("oci:{}:{tag}", layout.display()));
+        run(command.arg(format!("docker://{}/{name}", self.address())));
+    }
+
+    /// The requests so far by the program that calls itself `agent`, as `GET /v2/x/manifests/y`.
+    ///
+    /// # Panics
+    /// Where its log cannot be read.
+    #[must_use]
+    pub fn requests(&self, agent: &str) -> Vec<String> {
+        let log = fs::read_to_string(&self.log).expect("it was made at the start");
+        let of = log.lines().filter(|line| line.contains(&format!("\"{agent}")));
+        of.filter_map(|line| Some(line.split('"').nth(1)?.trim_end_matches(" HTTP/1.1").to_owned())).collect()
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn run(command: &mut Command) {
+    let output = command.stdin(Stdio::null()).output().expect("it starts");
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
