@@ -51,6 +51,7 @@ struct Bench {
 const BENCHES: &[Bench] = &[
     Bench { name: "agent", what: "the agent's size on disk", measure: agent },
     Bench { name: "import", what: "a root tar into an image (cargo bench -p image)", measure: import },
+    Bench { name: "lifecycle", what: "many VMs at once (cargo bench -p daemon)", measure: lifecycle },
     Bench {
         name: "create",
         what: "host and guest side of a create, whole runs over bare QEMU",
@@ -119,13 +120,21 @@ fn agent(_runs: usize) -> Result<Vec<Figure>> {
     }])
 }
 
-/// It belongs to its crate and says its figures in lines like `what: 1.2 (at most 1.5)`.
 fn import(_runs: usize) -> Result<Vec<Figure>> {
-    let output =
-        quietly(shell::cargo().args(["bench", "--locked", "--package", "image", "--bench", "import"]))?;
+    of_crate("image", "import")
+}
+
+fn lifecycle(_runs: usize) -> Result<Vec<Figure>> {
+    of_crate("daemon", "lifecycle")
+}
+
+/// A bench that belongs to its crate says its figures in lines like `what: 1.2 (at most 1.5)`.
+fn of_crate(package: &str, bench: &str) -> Result<Vec<Figure>> {
+    let words = ["bench", "--locked", "--package", package, "--bench", bench];
+    let output = quietly(shell::cargo().args(words))?;
     let output = String::from_utf8(output).context("the bench printed something that is not UTF-8")?;
     print!("{output}");
-    let figures: Vec<Figure> = output.lines().filter_map(said).collect();
+    let figures: Vec<Figure> = output.lines().filter_map(|line| said(bench, line)).collect();
     if figures.is_empty() {
         bail!("the bench said no figure");
     }
@@ -133,7 +142,7 @@ fn import(_runs: usize) -> Result<Vec<Figure>> {
 }
 
 /// The figure that a line of a crate's bench says.
-fn said(line: &str) -> Option<Figure> {
+fn said(bench: &str, line: &str) -> Option<Figure> {
     let (what, rest) = line.rsplit_once(": ")?;
     let (value, limit) = rest.strip_suffix(')')?.split_once(" (")?;
     let number = |text: &str| -> Option<(f64, &'static str)> {
@@ -148,7 +157,7 @@ fn said(line: &str) -> Option<Figure> {
     } else {
         Limit::AtLeast(number(limit.strip_prefix("at least ")?)?.0)
     };
-    Some(figure(&format!("import: {what}"), value, unit, limit))
+    Some(figure(&format!("{bench}: {what}"), value, unit, limit))
 }
 
 /// One image, one VM at a time; whole runs and bare QEMU in turn.
@@ -261,6 +270,7 @@ mod tests {
 
     #[test]
     fn figures_of_a_crates_bench() {
+        let said = |line| said("import", line);
         let figure = said("wall, import to copy: 1.62 (at most 1.5)").unwrap();
         assert_eq!(
             (figure.what.as_str(), figure.unit, figure.kept()),

@@ -1,7 +1,7 @@
 //! What the engine is told about its installation, and what it finds on the host where nobody said it. Reading the file
 //! is the daemon's business.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::OnceLock};
 
 use model::sizing;
 
@@ -9,11 +9,20 @@ pub use model::config::Config;
 
 use crate::Result;
 
-/// The size of this host, from which the sizes of VMs follow.
+/// The size of this host, from which the sizes of VMs follow. It is looked at once: what is asked of the kernel for it
+/// takes as long as all else of a small request.
 ///
 /// # Errors
 /// Where the host does not tell.
 pub fn host_size() -> Result<sizing::Host> {
+    static SIZE: OnceLock<sizing::Host> = OnceLock::new();
+    match SIZE.get() {
+        Some(size) => Ok(*size),
+        None => look_at_host().map(|size| *SIZE.get_or_init(|| size)),
+    }
+}
+
+fn look_at_host() -> Result<sizing::Host> {
     let cpus = std::thread::available_parallelism().map_or(0, |n| u32::try_from(n.get()).unwrap_or(u32::MAX));
     let meminfo = host::fs::read_text("/proc/meminfo".as_ref())?;
     let kib = meminfo

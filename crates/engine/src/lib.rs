@@ -159,11 +159,10 @@ impl Engine {
 
     /// The VM that `text` refers to.
     fn resolve(&self, text: &str) -> Result<VmId> {
-        let all: Vec<_> = self.store().vm_list()?.into_iter().map(|vm| (vm.id, vm.name)).collect();
-        model::refs::resolve(&all, text).map_err(|error| match error {
+        let fits = self.store().vm_beginning(text)?;
+        model::refs::resolve(&fits, text).map_err(|error| match error {
             RefError::Unknown => {
-                let hint = (!all.is_empty()).then(|| "banger vm list".to_owned());
-                Error::NotFound { kind: "VM", name: text.to_owned(), hint }
+                Error::NotFound { kind: "VM", name: text.to_owned(), hint: Some("banger vm list".to_owned()) }
             }
             RefError::Ambiguous(fits) => Error::Ambiguous {
                 text: text.to_owned(),

@@ -197,6 +197,38 @@ impl Store {
         })
     }
 
+    /// Whether a VM is called `name`.
+    ///
+    /// # Errors
+    /// Where the database cannot be read.
+    pub fn vm_is_named(&self, name: &VmName) -> Result<bool> {
+        let name = name.to_string();
+        self.transaction(move |db| {
+            let sql = "SELECT EXISTS (SELECT 1 FROM vm WHERE name = ?)";
+            Ok(db.prepare_cached(sql)?.query_row([name], |row| row.get(0))?)
+        })
+    }
+
+    /// The VMs whose id or name begins with `text`, in order of creation.
+    ///
+    /// # Errors
+    /// Where the database cannot be read.
+    pub fn vm_beginning(&self, text: &str) -> Result<Vec<(VmId, VmName)>> {
+        let text = text.to_owned();
+        self.transaction(move |db| {
+            let sql = "SELECT id, name FROM vm WHERE substr(id, 1, length(?1)) = ?1 \
+                       OR substr(name, 1, length(?1)) = ?1 ORDER BY created_ms, rowid";
+            let mut statement = db.prepare_cached(sql)?;
+            let mut rows = statement.query([text])?;
+            let mut all = Vec::new();
+            while let Some(row) = rows.next()? {
+                let id = known("VM id", row.get(0)?, |id| VmId::try_from(id).ok())?;
+                all.push((id, known("VM name", row.get(1)?, |name| VmName::try_from(name).ok())?));
+            }
+            Ok(all)
+        })
+    }
+
     /// Notes that VM `id` is in `state` now, and why.
     ///
     /// # Errors

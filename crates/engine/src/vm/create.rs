@@ -24,7 +24,7 @@ impl Engine {
         // Resolve: no lock, nothing taken.
         let name = request.name.as_deref().map(vm_name).transpose()?;
         if let Some(name) = &name
-            && self.store().vm_list()?.iter().any(|vm| vm.name == *name)
+            && self.store().vm_is_named(name)?
         {
             return Err(store::Error::Taken(name.to_string()).into());
         }
@@ -95,6 +95,8 @@ impl Engine {
             }
         };
         match result {
+            // It is as it was inserted.
+            Ok(()) if request.no_start => Ok(Outcome::Vm(Box::new(self.view(record, &[image], &[kernel])))),
             Ok(()) => {
                 drop(turn);
                 Ok(Outcome::Vm(Box::new(self.vm_view(id)?)))
