@@ -27,7 +27,11 @@ pub fn build(profile: Profile) -> Result<PathBuf> {
     let mut cargo = shell::cargo();
     cargo.args(["build", "--locked"]);
     let directory = match profile {
-        Profile::Debug => "debug",
+        Profile::Debug => {
+            // So that tests can crash the daemon where they want; no other crate is built differently for it.
+            cargo.args(["--features", "daemon/faults"]);
+            "debug"
+        }
         Profile::Release => {
             cargo.arg("--release");
             "release"

@@ -1,12 +1,15 @@
 //! `bangerd`: the per-user daemon. One-shot modes answer without starting it.
 
+#[cfg(feature = "faults")]
+mod crash;
+
 use std::{path::PathBuf, process::ExitCode};
 
 use daemon::{
     config::{self, Loaded},
     settings::Settings,
 };
-use engine::{Engine, chain, config::Config};
+use engine::{Engine, Seams, chain, config::Config};
 use host::dirs::Dirs;
 use store::{Compatibility, Store};
 
@@ -103,15 +106,22 @@ fn serve() -> ExitCode {
 async fn run(dirs: Dirs, config: Config) -> Result<(), String> {
     let agent =
         companion("banger-agent").ok_or("banger-agent is neither beside bangerd nor in ../libexec/banger")?;
-    let opened = Engine::open(dirs.clone(), config, agent, engine::Seams::default())
-        .await
-        .map_err(|error| chain(&error))?;
+    let opened = Engine::open(dirs.clone(), config, agent, seams()).await.map_err(|error| chain(&error))?;
     // 20 first commands at once start 20 daemons: all but one end here, and their clients find the one.
     let Some(engine) = opened else {
         tracing::info!("another daemon has this installation");
         return Ok(());
     };
     daemon::server::serve(engine, &dirs.socket()).await.map_err(|error| chain(&error))
+}
+
+/// What tests put in the place of the real thing: nothing in the program that users get.
+fn seams() -> Seams {
+    Seams {
+        #[cfg(feature = "faults")]
+        faults: crash::ordered(),
+        ..Seams::default()
+    }
 }
 
 /// The program `name` that was installed with this one.

@@ -148,6 +148,20 @@ impl Home {
         command
     }
 
+    /// The daemon of this home, ready to be started by a test that wants it as its child.
+    ///
+    /// # Panics
+    /// Where its log cannot be written.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "tests start the programs they test")]
+    pub fn daemon(&self) -> Command {
+        let log = fs::OpenOptions::new().create(true).append(true).open(self.path.join("state/bangerd.log"));
+        let mut command = Command::new(self.programs.join("bangerd"));
+        command.env("BANGER_HOME", &self.path).envs(&self.env).env_remove("XDG_RUNTIME_DIR");
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log.expect("the home is writable"));
+        command
+    }
+
     /// Runs `banger` with `arguments` and no input.
     #[must_use]
     pub fn run(&self, arguments: &[&str]) -> Output {

@@ -90,7 +90,7 @@ impl Faults for Controller {
             state.seen.push(point);
             let due: Vec<Fault> =
                 state.faults.iter().filter(|(at, _)| *at == number).map(|(_, fault)| *fault).collect();
-            for fault in due {
+            for fault in due.into_iter().filter(|fault| *fault == Fault::Full || fault.fits(point)) {
                 match fault {
                     Fault::Fail => return Verdict::Fail,
                     Fault::Full => state.full = true,

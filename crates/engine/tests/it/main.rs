@@ -9,6 +9,7 @@ mod behaviour;
 mod fault;
 mod guest;
 mod operations;
+mod property;
 mod pull;
 mod pull_hostile;
 mod scene;

@@ -68,7 +68,10 @@ static TEMPLATE: LazyLock<PathBuf> = LazyLock::new(|| {
 fn fresh(name: &str) -> PathBuf {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let home = std::env::temp_dir().join(format!("banger-engine-{}-{number}-{name}", std::process::id()));
+    // In memory where that can be: thousands of worlds would wait for a disk most of the time.
+    let memory = PathBuf::from("/dev/shm");
+    let place = if memory.is_dir() { memory } else { std::env::temp_dir() };
+    let home = place.join(format!("banger-engine-{}-{number}-{name}", std::process::id()));
     host::fs::create_dir(&home).unwrap();
     home
 }
