@@ -110,7 +110,7 @@ impl World {
             ["state", "cache", "run", "config"].map(|name| home.join(name));
         let dirs = host::dirs::Dirs { state, cache, runtime: runtime_dir, config };
         let fake = Fake::new(|stream, _| -> Future<'static, ()> { Box::pin(guest(stream)) });
-        let seams = Seams { backend: Some(Arc::new(fake)), faults: None };
+        let seams = Seams { backend: Some(Arc::new(fake)), ..Seams::default() };
         let socket = dirs.socket();
         let begin = Instant::now();
         let opening = Engine::open(dirs, Config::default(), home.join("agent"), seams);
