@@ -314,6 +314,10 @@ impl Error {
     /// Whether the cause of it is that a disk is full.
     #[must_use]
     pub fn is_full(&self) -> bool {
+        // A transparent variant is not among its own sources.
+        if matches!(self, Self::Store(store::Error::Full)) {
+            return true;
+        }
         let mut next: Option<&(dyn std::error::Error + 'static)> = Some(self);
         while let Some(error) = next {
             let full = error.downcast_ref::<std::io::Error>().is_some_and(|e| {

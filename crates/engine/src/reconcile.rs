@@ -10,7 +10,7 @@
 //! | `starting`, `stopping` | anything | `stopped`, everything released |
 //! | none | a directory, a ledger entry | gone |
 
-use std::collections::HashSet;
+use std::{collections::HashSet, path::Path};
 
 use model::{VmId, undo::Undo, vm::State};
 use store::Entry;
@@ -126,7 +126,8 @@ impl Engine {
         left
     }
 
-    /// Removes directories that belong to nothing in the database: a power loss may have rolled their rows back.
+    /// Removes directories that belong to nothing in the database, for a power loss may have rolled their rows back, and what
+    /// was never finished in the cache.
     pub(crate) async fn sweep(&self) -> Result<()> {
         let store = self.store();
         let vms: HashSet<String> = store.vm_list()?.iter().map(|vm| vm.id.to_string()).collect();
@@ -138,28 +139,31 @@ impl Engine {
             (self.paths().kernels(), kernels),
             (self.paths().staging(), HashSet::new()),
         ];
+        let caches = [self.paths().templates(), self.paths().payloads()];
         blocking(move || {
             for (place, known) in places {
-                // One that cannot be removed is no reason not to serve.
-                let found = host::fs::list(&place).unwrap_or_else(|error| {
-                    tracing::error!(error = chain(&error), "cannot look for what belongs to nothing");
-                    Vec::new()
-                });
-                for path in found.iter().filter(|path| !known.contains(&paths::name_of(path))) {
-                    tracing::warn!(path = %path.display(), "removing what belongs to nothing");
-                    let removed = if host::fs::is_dir(path) {
-                        host::fs::remove_all(path)
-                    } else {
-                        host::fs::remove(path)
-                    };
-                    if let Err(error) = removed {
-                        tracing::error!(error = chain(&error), "cannot remove what belongs to nothing");
-                    }
-                }
+                remove_from(&place, |name| !known.contains(name));
+            }
+            for place in caches {
+                remove_from(&place, |name| name.starts_with('.') || name.ends_with(".new"));
             }
             Ok(())
         })
         .await
+    }
+}
+
+/// Removes what is a stray in `place`. One that cannot be removed is no reason not to serve.
+fn remove_from(place: &Path, is_stray: impl Fn(&str) -> bool) {
+    let found = host::fs::list(place).unwrap_or_else(|error| {
+        tracing::error!(error = chain(&error), "cannot look for what belongs to nothing");
+        Vec::new()
+    });
+    for path in found.iter().filter(|path| is_stray(&paths::name_of(path))) {
+        tracing::warn!(path = %path.display(), "removing what belongs to nothing");
+        if let Err(error) = host::fs::remove_all(path) {
+            tracing::error!(error = chain(&error), "cannot remove what belongs to nothing");
+        }
     }
 }
 

@@ -100,10 +100,14 @@ impl<'a> Saga<'a> {
     }
 }
 
-/// Forgets how to remove disks: from now on they are the VM's. Gives what could not be written down.
+/// Forgets how to remove disks: from now on they are the VM's, but for one that is half made. Gives what could not be done.
 pub fn keep_disks(world: &World, entries: &[Entry]) -> Vec<String> {
-    let disks = entries.iter().filter(|entry| matches!(entry.undo, Undo::Disk(_)));
-    disks.filter_map(|entry| world.store.ledger_close(entry.id).err()).map(|error| chain(&error)).collect()
+    let keep = |entry: &Entry| -> Result<()> {
+        let (Undo::Disk(disk), Some(vm)) = (&entry.undo, entry.vm) else { return Ok(()) };
+        host::fs::remove(&world.paths.unfinished_disk(vm, *disk))?;
+        Ok(world.store.ledger_close(entry.id)?)
+    };
+    entries.iter().filter_map(|entry| keep(entry).err()).map(|error| chain(&error)).collect()
 }
 
 /// Adds to `cause` what could not be undone.

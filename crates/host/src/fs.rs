@@ -135,12 +135,13 @@ pub fn remove(path: &Path) -> Result<()> {
     }
 }
 
-/// Removes directory `path` and all below, following no link; a missing one is fine.
+/// Removes directory `path` and all below, following no link, or whatever lies there instead; a missing one is fine.
 ///
 /// # Errors
 /// Where it is there and cannot be removed.
 pub fn remove_all(path: &Path) -> Result<()> {
     match fs::remove_dir_all(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotADirectory => remove(path),
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::path("remove", path, e)),
         _ => Ok(()),
     }
@@ -365,6 +366,20 @@ mod tests {
         let _ = fs::remove_dir_all(&dir);
         create_dir(&dir).unwrap();
         dir
+    }
+
+    #[test]
+    fn what_lies_in_the_place_of_a_directory_is_removed_too() {
+        let dir = std::env::temp_dir().join(format!("banger-remove-{}", std::process::id()));
+        create_dir(&dir).unwrap();
+        write_atomic(&dir.join("kept"), b"x").unwrap();
+        write_atomic(&dir.join("file"), b"x").unwrap();
+        symlink(&dir, &dir.join("link")).unwrap();
+        for name in ["file", "link", "missing"] {
+            remove_all(&dir.join(name)).unwrap();
+        }
+        assert_eq!(list(&dir).unwrap(), [dir.join("kept")]);
+        remove_all(&dir).unwrap();
     }
 
     #[test]

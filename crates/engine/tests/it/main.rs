@@ -12,6 +12,7 @@ mod operations;
 mod property;
 mod pull;
 mod pull_hostile;
+mod race;
 mod scene;
 mod verb;
 mod world;

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    io::Read,
     path::{Path, PathBuf},
     sync::{
         Arc, LazyLock,
@@ -19,7 +20,7 @@ use host::dirs::Dirs;
 use testkit::{home::wait_until, kernel_forge, tree};
 use tokio::{runtime::Runtime, sync::watch};
 use vmm::{Future, fake::Fake};
-use wire::control::{ErrorBody, Event, Outcome, PullImage};
+use wire::control::{ErrorBody, Event, ImportImage, Outcome, PullImage};
 
 use crate::{
     fault::Controller,
@@ -49,6 +50,7 @@ struct Daemon {
 /// A home with the kernel `debian-cloud` and the image `tiny`, from which all others are filled.
 static TEMPLATE: LazyLock<PathBuf> = LazyLock::new(|| {
     let home = fresh("template");
+    remove_what_ended_tests_left(home.parent().expect("it lies somewhere"));
     host::fs::create_dir(&home.join("kernel")).unwrap();
     host::fs::write_atomic(&home.join("kernel/vmlinuz"), &kernel_forge::vmlinux()).unwrap();
     host::fs::write_atomic(&home.join("kernel/config"), kernel_forge::CONFIG.as_bytes()).unwrap();
@@ -65,15 +67,29 @@ static TEMPLATE: LazyLock<PathBuf> = LazyLock::new(|| {
     home
 });
 
+/// What the directories of these tests are called, before the process.
+const PREFIX: &str = "banger-engine-";
+
 fn fresh(name: &str) -> PathBuf {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     // In memory where that can be: thousands of worlds would wait for a disk most of the time.
     let memory = PathBuf::from("/dev/shm");
     let place = if memory.is_dir() { memory } else { std::env::temp_dir() };
-    let home = place.join(format!("banger-engine-{}-{number}-{name}", std::process::id()));
+    let home = place.join(format!("{PREFIX}{}-{number}-{name}", std::process::id()));
     host::fs::create_dir(&home).unwrap();
     home
+}
+
+/// The template stays until the next run of these tests, and all of a run that was killed.
+fn remove_what_ended_tests_left(place: &Path) {
+    for path in tree::list(place) {
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
+        if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            let _ = host::fs::remove_all(&path);
+        }
+    }
 }
 
 impl World {
@@ -144,6 +160,14 @@ impl World {
         false
     }
 
+    /// Tries to start a daemon that cannot; gives why.
+    pub fn open_error(&self) -> String {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let seams = Seams { backend: Some(Arc::new(self.fake.clone())), ..Seams::default() };
+        let opening = Engine::open(self.dirs(), Config::default(), self.home.join("agent"), seams);
+        engine::chain(&runtime.block_on(opening).unwrap_err())
+    }
+
     /// Lets go of everything at once, as a kill does.
     pub fn close(&mut self) {
         let Daemon { runtime, engine } = self.daemon.take().expect("it runs");
@@ -196,6 +220,19 @@ impl World {
     pub fn begin_pull(&self, pull: PullImage) -> Operation {
         let _inside = self.daemon.as_ref().expect("it runs").runtime.enter();
         self.engine().begin("pull".to_owned(), |engine, operation| engine.image_pull(operation, pull))
+    }
+
+    /// Begins to import what `reader` gives.
+    pub fn begin_import(
+        &self,
+        name: &str,
+        how: ImportImage,
+        reader: impl Read + Send + 'static,
+    ) -> Operation {
+        let _inside = self.daemon.as_ref().expect("it runs").runtime.enter();
+        let name = name.to_owned();
+        self.engine()
+            .begin("import".to_owned(), |engine, operation| engine.image_import(operation, name, how, reader))
     }
 
     /// An operation that nothing runs yet.
