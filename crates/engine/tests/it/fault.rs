@@ -73,6 +73,11 @@ impl Controller {
         std::mem::take(&mut *self.lock()).seen
     }
 
+    /// How many points were met since the last [`Self::arm`].
+    pub fn met(&self) -> usize {
+        self.lock().seen.len()
+    }
+
     /// Whether the daemon was killed.
     pub fn killed(&self) -> bool {
         self.lock().killed

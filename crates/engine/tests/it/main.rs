@@ -6,6 +6,7 @@
 )]
 
 mod behaviour;
+mod end;
 mod fault;
 mod guest;
 mod operations;

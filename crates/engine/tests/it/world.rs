@@ -5,7 +5,7 @@ use std::{
     io::Read,
     path::{Path, PathBuf},
     sync::{
-        Arc, LazyLock,
+        Arc, LazyLock, Mutex,
         atomic::{AtomicU32, Ordering},
     },
     time::Duration,
@@ -17,9 +17,13 @@ use engine::{
     registry::{Patience, Settings},
 };
 use host::dirs::Dirs;
+use model::end::MachineEnd;
 use testkit::{home::wait_until, kernel_forge, tree};
 use tokio::{runtime::Runtime, sync::watch};
-use vmm::{Future, fake::Fake};
+use vmm::{
+    Future,
+    fake::{Control, Fake},
+};
 use wire::control::{ErrorBody, Event, ImportImage, Outcome, PullImage};
 
 use crate::{
@@ -36,6 +40,8 @@ pub const SOON: Duration = Duration::from_secs(60);
 pub struct World {
     home: PathBuf,
     fake: Fake,
+    /// Of all guests that there ever were, the newest last.
+    controls: Arc<Mutex<Vec<Control>>>,
     pub manner: watch::Sender<Manner>,
     pub faults: Arc<Controller>,
     daemon: Option<Daemon>,
@@ -109,10 +115,13 @@ impl World {
     fn at(home: PathBuf) -> Self {
         let manner = watch::Sender::new(Manner::Good);
         let manners = manner.subscribe();
+        let controls = Arc::<Mutex<Vec<Control>>>::default();
+        let known = controls.clone();
         let fake = Fake::new(move |stream, control| -> Future<'static, ()> {
+            known.lock().unwrap().push(control.clone());
             Box::pin(guest::serve(stream, control, manners.clone()))
         });
-        Self { home, fake, manner, faults: Arc::default(), daemon: None }
+        Self { home, fake, controls, manner, faults: Arc::default(), daemon: None }
     }
 
     fn dirs(&self) -> Dirs {
@@ -269,6 +278,11 @@ impl World {
         for verb in verbs {
             self.run(verb).unwrap_or_else(|error| panic!("{verb:?}: {error:?}"));
         }
+    }
+
+    /// Ends the machine whose guest was started last.
+    pub fn newest_guest_ends(&self, what: MachineEnd) {
+        self.controls.lock().unwrap().last().expect("there is one").end(what);
     }
 
     /// The machines that run.
