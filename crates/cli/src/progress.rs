@@ -16,19 +16,21 @@ pub struct Progress<'a> {
     of: Option<&'a str>,
     bar: Option<ProgressBar>,
     stage: String,
+    /// How many of its parts are done, where it has some.
+    parts: Option<(u64, u64)>,
 }
 
 impl<'a> Progress<'a> {
     /// For the only operation of the command.
     #[must_use]
     pub fn new(talk: &'a Talk) -> Self {
-        Self { talk, of: None, bar: None, stage: String::new() }
+        Self { talk, of: None, bar: None, stage: String::new(), parts: None }
     }
 
     /// For one of several, about `of`.
     #[must_use]
     pub fn about(talk: &'a Talk, of: &'a str) -> Self {
-        Self { talk, of: Some(of), bar: None, stage: String::new() }
+        Self { talk, of: Some(of), bar: None, stage: String::new(), parts: None }
     }
 
     /// Follows `events` to the end of the operation.
@@ -69,6 +71,7 @@ impl<'a> Progress<'a> {
             return;
         }
         name.clone_into(&mut self.stage);
+        self.parts = None;
         if self.talk.draws() {
             let message = self.titled(name);
             let bar = self.bar();
@@ -81,6 +84,10 @@ impl<'a> Progress<'a> {
 
     fn advance(&mut self, name: &str, done: u64, total: Option<u64>, unit: &str) {
         self.stage(name);
+        if unit == "blobs" {
+            self.parts = total.map(|total| (done, total));
+            return;
+        }
         if !self.talk.draws() {
             return;
         }
@@ -88,7 +95,10 @@ impl<'a> Progress<'a> {
             "bytes" => size::human(count),
             _ => count.to_string(),
         };
-        let title = self.titled(name);
+        let title = match self.parts {
+            Some((done, total)) => format!("{}, {done} of {total} blobs,", self.titled(name)),
+            None => self.titled(name),
+        };
         let bar = self.bar();
         match total {
             Some(total) => {

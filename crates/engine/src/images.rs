@@ -17,7 +17,7 @@ use image::{
     oci::{self, Digest, Imported, Manifest, OciError, Opened},
     rootfs::{self, ImportOptions},
 };
-use model::{ImageName, KernelName, init::Init, undo::Undo};
+use model::{ImageChoice, ImageName, KernelName, init::Init, undo::Undo};
 use store::{Ready, Store};
 use wire::control::{self, BuildImage, CreateVm, Event, ImportImage, Outcome};
 
@@ -346,7 +346,7 @@ impl Engine {
         if let Some(image) = self.image_named(&name)? {
             return Ok(image);
         }
-        if model::ImageReference::is_meant(&name) {
+        if let Ok(ImageChoice::Remote(_)) = ImageChoice::try_from(&*name) {
             return self.image_by_reference(operation, &name).await;
         }
         if request.image.is_some() && name != default {
@@ -394,6 +394,12 @@ impl Engine {
         Ok(manifest.map(|manifest| manifest.run).unwrap_or_default())
     }
 
+    /// How a VM of `image` is run where it is not said, and what its commands have in their environment: nothing where an init
+    /// of its own runs the guest.
+    pub(crate) fn entry(&self, image: &store::Image) -> Result<RunConfig> {
+        if image.init == "agent" { self.image_run(image) } else { Ok(RunConfig::default()) }
+    }
+
     fn image_view(&self, image: store::Image) -> Result<control::Image> {
         let used_by = self.store().image_users(&image.id)?;
         let run = self.image_run(&image)?;
@@ -402,13 +408,7 @@ impl Engine {
             source: image.source,
             digest: image.digest,
             size: image.size,
-            run: control::ImageRun {
-                entrypoint: run.entrypoint,
-                cmd: run.cmd,
-                env: run.env,
-                user: run.user,
-                workdir: run.workdir,
-            },
+            run: view::run(run),
             kernel: image.kernel.map(|kernel| kernel.to_string()),
             ready: view::wait(image.ready),
             init: image.init,

@@ -1,7 +1,11 @@
 //! Records as they are shown.
 
+use image::manifest::RunConfig;
 use model::{sizing, vm::State};
-use wire::control::{self, Sized};
+use wire::{
+    Word,
+    control::{self, Sized},
+};
 
 use crate::Engine;
 
@@ -22,6 +26,7 @@ impl Engine {
             state: state(vm.state),
             reason: vm.reason,
             image: image.map(|image| image.name.to_string()).unwrap_or_default(),
+            run: None,
             kernel: kernel.map(|kernel| kernel.name.to_string()).unwrap_or_default(),
             vmm: vm.vmm,
             ip: None,
@@ -78,4 +83,16 @@ pub fn ready(wait: control::Wait) -> store::Ready {
         control::Wait::Agent => store::Ready::Agent,
         control::Wait::Init => store::Ready::Init,
     }
+}
+
+/// How an image wants to be run.
+pub fn run(run: RunConfig) -> control::ImageRun {
+    let RunConfig { entrypoint, cmd, env, user, workdir } = run;
+    control::ImageRun { entrypoint, cmd, env, user, workdir }
+}
+
+/// The variables of an image that say what they are worth.
+pub fn environment(run: &RunConfig) -> Vec<(Word, Word)> {
+    let pairs = run.env.iter().filter_map(|text| text.split_once('='));
+    pairs.filter(|(name, _)| !name.is_empty()).map(|(name, value)| (name.into(), value.into())).collect()
 }

@@ -23,4 +23,4 @@ pub mod workspace;
 
 pub use id::{OperationId, VmId};
 pub use name::{ImageName, KernelName, VmName};
-pub use reference::ImageReference;
+pub use reference::{ImageChoice, ImageReference};

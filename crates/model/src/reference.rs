@@ -9,7 +9,7 @@
 
 use std::fmt;
 
-use crate::ImageName;
+use crate::{ImageName, name::NameError};
 
 /// The host that is meant where none is named.
 pub const HUB: &str = "docker.io";
@@ -55,12 +55,6 @@ impl fmt::Display for ReferenceError {
 impl std::error::Error for ReferenceError {}
 
 impl ImageReference {
-    /// Whether `text` can only be a reference, and never the name of an image of the store.
-    #[must_use]
-    pub fn is_meant(text: &str) -> bool {
-        text.contains([':', '/', '@'])
-    }
-
     /// The registry, as people name it: a host, with a port where it has one.
     #[must_use]
     pub fn host(&self) -> &str {
@@ -158,6 +152,56 @@ impl TryFrom<&str> for ImageReference {
         Ok(Self { host: host.to_owned(), path, tag: owned(tag), digest: owned(digest) })
     }
 }
+
+/// Where the image for a VM comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ImageChoice {
+    /// The store.
+    Stored(ImageName),
+    /// A registry, unless it was pulled before. Such a text has `:`, `/` or `@` in it, which no name has.
+    Remote(ImageReference),
+}
+
+/// Why a text is neither.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ChoiceError {
+    /// It would be a name.
+    Name(NameError),
+    /// It would be a reference.
+    Reference(ReferenceError),
+}
+
+impl TryFrom<&str> for ImageChoice {
+    type Error = ChoiceError;
+
+    fn try_from(text: &str) -> Result<Self, ChoiceError> {
+        if text.contains([':', '/', '@']) {
+            ImageReference::try_from(text).map(Self::Remote).map_err(ChoiceError::Reference)
+        } else {
+            ImageName::try_from(text).map(Self::Stored).map_err(ChoiceError::Name)
+        }
+    }
+}
+
+impl fmt::Display for ImageChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stored(name) => name.fmt(f),
+            Self::Remote(reference) => reference.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for ChoiceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(error) => error.fmt(f),
+            Self::Reference(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for ChoiceError {}
 
 fn is_digest(text: &str) -> bool {
     let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
@@ -284,10 +328,18 @@ mod tests {
 
     #[test]
     fn names_of_the_store_are_no_references() {
-        assert!(!ImageReference::is_meant("debian-bookworm"));
-        assert!(!ImageReference::is_meant("alpine_3.20"));
-        for text in ["alpine:3.20", "a/b", "a@sha256:x"] {
-            assert!(ImageReference::is_meant(text) && ImageName::try_from(text).is_err(), "{text}");
+        for text in ["debian-bookworm", "alpine_3.20"] {
+            assert_eq!(
+                ImageChoice::try_from(text),
+                Ok(ImageChoice::Stored(ImageName::try_from(text).unwrap()))
+            );
         }
+        for text in ["alpine:3.20", "a/b"] {
+            let expected = ImageChoice::Remote(ImageReference::try_from(text).unwrap());
+            assert_eq!(ImageChoice::try_from(text), Ok(expected), "{text}");
+            assert!(ImageName::try_from(text).is_err(), "{text}");
+        }
+        assert_eq!(ImageChoice::try_from("a@sha256:x"), Err(ChoiceError::Reference(ReferenceError::Digest)));
+        assert_eq!(ImageChoice::try_from(""), Err(ChoiceError::Name(NameError::Empty)));
     }
 }

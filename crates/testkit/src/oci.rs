@@ -6,12 +6,15 @@ use std::{
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 use crate::need;
 
 /// The user that a registry with [`Access::Password`] knows, and the password.
 pub const USER: (&str, &str) = ("user", "secret");
+/// The file of what is asked for.
+const LOG: &str = "log";
 /// The same as `htpasswd -B` writes it.
 const HTPASSWD: &str = "user:$2y$05$r7YVykFjncw4mRgXSIeDpObE/qx0HhTWaLSCrwJeD5cUE1f.9BJN2\n";
 
@@ -57,18 +60,21 @@ pub struct Registry {
     skopeo: PathBuf,
     port: u16,
     access: Access,
-    log: PathBuf,
+    dir: PathBuf,
 }
 
 impl Registry {
-    /// Starts one whose files lie in the new directory `dir`; without it or skopeo the test has said that it skips.
+    /// Starts one, with a directory of its own; without it or skopeo the test has said that it skips.
     ///
     /// # Panics
     /// Where it does not start.
     #[must_use]
-    pub fn start(dir: &Path, access: Access) -> Option<Self> {
+    pub fn start(access: Access) -> Option<Self> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
         let program = need::program("docker-registry", "docker-registry")?;
         let skopeo = need::program("skopeo", "skopeo")?;
+        let name = format!("banger-registry-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let dir = std::env::temp_dir().join(name);
         let data = dir.join("data");
         fs::create_dir_all(&data).expect("a test's directory is writable");
         let mut config = format!(
@@ -92,8 +98,7 @@ impl Registry {
             .stderr(Stdio::piped())
             .spawn()
             .expect("docker-registry starts");
-        let log = dir.join("log");
-        let mut access_log = fs::File::create(&log).expect("a test's directory is writable");
+        let mut access_log = fs::File::create(dir.join(LOG)).expect("a test's directory is writable");
         let mut stdout = child.stdout.take().expect("it is piped");
         std::thread::spawn(move || std::io::copy(&mut stdout, &mut access_log));
         let mut lines = BufReader::new(child.stderr.take().expect("it is piped")).lines();
@@ -103,7 +108,7 @@ impl Registry {
         });
         // It must never wait for somebody who reads.
         std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
-        Some(Self { child, skopeo, port: port.expect("it says where it listens"), access, log })
+        Some(Self { child, skopeo, port: port.expect("it says where it listens"), access, dir })
     }
 
     /// Where it is: host and port.
@@ -133,7 +138,7 @@ impl Registry {
     /// Where its log cannot be read.
     #[must_use]
     pub fn requests(&self, agent: &str) -> Vec<String> {
-        let log = fs::read_to_string(&self.log).expect("it was made at the start");
+        let log = fs::read_to_string(self.dir.join(LOG)).expect("it was made at the start");
         let of = log.lines().filter(|line| line.contains(&format!("\"{agent}")));
         of.filter_map(|line| Some(line.split('"').nth(1)?.trim_end_matches(" HTTP/1.1").to_owned())).collect()
     }
@@ -143,6 +148,7 @@ impl Drop for Registry {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        let _ = fs::remove_dir_all(&self.dir);
     }
 }
 

@@ -354,6 +354,10 @@ pub struct Vm {
     pub reason: Option<String>,
     /// The image's name.
     pub image: String,
+    /// How it is run where no command is given: as its image says, where that says something and has no init. Told when it
+    /// is made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<ImageRun>,
     /// The kernel's name.
     pub kernel: String,
     /// The VMM: `qemu` or `firecracker`.
@@ -482,6 +486,14 @@ pub struct ImageRun {
     /// The working directory.
     #[serde(default)]
     pub workdir: Option<String>,
+}
+
+impl ImageRun {
+    /// The command that is run where nothing else is asked for; empty where the image has none.
+    #[must_use]
+    pub fn command(&self) -> Vec<String> {
+        [&self.entrypoint[..], &self.cmd[..]].concat()
+    }
 }
 
 /// `GET /v1/images`.

@@ -4,7 +4,7 @@ use std::{ffi::OsString, os::unix::ffi::OsStringExt, path::PathBuf};
 
 use clap::{ArgAction, Args, Subcommand, ValueEnum};
 use clap_complete::ArgValueCandidates;
-use model::{ImageName, VmName, signal::Signal, size};
+use model::{ImageChoice, ImageName, VmName, signal::Signal, size};
 use wire::{Word, control};
 
 use super::Format;
@@ -70,9 +70,9 @@ pub struct Machine {
     /// Its name; a DNS label. Without it a free one is made
     #[arg(long, value_parser = |text: &str| VmName::try_from(text))]
     pub name: Option<VmName>,
-    /// The image to start from
-    #[arg(long, value_parser = |text: &str| ImageName::try_from(text), add = ArgValueCandidates::new(complete::images))]
-    pub image: Option<ImageName>,
+    /// The image to start from: a name, or a reference as `alpine:3.20` to one in a registry
+    #[arg(long, value_parser = |text: &str| ImageChoice::try_from(text), add = ArgValueCandidates::new(complete::images))]
+    pub image: Option<ImageChoice>,
     #[command(flatten)]
     pub size: Size,
     /// The virtual machine monitor
@@ -133,7 +133,8 @@ Examples:
 pub struct RunArgs {
     /// A git repository to ship into the machine (not yet)
     pub path: Option<PathBuf>,
-    /// The command and its arguments; they reach the guest as they are, through no shell. Without: a shell
+    /// The command and its arguments; they reach the guest as they are, through no shell. Without: what the image
+    /// runs where it has no init, else a shell
     #[arg(last = true, value_name = "CMD")]
     pub command: Vec<OsString>,
     /// Delete the machine at the end, however it ends

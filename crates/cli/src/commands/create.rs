@@ -5,7 +5,7 @@ use std::{ffi::OsString, io::IsTerminal, os::unix::ffi::OsStringExt};
 use hyper::Method;
 use wire::{
     Word,
-    control::{CreateVm, Outcome, Vm},
+    control::{CreateVm, ImageRun, Outcome, Vm},
     exec::Spec,
 };
 
@@ -55,6 +55,7 @@ pub async fn run(context: &Context, args: RunArgs) -> Result<u8, Error> {
         return print(&format!("{}\n", visible(&vm.name))).map(|()| model::exit::OK);
     }
     let interactive = spec.argv.is_empty();
+    let spec = if interactive { as_its_image_says(spec, vm.run.as_ref()) } else { spec };
     let result =
         exec::run(&context.client, &mut signals, &vm.id, with_terminal_type(spec, streams), streams).await;
     if args.rm {
@@ -115,6 +116,17 @@ fn request(machine: Machine) -> CreateVm {
 fn spec(command: Vec<OsString>, user: Option<String>) -> Spec {
     let argv = command.into_iter().map(|word| Word::from(word.into_vec())).collect();
     Spec { argv, env: Vec::new(), cwd: None, user, terminal: None }
+}
+
+/// What is run where no command is given.
+fn as_its_image_says(spec: Spec, run: Option<&ImageRun>) -> Spec {
+    let Some(run) = run else { return spec };
+    Spec {
+        argv: run.command().iter().map(|word| word.as_str().into()).collect(),
+        cwd: run.workdir.as_deref().map(Into::into),
+        user: spec.user.or_else(|| run.user.clone()),
+        ..spec
+    }
 }
 
 /// A shell gets a terminal where there is one; a command only where that was asked for, as its output is data.

@@ -233,6 +233,7 @@ pub fn vm(id: &str, name: &str, state: State) -> Vm {
         state,
         reason: None,
         image: "debian-bookworm".to_owned(),
+        run: None,
         kernel: "debian".to_owned(),
         vmm: "qemu".to_owned(),
         ip: None,

@@ -7,8 +7,8 @@ use std::{
 
 use bytes::Bytes;
 use wire::{
-    control::{Code, CreateVm, ErrorBody, Event, Outcome},
-    exec::{Exit, Frame},
+    control::{Code, CreateVm, ErrorBody, Event, ImageRun, Outcome, Vm},
+    exec::{Exit, Frame, Spec},
 };
 
 use crate::{
@@ -123,6 +123,47 @@ fn the_owning_stream_lasts_as_long_as_the_program() {
     running.signal("KILL");
     assert_eq!(running.end().code, -9);
     assert_eq!(happened.recv_timeout(DEADLINE), Ok("owner gone"));
+}
+
+#[test]
+fn without_a_command_it_runs_what_the_image_says() {
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    let image_run = ImageRun {
+        entrypoint: words(&["/bin/app", "a b"]),
+        cmd: words(&["c"]),
+        env: words(&["SET=by the daemon"]),
+        user: Some("7:8".into()),
+        workdir: Some("/srv".into()),
+    };
+    let (told, happened) = mpsc::channel();
+    let fake = Fake::serving(move |request, connection| {
+        if request.line() == "POST /v1/vms" {
+            let Outcome::Vm(vm) = made() else { panic!("a machine is made") };
+            return connection.done(Outcome::Vm(Box::new(Vm { run: Some(image_run.clone()), ..*vm })));
+        }
+        let Frame::Spec(spec) = connection.upgrade() else { panic!("what to run comes first") };
+        told.send(*spec).unwrap();
+        connection.frame(&Frame::Exited(Exit::Code(3)));
+    });
+    let expected = Spec {
+        argv: vec!["/bin/app".into(), "a b".into(), "c".into()],
+        env: vec![],
+        cwd: Some("/srv".into()),
+        user: Some("7:8".into()),
+        terminal: None,
+    };
+    let own = Spec { argv: vec!["x".into()], cwd: None, user: None, ..expected.clone() };
+    let other_user = Spec { user: Some("root".into()), ..expected.clone() };
+    for (words, expected) in [
+        (&["vm", "run", "--image", "h.io/x:1"][..], expected),
+        (&["vm", "run", "--user", "root"], other_user),
+        (&["vm", "run", "--", "x"], own),
+    ] {
+        let outcome = run(&mut fake.home.banger(words));
+        assert_eq!(outcome.code, 3, "{}", outcome.err());
+        assert_eq!(happened.recv_timeout(DEADLINE), Ok(expected), "{words:?}");
+    }
+    assert_eq!(created(&fake.seen()[0]).image.as_deref(), Some("h.io/x:1"));
 }
 
 #[test]

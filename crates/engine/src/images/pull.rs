@@ -10,7 +10,7 @@ use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -168,26 +168,25 @@ impl Engine {
             return Err(failed(RegistryError::NoSpace { needed, free }));
         }
 
-        let of = missing.len();
-        let (done, finished) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicUsize::new(0)));
-        let tell = || {
-            let blobs = finished.load(Ordering::Relaxed);
-            let name = format!("pulling image, {blobs} of {of} blobs");
-            let (done, unit) = (done.load(Ordering::Relaxed), "bytes".to_owned());
-            operation.emit(Event::Progress { name, done, total: Some(needed), unit });
+        let of = missing.len() as u64;
+        let done = Arc::new(AtomicU64::new(0));
+        let tell = |done, total, unit: &str| {
+            let (name, unit) = ("pulling image".to_owned(), unit.to_owned());
+            operation.emit(Event::Progress { name, done, total: Some(total), unit });
         };
+        let mut finished = 0;
         let mut tasks = self.begin_fetching(registry, missing, &done);
         let mut ticks = tokio::time::interval(TELL_EVERY);
         let mut blobs = blobs;
         loop {
             tokio::select! {
-                _ = ticks.tick() => tell(),
+                _ = ticks.tick() => tell(done.load(Ordering::Relaxed), needed, "bytes"),
                 ended = tasks.join_next() => match ended {
                     None => return Ok(blobs),
                     Some(Ok(Ok((digest, file)))) => {
                         blobs.insert(digest, file);
-                        finished.fetch_add(1, Ordering::Relaxed);
-                        tell();
+                        finished += 1;
+                        tell(finished, of, "blobs");
                     }
                     Some(Ok(Err(error))) => return Err(failed(error)),
                     Some(Err(_)) => return Err(Error::Broken),

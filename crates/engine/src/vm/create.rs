@@ -1,7 +1,7 @@
 //! Create: resolve, reserve, start.
 
 use model::{VmId, VmName, sizing, undo::Undo, vm::State};
-use wire::control::{CreateVm, Event, Outcome};
+use wire::control::{self, CreateVm, Event, Outcome};
 
 use super::boot::{Aim, Failure};
 use crate::{
@@ -38,6 +38,8 @@ impl Engine {
         let vmm = self.0.vmms.choose(request.vmm.as_deref()).await?;
         let image = self.image_for(&operation, &request).await?;
         let kernel = self.kernel_for(&operation, &image).await?;
+        let image_run = self.entry(&image)?;
+        let env = [view::environment(&image_run), request.env].concat();
         operation.checkpoint()?;
         let summary = format!(
             "{} vCPU · {} · {} disk · {} · {}",
@@ -63,7 +65,7 @@ impl Engine {
             kernel: kernel.id.clone(),
             vmm: vmm.name().to_owned(),
             sizes,
-            env: serde_json::to_string(&request.env).expect("words are strings"),
+            env: serde_json::to_string(&env).expect("words are strings"),
             ready: request.wait.map(view::ready),
             rm: request.rm,
             machine_id,
@@ -99,7 +101,8 @@ impl Engine {
             Ok(()) if request.no_start => Ok(Outcome::Vm(Box::new(self.view(record, &[image], &[kernel])))),
             Ok(()) => {
                 drop(turn);
-                Ok(Outcome::Vm(Box::new(self.vm_view(id)?)))
+                let run = Some(view::run(image_run)).filter(|run| !run.command().is_empty());
+                Ok(Outcome::Vm(Box::new(control::Vm { run, ..self.vm_view(id)? })))
             }
             Err(Failure::Before(error)) => {
                 let error = saga.unwind(error).await;

@@ -61,7 +61,7 @@ fn blobs(world: &World) -> usize {
 #[test]
 fn an_image_is_pulled_once_and_then_costs_one_request() {
     let world = World::new();
-    let Some(registry) = Registry::start(&world.home().join("registry"), Access::Anonymous) else { return };
+    let Some(registry) = Registry::start(Access::Anonymous) else { return };
     let Some(()) = pushed(&world, &registry, "1.0", b"two") else { return };
     let reference = format!("{}/some/app:1.0", registry.address());
     let image = pulled(&world, &reference);
@@ -89,7 +89,7 @@ fn an_image_is_pulled_once_and_then_costs_one_request() {
 #[test]
 fn a_tag_that_moved_becomes_a_new_image_and_vms_keep_the_old_one() {
     let world = World::new();
-    let Some(registry) = Registry::start(&world.home().join("registry"), Access::Anonymous) else { return };
+    let Some(registry) = Registry::start(Access::Anonymous) else { return };
     let Some(()) = pushed(&world, &registry, "1", b"first") else { return };
     let reference = format!("{}/some/app:1", registry.address());
     let first = pulled(&world, &reference);
@@ -125,7 +125,7 @@ fn a_tag_that_moved_becomes_a_new_image_and_vms_keep_the_old_one() {
 #[test]
 fn a_password_is_taken_from_where_docker_keeps_it() {
     let world = World::new();
-    let Some(registry) = Registry::start(&world.home().join("registry"), Access::Password) else { return };
+    let Some(registry) = Registry::start(Access::Password) else { return };
     let Some(()) = pushed(&world, &registry, "1", b"two") else { return };
     let reference = format!("{}/some/app:1", registry.address());
     let error = refused(&world, pull(reference.clone()));
@@ -147,7 +147,7 @@ fn a_password_is_taken_from_where_docker_keeps_it() {
 #[test]
 fn what_is_not_there_is_said() {
     let world = World::new();
-    let Some(registry) = Registry::start(&world.home().join("registry"), Access::Anonymous) else { return };
+    let Some(registry) = Registry::start(Access::Anonymous) else { return };
     let Some(()) = pushed(&world, &registry, "1", b"two") else { return };
     let address = registry.address();
     for reference in [format!("{address}/some/app:2"), format!("{address}/none:1")] {
@@ -170,7 +170,7 @@ fn what_is_not_there_is_said() {
 #[test]
 fn a_vm_is_made_of_an_image_that_has_to_be_pulled_first() {
     let world = World::new();
-    let Some(registry) = Registry::start(&world.home().join("registry"), Access::Anonymous) else { return };
+    let Some(registry) = Registry::start(Access::Anonymous) else { return };
     let Some(()) = pushed(&world, &registry, "1", b"two") else { return };
     let reference = format!("{}/some/app:1", registry.address());
     for name in ["first", "second"] {
@@ -200,7 +200,7 @@ fn stages(world: &World, operation: &engine::Operation) -> Vec<String> {
 #[test]
 fn the_cache_can_be_emptied() {
     let world = World::new();
-    let Some(registry) = Registry::start(&world.home().join("registry"), Access::Anonymous) else { return };
+    let Some(registry) = Registry::start(Access::Anonymous) else { return };
     let Some(()) = pushed(&world, &registry, "1", b"two") else { return };
     let reference = format!("{}/some/app:1", registry.address());
     pulled(&world, &reference);
@@ -221,7 +221,7 @@ fn the_cache_can_be_emptied() {
 #[test]
 fn a_blob_that_was_damaged_in_the_cache_is_found_and_fetched_again() {
     let world = World::new();
-    let Some(registry) = Registry::start(&world.home().join("registry"), Access::Anonymous) else { return };
+    let Some(registry) = Registry::start(Access::Anonymous) else { return };
     let Some(()) = pushed(&world, &registry, "1", b"two") else { return };
     let reference = format!("{}/some/app:1", registry.address());
     pulled(&world, &reference);
@@ -254,7 +254,7 @@ fn damage(path: &Path) {
 #[test]
 fn two_who_want_the_same_image_share_it() {
     let world = World::new();
-    let Some(registry) = Registry::start(&world.home().join("registry"), Access::Anonymous) else { return };
+    let Some(registry) = Registry::start(Access::Anonymous) else { return };
     let Some(()) = pushed(&world, &registry, "1", b"two") else { return };
     let reference = format!("{}/some/app:1", registry.address());
     let operations = [(); 3].map(|()| world.begin_pull(pull(reference.clone())));

@@ -2,7 +2,12 @@
 
 use std::{path::PathBuf, process::Command, time::Duration};
 
-use testkit::{home::Home, images::with_busybox, kernel_deb, need};
+use testkit::{
+    home::Home,
+    images::with_busybox,
+    kernel_deb, need,
+    oci::{self, Access, Registry, USER},
+};
 
 use super::home;
 
@@ -41,23 +46,10 @@ fn debian(label: &str, packages: &str, hooks: &[&str]) -> Option<PathBuf> {
     Some(tar)
 }
 
-/// Makes the image `tag` of two layers in a new layout: `tar`, and one that hides `hidden` of it.
-#[expect(clippy::disallowed_methods, reason = "tests use the machine's own tools")]
+/// Makes the image `tag` of `tar` and a layer that hides `hidden` of it, in a layout of `home`.
 fn layout(home: &Home, tag: &str, tar: &[u8], hidden: &str, config: &[&str]) -> Option<PathBuf> {
-    let program = need::program("umoci", "umoci")?;
-    let layout = home.path().join(format!("layout-{tag}"));
-    let base = home.path().join("base.tar");
-    std::fs::write(&base, tar).unwrap();
-    let (path, image) = (layout.display().to_string(), format!("{}:{tag}", layout.display()));
-    let umoci = |words: &[&str]| {
-        let status = Command::new(&program).args(words).output().unwrap();
-        assert!(status.status.success(), "umoci {words:?}: {}", String::from_utf8_lossy(&status.stderr));
-    };
-    umoci(&["init", "--layout", &path]);
-    umoci(&["new", "--image", &image]);
-    umoci(&["raw", "add-layer", "--image", &image, base.to_str().unwrap()]);
-    umoci(&["insert", "--rootless", "--image", &image, "--whiteout", hidden]);
-    umoci(&[&["config", "--image", &image], config].concat());
+    let layout = home.path().join("layout");
+    oci::layout(&layout, tag, &[tar], &[hidden], config)?;
     Some(layout)
 }
 
@@ -86,6 +78,58 @@ fn a_layout_of_layers_becomes_an_image_that_keeps_its_config() {
     assert_eq!(nothing.code(), 1);
     assert!(nothing.stderr.contains("there is no image \"two\" in it, only: one"), "{}", nothing.stderr);
     assert_eq!(home.run(&["image", "show", "none"]).code(), 4);
+}
+
+#[test]
+fn an_image_of_a_registry_runs_its_entrypoint() {
+    let Some(home) = home() else { return };
+    let Some(busybox) = need::program("busybox", "busybox") else { return };
+    let Some(registry) = Registry::start(Access::Password) else { return };
+    // A script, so that the entrypoint can say what it sees.
+    let script = b"#!/bin/sh\necho \"$0 $*\"; id -u; id -g; pwd; echo \"$FROM_IMAGE $FROM_USER\"; cat /etc/hidden || exit 7\n";
+    let tar = with_busybox(&busybox)
+        .directory("srv")
+        .directory("opt")
+        .file("opt/entry", 0o755, script)
+        .file("etc/hidden", 0o644, b"")
+        .finish();
+    let config = [
+        "--config.entrypoint=entry",
+        "--config.entrypoint=an argument",
+        "--config.cmd=and more",
+        "--config.user=7:8",
+        "--config.workingdir=/srv",
+        "--config.env=PATH=/bin:/opt",
+        "--config.env=FROM_IMAGE=image",
+        "--config.env=FROM_USER=not this",
+    ];
+    let Some(layout) = layout(&home, "tag", &tar, "/etc/hidden", &config) else { return };
+    registry.push(&layout, "tag", "x:tag");
+    let auths =
+        serde_json::json!({ "auths": { registry.address(): { "username": USER.0, "password": USER.1 } } });
+    let file = home.path().join("auth.json");
+    host::fs::write_atomic(&file, auths.to_string().as_bytes()).unwrap();
+    let home = home.with_env("REGISTRY_AUTH_FILE", file.to_str().unwrap());
+    // The daemon of before does not know of it.
+    let _ = home.run(&["daemon", "stop"]);
+
+    let reference = format!("{}/x:tag", registry.address());
+    let words = ["vm", "run", "--rm", "--image", &reference, "--memory", "256M", "--env", "FROM_USER=user"];
+    let output = home.run(&words);
+    assert_eq!(output.text(), "/opt/entry an argument and more\n7\n8\n/srv\nimage user", "{}", output.stderr);
+    assert_eq!(output.code(), 7, "{}", output.stderr);
+    for stage in ["pulling image", "importing image", "booting"] {
+        assert!(output.stderr.contains(stage), "{}", output.stderr);
+    }
+
+    // It is there now; a command takes the entrypoint's place, and has the image's environment.
+    let command = ["--", "sh", "-c", "id -u; echo $FROM_IMAGE $PATH"];
+    let output = home.run(&[&words[..7], &command].concat());
+    assert_eq!((output.text().as_str(), output.stderr.as_str()), ("0\nimage /bin:/opt", ""));
+    assert_eq!(
+        registry.requests("banger/").iter().filter(|request| request.contains("/manifests/")).count(),
+        2
+    );
 }
 
 #[test]
