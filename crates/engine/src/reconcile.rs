@@ -68,7 +68,9 @@ impl Engine {
     async fn find_again(&self, record: &store::Vm, entries: Vec<Entry>) -> Result<()> {
         let process = entries.iter().rev().find_map(|entry| match &entry.undo {
             Undo::Process(process) => Some(process_id(process)),
-            Undo::RunDirectory | Undo::Disk(_) | Undo::VmDirectory | Undo::Staging(_) => None,
+            Undo::RunDirectory | Undo::Disk(_) | Undo::OldOverlay | Undo::VmDirectory | Undo::Staging(_) => {
+                None
+            }
         });
         let (Some(process), Some(secret)) = (process, record.secret.as_deref().and_then(Secret::from_hex))
         else {

@@ -6,7 +6,10 @@
 
 use std::time::Duration;
 
-use model::{OperationId, VmId, undo::ProcessEntry, undo::Undo};
+use model::{
+    OperationId, VmId,
+    undo::{NewDisk, ProcessEntry, Undo},
+};
 use store::{Entry, Store};
 
 use crate::{Error, Result, blocking, fault::Points, paths::Paths};
@@ -120,11 +123,11 @@ pub fn and_then(cause: Error, written: store::Result<()>) -> Error {
     residue(cause, written.err().iter().map(|error| chain(error)).collect())
 }
 
-/// Whether an entry is held only while the VM runs.
+/// Whether an entry is to go before the VM starts the next time.
 #[must_use]
 pub fn is_runtime(undo: &Undo) -> bool {
     match undo {
-        Undo::RunDirectory | Undo::Process(_) => true,
+        Undo::RunDirectory | Undo::OldOverlay | Undo::Process(_) => true,
         Undo::Disk(_) | Undo::VmDirectory | Undo::Staging(_) => false,
     }
 }
@@ -175,6 +178,10 @@ fn undo(paths: &Paths, vm: Option<VmId>, undo: &Undo) -> Result<()> {
     match undo {
         Undo::RunDirectory => of_vm(Paths::run).map_or(Ok(()), |path| host::fs::remove_all(&path))?,
         Undo::VmDirectory => of_vm(Paths::vm).map_or(Ok(()), |path| host::fs::remove_all(&path))?,
+        Undo::OldOverlay => {
+            let Some(id) = vm else { return Ok(()) };
+            host::fs::remove(&paths.disk(id, NewDisk::Overlay))?;
+        }
         Undo::Disk(disk) => {
             let Some(id) = vm else { return Ok(()) };
             host::fs::remove(&paths.unfinished_disk(id, *disk))?;

@@ -12,6 +12,8 @@ pub enum Undo {
     Disk(NewDisk),
     /// End this process and wait until it is gone.
     Process(ProcessEntry),
+    /// Remove the system overlay that a reset put out of use: not an undo, but what a reset is only to be finished by.
+    OldOverlay,
     /// Remove the VM's directory with everything in it, disks and logs included.
     VmDirectory,
     /// Remove the staging directory of an image or kernel that was not published; a plain name below `staging/`.
@@ -46,6 +48,7 @@ impl Undo {
             Self::RunDirectory => "run_directory",
             Self::Disk(NewDisk::Overlay) => "disk_overlay",
             Self::Disk(NewDisk::Work) => "disk_work",
+            Self::OldOverlay => "old_overlay",
             Self::Process(_) => "process",
             Self::VmDirectory => "vm_directory",
             Self::Staging(_) => "staging",
@@ -56,7 +59,7 @@ impl Undo {
     #[must_use]
     pub fn detail(&self) -> String {
         match self {
-            Self::RunDirectory | Self::Disk(_) | Self::VmDirectory => String::new(),
+            Self::RunDirectory | Self::Disk(_) | Self::OldOverlay | Self::VmDirectory => String::new(),
             Self::Process(p) => format!("{} {} {}", p.pid, p.start, p.boot),
             Self::Staging(name) => name.clone(),
         }
@@ -69,6 +72,7 @@ impl Undo {
             "run_directory" => Self::RunDirectory,
             "disk_overlay" => Self::Disk(NewDisk::Overlay),
             "disk_work" => Self::Disk(NewDisk::Work),
+            "old_overlay" => Self::OldOverlay,
             "vm_directory" => Self::VmDirectory,
             "process" => {
                 let mut words = detail.split(' ');
@@ -97,6 +101,7 @@ mod tests {
             Undo::Disk(NewDisk::Overlay),
             Undo::Disk(NewDisk::Work),
             Undo::Process(ProcessEntry { pid: 7, start: 99, boot: "b".to_owned() }),
+            Undo::OldOverlay,
             Undo::VmDirectory,
             Undo::Staging("image-x".to_owned()),
         ] {

@@ -309,18 +309,23 @@ impl Store {
         })
     }
 
-    /// Notes that VM `id` is of image `image` now, which is still there, and what became of it.
+    /// Notes that VM `id` is of image `image` now, which is still there, and what became of it; and in the same transaction
+    /// that its old overlay is to go.
     ///
     /// # Errors
     /// [`Error::Missing`] where the VM or the image is not there; or where the database cannot be written.
-    pub fn vm_reset(&self, id: VmId, image: String, state: State) -> Result<()> {
+    pub fn vm_reset(&self, id: VmId, image: String, state: State, operation: &OperationId) -> Result<()> {
+        let operation = operation.to_string();
         self.change(id, move |db| {
             let sql = "UPDATE vm SET image = ?2, state = ?3, reason = NULL \
                        WHERE id = ?1 AND EXISTS (SELECT 1 FROM image WHERE id = ?2)";
-            match db.prepare_cached(sql)?.execute([id.to_string(), image, state.name().to_owned()])? {
-                0 => Err(Error::Missing),
-                _ => Ok(()),
+            if db.prepare_cached(sql)?.execute([id.to_string(), image, state.name().to_owned()])? == 0 {
+                return Err(Error::Missing);
             }
+            let (kind, detail) = (Undo::OldOverlay.kind(), Undo::OldOverlay.detail());
+            db.prepare_cached("INSERT INTO ledger (vm, operation, kind, detail) VALUES (?, ?, ?, ?)")?
+                .execute(params![id.to_string(), operation, kind, detail])?;
+            Ok(())
         })
     }
 

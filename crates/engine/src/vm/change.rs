@@ -89,14 +89,14 @@ impl Engine {
             Some(name) => self.image_called(&name)?.id,
             None => record.image.clone(),
         };
-        // The next start makes a new one. In this order, because an overlay fits the image that it was made over only.
-        let overlay = self.paths().disk(id, NewDisk::Overlay);
-        self.points().around("reset", blocking(move || Ok(host::fs::remove(&overlay)?))).await?;
         let state = match record.state {
             State::Created => State::Created,
             _ => State::Stopped,
         };
-        self.store().vm_reset(id, image, state)?;
+        // The next start makes a new overlay. An old one fits no other image, so from this commit on it is to go: here, or
+        // before anything else is done with the VM.
+        self.store().vm_reset(id, image, state, operation.id())?;
+        self.settle_leftovers(&record).await?;
         drop(turn);
         Ok(Outcome::Vm(Box::new(self.vm_view(id)?)))
     }

@@ -174,3 +174,22 @@ fn what_a_crash_left_half_made_is_gone_after_the_next_start() {
     world.prepare(&[Start("a")]);
     assert_eq!(seen(&world), ["vm a running"]);
 }
+
+#[test]
+fn a_reset_that_did_not_happen_keeps_the_overlay_and_one_that_did_is_finished() {
+    for (point, fault, is_kept) in [(0, Fault::Fail, true), (0, Fault::Kill, true), (1, Fault::Kill, false)] {
+        let mut world = World::new();
+        world.prepare(&[Create("a"), Stop("a")]);
+        let before = world.look().disks;
+        world.faults.arm(&[(point, fault)]);
+        assert!(world.run(&Reset("a")).is_err());
+        world.reopen();
+        let mut expected = before;
+        if !is_kept {
+            expected.remove("a/overlay.ext4");
+        }
+        assert_eq!(world.look().disks, expected, "{fault:?} at {point}");
+        world.prepare(&[Start("a")]);
+        assert_eq!(seen(&world), ["vm a running"]);
+    }
+}

@@ -99,7 +99,7 @@ fn grow_of_a_running_vm() {
 #[test]
 fn reset() {
     let before = &[Create("a"), Stop("a")];
-    check(&Case { changes: &["a/overlay.ext4"], ..case(Reset("a"), before, 4, &[]) });
+    check(&Case { changes: &["a/overlay.ext4"], ..case(Reset("a"), before, 6, &[]) });
 }
 
 #[test]
