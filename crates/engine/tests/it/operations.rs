@@ -5,12 +5,16 @@
 use std::collections::BTreeSet;
 
 use engine::fault::{Moment, Point};
+use testkit::oci::{Access, Registry, layout};
 use wire::control::Code;
 
 use crate::{
     fault::Fault,
     scene::{Disks, Scene},
-    verb::Verb::{self, *},
+    verb::{
+        self,
+        Verb::{self, *},
+    },
     world::World,
 };
 
@@ -105,6 +109,17 @@ fn reset() {
 #[test]
 fn image_import() {
     check(&case(ImportImage("new"), &[], 8, &[]));
+}
+
+#[test]
+fn image_pull() {
+    let Some(registry) = Registry::start(Access::Anonymous) else { return };
+    let directory = std::env::temp_dir().join(format!("banger-engine-layout-{}", std::process::id()));
+    let Some(()) = layout(&directory, "1.0", &[&verb::tar()], &[], &[]) else { return };
+    registry.push(&directory, "1.0", "some/new:1.0");
+    host::fs::remove_all(&directory).unwrap();
+    let reference = format!("{}/some/new:1.0", registry.address()).leak();
+    check(&case(PullImage(reference), &[], 8, &[]));
 }
 
 #[test]

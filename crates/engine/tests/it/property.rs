@@ -64,7 +64,7 @@ impl Model {
             Reset(name) if self.vms.get(name) == Some(&State::Running) => return Err(Code::Conflict),
             Reset(name) => set(name, ended)?,
             Delete(name) => drop(next.vms.remove(name).ok_or(Code::NotFound)?),
-            ImportImage(_) => add(&mut next.image)?,
+            ImportImage(_) | PullImage(_) => add(&mut next.image)?,
             DeleteImage(_) => remove(&mut next.image)?,
             ImportKernel(_) => add(&mut next.kernel)?,
             DeleteKernel(_) => remove(&mut next.kernel)?,

@@ -5,7 +5,7 @@ use std::{io::Cursor, path::Path};
 use engine::{Engine, Error, Operation};
 use model::signal::Signal;
 use testkit::images::Tar;
-use wire::control::{CreateVm, ImportImage, ImportKernel, Outcome, SetVm};
+use wire::control::{CreateVm, ImportImage, ImportKernel, Outcome, PullImage, SetVm};
 
 /// One operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub enum Verb {
     Grow(&'static str),
     Reset(&'static str),
     ImportImage(&'static str),
+    /// From a registry, by its reference.
+    PullImage(&'static str),
     DeleteImage(&'static str),
     ImportKernel(&'static str),
     DeleteKernel(&'static str),
@@ -51,6 +53,10 @@ impl Verb {
             Self::ImportImage(name) => {
                 let how = ImportImage::default();
                 engine.image_import(operation, name.to_owned(), how, Cursor::new(tar())).await
+            }
+            Self::PullImage(reference) => {
+                let pull = PullImage { reference: reference.to_owned(), ..PullImage::default() };
+                engine.image_pull(operation, pull).await
             }
             Self::DeleteImage(name) => engine.image_delete(name).await.map(none),
             Self::ImportKernel(name) => {
