@@ -28,8 +28,8 @@ use crate::{
     args::{Cli, Command, ConfigCommand, VmCommand},
     client::{Client, Start},
     commands::{
-        Context, create, daemon, events, images, kernels, lifecycle, operations, settings, show, stats,
-        version,
+        Context, create, daemon, events, images, kernels, lifecycle, operations, ports, settings, show,
+        stats, version,
     },
     error::Error,
     talk::Talk,
@@ -115,6 +115,9 @@ async fn vm(context: &Context, command: VmCommand) -> Result<u8, Error> {
         VmCommand::List(args) => show::list(context, args).await,
         VmCommand::Show(args) => show::show(context, args).await,
         VmCommand::Stats(args) => stats::show(context, args).await,
+        VmCommand::Ports(args) => ports::list(context, args).await,
+        VmCommand::Forward(args) => ports::forward(context, args).await,
+        VmCommand::Health(args) => show::health(context, args).await,
         VmCommand::Logs(args) => show::logs(context, args).await,
     }
     .map(|()| model::exit::OK)

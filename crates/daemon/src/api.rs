@@ -1,6 +1,6 @@
 //! Routes and their handlers. Each translates a request into one call of the engine and its result into an answer.
 
-use std::path::Path;
+use std::{num::NonZeroU16, path::Path};
 
 use axum::{
     Json, Router,
@@ -24,6 +24,7 @@ use wire::control::{
 };
 
 use crate::{
+    connect,
     events::{Binding, answer},
     exec::{self, Streams},
     extract::{Params, Payload},
@@ -59,6 +60,9 @@ pub fn router(engine: Engine, streams: Streams, socket: &Path) -> Router {
         .route("/v1/vms/{reference}/set", post(vm_set))
         .route("/v1/vms/{reference}/reset", post(vm_reset))
         .route("/v1/vms/{reference}/exec", post(vm_exec))
+        .route("/v1/vms/{reference}/connect", post(vm_connect))
+        .route("/v1/vms/{reference}/ports", get(vm_ports))
+        .route("/v1/vms/{reference}/health", get(vm_health))
         .route("/v1/vms/{reference}/logs", get(vm_logs))
         .route("/v1/images", get(image_list))
         .route("/v1/images/build", post(image_build))
@@ -337,6 +341,46 @@ pub async fn vm_exec(
     request: Request,
 ) -> Result<Response, Fail> {
     exec::upgrade(app.engine, app.streams, reference, request).await
+}
+
+/// To which port.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+pub struct ConnectQuery {
+    /// A TCP port of the guest's loopback.
+    tcp: u16,
+}
+
+/// Connects to a port of a guest, also to one bound to its loopback alone: the connection becomes that stream.
+#[utoipa::path(post, path = "/v1/vms/{reference}/connect", params(("reference" = String, Path), ConnectQuery),
+    responses((status = 101, description = "the bytes of the connection both ways, as `banger-connect`")))]
+pub async fn vm_connect(
+    State(app): State<App>,
+    Segment(reference): Segment<String>,
+    Params(query): Params<ConnectQuery>,
+    request: Request,
+) -> Result<Response, Fail> {
+    let port = NonZeroU16::new(query.tcp).ok_or_else(|| Fail::invalid("there is no port 0"))?;
+    connect::upgrade(app.engine, app.streams, reference, port, request).await
+}
+
+/// The sockets that listen in a guest.
+#[utoipa::path(get, path = "/v1/vms/{reference}/ports", params(("reference" = String, Path)),
+    responses((status = 200, body = wire::guest::Ports)))]
+pub async fn vm_ports(
+    State(app): State<App>,
+    Segment(reference): Segment<String>,
+) -> Result<Json<wire::guest::Ports>, Fail> {
+    Ok(Json(app.engine.vm_ports(&reference).await?))
+}
+
+/// What a guest's agent says of itself.
+#[utoipa::path(get, path = "/v1/vms/{reference}/health", params(("reference" = String, Path)),
+    responses((status = 200, body = wire::guest::Health)))]
+pub async fn vm_health(
+    State(app): State<App>,
+    Segment(reference): Segment<String>,
+) -> Result<Json<wire::guest::Health>, Fail> {
+    Ok(Json(app.engine.vm_health(&reference).await?))
 }
 
 /// Of which VMs.

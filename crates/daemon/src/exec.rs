@@ -12,7 +12,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use engine::{Engine, ExecStream};
+use engine::{Engine, GuestStream};
 use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
 use tokio::{
@@ -50,31 +50,47 @@ pub async fn upgrade(
     engine: Engine,
     streams: Streams,
     reference: String,
+    request: Request,
+) -> Result<Response, Fail> {
+    let stop = streams.stop.clone();
+    let open = async move { engine.vm_exec(&reference).await };
+    switch(streams, request, UPGRADE, open, |client, early, stream| async move {
+        relay(client, &early, stream, stop).await;
+    })
+    .await
+}
+
+/// Answers a request to upgrade to `protocol` once the stream was opened, and relays it then. `relay` gets the client, what
+/// of it came with the request, and the stream.
+pub async fn switch<F: Future<Output = ()> + Send + 'static>(
+    streams: Streams,
     mut request: Request,
+    protocol: &'static str,
+    open: impl Future<Output = engine::Result<GuestStream>>,
+    relay: impl FnOnce(UnixStream, Bytes, GuestStream) -> F + Send + 'static,
 ) -> Result<Response, Fail> {
     let asked = request.headers().get(header::UPGRADE).and_then(|value| value.to_str().ok());
-    if asked.is_none_or(|protocol| !protocol.eq_ignore_ascii_case(UPGRADE)) {
-        return Err(Fail::invalid(format!("this request needs the header Upgrade: {UPGRADE}")));
+    if asked.is_none_or(|asked| !asked.eq_ignore_ascii_case(protocol)) {
+        return Err(Fail::invalid(format!("this request needs the header Upgrade: {protocol}")));
     }
-    let stream = engine.vm_exec(&reference).await?;
+    let stream = open.await?;
     let upgrading = hyper::upgrade::on(&mut request);
-    let stop = streams.stop;
     streams.open.spawn(async move {
         let upgraded = match upgrading.await {
             Ok(upgraded) => upgraded,
-            Err(error) => return tracing::debug!(%error, "a client went before its exec began"),
+            Err(error) => return tracing::debug!(%error, "a client went before its stream began"),
         };
         match hyper_util::server::conn::auto::upgrade::downcast::<TokioIo<UnixStream>>(upgraded) {
-            Ok(parts) => relay(parts.io.into_inner(), &parts.read_buf, stream, stop).await,
+            Ok(parts) => relay(parts.io.into_inner(), parts.read_buf, stream).await,
             Err(_) => tracing::error!("a client of another kind than the socket's"),
         }
     });
-    let headers = [(header::CONNECTION, "upgrade"), (header::UPGRADE, UPGRADE)];
+    let headers = [(header::CONNECTION, "upgrade"), (header::UPGRADE, protocol)];
     Ok((StatusCode::SWITCHING_PROTOCOLS, headers, Body::empty()).into_response())
 }
 
 /// Relays until the last frame went to the client or the client went. `early` came with the request.
-async fn relay(client: UnixStream, early: &[u8], stream: ExecStream, stop: CancellationToken) {
+async fn relay(client: UnixStream, early: &[u8], stream: GuestStream, stop: CancellationToken) {
     let (from_client, mut to_client) = client.into_split();
     let ended = stream.vm_ended();
     let (input, output, ending) = stream.into_parts();

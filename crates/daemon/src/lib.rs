@@ -5,7 +5,7 @@
 //! | `server` | the socket, who may connect, the end |
 //! | `api` | routes and their handlers |
 //! | `events` | an operation as a stream of lines, and what its end means |
-//! | `exec` | a command's stream |
+//! | `exec`, `connect` | a command's stream, a connection into a guest |
 //! | `extract` | parts of requests |
 //! | `fail` | errors as answers |
 //! | `config`, `settings` | what the user set, and showing it |
@@ -13,6 +13,7 @@
 
 mod api;
 pub mod config;
+mod connect;
 mod events;
 mod exec;
 mod extract;

@@ -2,7 +2,7 @@
 //!
 //! A guest is hostile: every length and wait is bounded here, and nothing that comes back is a path or a text to trust.
 
-use std::{sync::Arc, time::Duration};
+use std::{num::NonZeroU16, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use http::{Method, Request, Response, StatusCode};
@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use vmm::Machine;
 use wire::{
     control::ErrorBody,
-    guest::{Grown, Health, MAX_ANSWER, Poweroff, Stats},
+    guest::{Grown, Health, MAX_ANSWER, Ports, Poweroff, Stats},
 };
 
 /// How long the agent may take over an answer that needs no waiting in the guest.
@@ -156,16 +156,37 @@ impl Guest {
     ///
     /// # Errors
     /// [`GuestError`].
-    pub async fn exec(
-        &self,
-    ) -> Result<(channel::Sender<Bytes, std::convert::Infallible>, Incoming), GuestError> {
+    pub async fn exec(&self) -> Result<Ends, GuestError> {
+        self.stream("/v1/exec").await
+    }
+
+    /// Opens a connection to `port` of the guest's loopback.
+    ///
+    /// # Errors
+    /// [`GuestError`].
+    pub async fn connect(&self, port: NonZeroU16) -> Result<Ends, GuestError> {
+        self.stream(&format!("/v1/connect?tcp={port}")).await
+    }
+
+    /// The guest's sockets that listen.
+    ///
+    /// # Errors
+    /// [`GuestError`].
+    pub async fn ports(&self) -> Result<Ports, GuestError> {
+        self.json(Method::GET, "/v1/ports", empty()).await
+    }
+
+    async fn stream(&self, path: &str) -> Result<Ends, GuestError> {
         let (sender, body) = channel::Channel::new(4);
-        let sent = self.send(Method::POST, "/v1/exec", body.boxed_unsync());
+        let sent = self.send(Method::POST, path, body.boxed_unsync());
         let response =
             tokio::time::timeout(ANSWER, sent).await.map_err(|_| GuestError::Timeout(ANSWER))??;
         Ok((sender, response.into_body()))
     }
 }
+
+/// The two ends of a stream: what is for the guest goes into the first, what comes from it out of the second.
+pub type Ends = (channel::Sender<Bytes, std::convert::Infallible>, Incoming);
 
 fn empty() -> Body {
     Empty::new().boxed_unsync()

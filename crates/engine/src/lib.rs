@@ -45,7 +45,7 @@ pub use saga::chain;
 use store::{Compatibility, Store};
 use tokio::sync::Mutex;
 pub use vm::{
-    Ending, ExecStream,
+    Ending, GuestStream,
     logs::{Log, Source},
 };
 use wire::control::Outcome;

@@ -8,15 +8,15 @@ mod boot;
 mod change;
 mod create;
 mod end;
-mod exec;
 pub mod logs;
 mod stop;
+mod stream;
 mod usage;
 
 use std::sync::{Arc, OnceLock, PoisonError};
 
-pub use exec::{Ending, ExecStream};
 use model::{VmId, VmName};
+pub use stream::{Ending, GuestStream};
 use tokio::sync::watch;
 use vmm::Machine;
 use wire::control;

@@ -10,6 +10,8 @@ use crate::{Word, guest::Step};
 
 /// The version of the API; the `v1` in its paths.
 pub const VERSION: u32 = 1;
+/// The protocol that a connection into a guest is upgraded to: its bytes.
+pub const CONNECT: &str = "banger-connect";
 /// The media type of an event stream.
 pub const EVENTS: &str = "application/x-ndjson";
 

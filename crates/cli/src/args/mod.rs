@@ -9,8 +9,9 @@ pub use store::{
     BuildArgs, CacheCommand, ImageCommand, ImportImageArgs, ImportKernelArgs, KernelCommand, PullArgs,
 };
 pub use vm::{
-    CreateArgs, ExecArgs, KillArgs, ListArgs, LogsArgs, Machine, PruneArgs, PsArgs, Refs, ResetArgs, RunArgs,
-    SetArgs, ShowArgs, Size, StartArgs, StatsArgs, Terminal, VmCommand, VmmChoice, WaitFor,
+    CreateArgs, ExecArgs, Forward, ForwardArgs, HealthArgs, KillArgs, ListArgs, LogsArgs, Machine, PortsArgs,
+    PruneArgs, PsArgs, Refs, ResetArgs, RunArgs, SetArgs, ShowArgs, Size, StartArgs, StatsArgs, Terminal,
+    VmCommand, VmmChoice, WaitFor,
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum};

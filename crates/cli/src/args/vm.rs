@@ -1,6 +1,6 @@
 //! The words of `banger vm`.
 
-use std::{ffi::OsString, os::unix::ffi::OsStringExt, path::PathBuf};
+use std::{ffi::OsString, num::NonZeroU16, os::unix::ffi::OsStringExt, path::PathBuf};
 
 use clap::{ArgAction, Args, Subcommand, ValueEnum};
 use clap_complete::ArgValueCandidates;
@@ -43,6 +43,13 @@ pub enum VmCommand {
     Exec(ExecArgs),
     /// Show what running machines use
     Stats(StatsArgs),
+    /// Show what listens in running machines
+    Ports(PortsArgs),
+    /// Forward ports of this host's loopback to ports in a machine, until Ctrl-C
+    Forward(ForwardArgs),
+    /// Show how a running machine's agent is
+    #[command(visible_alias = "ping")]
+    Health(HealthArgs),
     /// Print a machine's logs; they outlive the machine's run
     Logs(LogsArgs),
 }
@@ -320,6 +327,58 @@ pub struct StatsArgs {
     /// Show them again and again, until Ctrl-C
     #[arg(long)]
     pub watch: bool,
+    #[command(flatten)]
+    pub format: Format,
+}
+
+/// `vm ports`.
+#[derive(Debug, Args)]
+pub struct PortsArgs {
+    /// Machines: id, name, or the beginning of one; without them all that run
+    #[arg(value_name = "REF", value_parser = reference, add = ArgValueCandidates::new(complete::vms))]
+    pub refs: Vec<String>,
+    #[command(flatten)]
+    pub format: Format,
+}
+
+/// `vm forward`.
+#[derive(Debug, Args)]
+pub struct ForwardArgs {
+    /// The machine
+    #[arg(value_name = "REF", value_parser = reference, add = ArgValueCandidates::new(complete::vms))]
+    pub reference: String,
+    /// A port of this host's 127.0.0.1, 0 for a free one, and one in the machine, also one bound to its own 127.0.0.1
+    #[arg(required = true, value_name = "HOST:GUEST", value_parser = Forward::parse)]
+    pub ports: Vec<Forward>,
+}
+
+/// A port of this host and the port in a guest that it leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Forward {
+    /// Of this host's loopback; 0 for any that is free.
+    pub host: u16,
+    /// Of the guest.
+    pub guest: NonZeroU16,
+}
+
+impl Forward {
+    /// `HOST:GUEST`, or one number for both.
+    fn parse(text: &str) -> Result<Self, String> {
+        let (host, guest) = text.split_once(':').unwrap_or((text, text));
+        let wrong = |port: &str| format!("{port:?} is no port; write HOST:GUEST, like 8080:80");
+        Ok(Self {
+            host: host.parse().map_err(|_| wrong(host))?,
+            guest: guest.parse().map_err(|_| wrong(guest))?,
+        })
+    }
+}
+
+/// `vm health`.
+#[derive(Debug, Args)]
+pub struct HealthArgs {
+    /// The machine
+    #[arg(value_name = "REF", value_parser = reference, add = ArgValueCandidates::new(complete::vms))]
+    pub reference: String,
     #[command(flatten)]
     pub format: Format,
 }

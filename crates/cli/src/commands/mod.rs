@@ -7,6 +7,7 @@ pub mod images;
 pub mod kernels;
 pub mod lifecycle;
 pub mod operations;
+pub mod ports;
 pub mod settings;
 mod several;
 pub mod show;

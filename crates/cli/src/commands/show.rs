@@ -3,11 +3,14 @@
 use std::io::IsTerminal;
 
 use model::size::human;
-use wire::control::{Origin, Sized, State, Vm, Vms};
+use wire::{
+    control::{Origin, Sized, State, Vm, Vms},
+    guest::{Health, InitKind},
+};
 
 use super::Context;
 use crate::{
-    args::{ListArgs, LogsArgs, Output, PsArgs, ShowArgs},
+    args::{HealthArgs, ListArgs, LogsArgs, Output, PsArgs, ShowArgs},
     client::{path, with},
     error::Error,
     plain::Plain,
@@ -146,6 +149,38 @@ fn timeline(vm: &Vm) -> String {
         })
         .collect();
     table(["PLACE", "TOOK", "DONE AT", "PHASE"], &rows)
+}
+
+/// `vm health`.
+///
+/// # Errors
+/// Where the daemon cannot be asked, there is no such machine, it does not run, or its agent does not answer.
+pub async fn health(context: &Context, args: HealthArgs) -> Result<(), Error> {
+    let health: Health = context.client.get(&path(&["vms", &args.reference, "health"])).await?;
+    match args.format.output {
+        Output::Json => print_json(&health),
+        Output::Text => print(&fields(&[
+            ("agent", health.agent),
+            ("kernel", health.kernel),
+            ("up", format!("{} s", health.uptime_ms / 1000)),
+            ("init", init(health.init, health.init_ready)),
+        ])),
+    }
+}
+
+fn init(kind: InitKind, ready: Option<bool>) -> String {
+    let name = match kind {
+        InitKind::Agent => "the agent",
+        InitKind::Systemd => "systemd",
+        InitKind::Sysvinit => "sysvinit",
+        InitKind::Openrc => "openrc",
+        InitKind::Other => "a program of the image",
+    };
+    match ready {
+        Some(true) => format!("{name}, ready"),
+        Some(false) => format!("{name}, still starting"),
+        None => name.to_owned(),
+    }
 }
 
 /// `vm logs`: the bytes as they are, unless they go to a terminal that they could steer.

@@ -134,6 +134,48 @@ fn a_shell_has_a_real_terminal() {
 }
 
 #[test]
+fn a_port_of_a_guest_is_forwarded() {
+    let Some(home) = home() else { return };
+    let _ = home.ok(&create("dev"));
+    let serve = "busybox nc -ll -p 77 -e cat >/dev/null 2>&1 </dev/null &";
+    let _ = home.ok(&["vm", "exec", "dev", "--", "sh", "-c", serve]);
+    wait_until(DEADLINE, "it listens", || home.ok(&["vm", "ports", "dev"]).contains("  77  "));
+    let mut forward = home.command(&["vm", "forward", "dev", "0:77", "0:78"]).spawn().unwrap();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(forward.stdout.take().unwrap()));
+    let mut address = || lines.next().unwrap().unwrap().split(' ').next().unwrap().to_owned();
+    let (open, closed) = (address(), address());
+
+    // Both directions, the end of each by itself, and two at once.
+    let random = noise(1 << 20);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let mut stream = std::net::TcpStream::connect(&open).unwrap();
+                let mut reader = stream.try_clone().unwrap();
+                let back = std::thread::spawn(move || {
+                    let mut back = Vec::new();
+                    reader.read_to_end(&mut back).unwrap();
+                    back
+                });
+                stream.write_all(&random).unwrap();
+                stream.shutdown(std::net::Shutdown::Write).unwrap();
+                assert!(back.join().unwrap() == random, "1 MiB there and back");
+            });
+        }
+    });
+    // Where nobody listens the connection ends, and the forward goes on.
+    let mut nobody = std::net::TcpStream::connect(&closed).unwrap();
+    assert_eq!(nobody.read(&mut [0]).unwrap_or(0), 0);
+    let health = home.run(&["vm", "health", "dev", "-o", "json"]).json();
+    assert_eq!(health["init"], "agent", "{health}");
+
+    let _ = home.ok(&["vm", "stop", "dev"]);
+    let output = finish(forward, b"", DEADLINE, &["vm", "forward"]);
+    assert_eq!(output.code(), 5, "it ends with its machine: {}", output.stderr);
+    assert!(output.stderr.contains("port 78"), "{}", output.stderr);
+}
+
+#[test]
 fn what_happens_is_told_as_it_happens() {
     let Some(home) = home() else { return };
     let _ = home.run(&["daemon", "start"]);

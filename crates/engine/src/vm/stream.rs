@@ -1,6 +1,6 @@
-//! Streams into a running guest.
+//! Streams into a running guest: commands, and connections to its ports.
 
-use std::{sync::Arc, time::Duration};
+use std::{num::NonZeroU16, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::channel::Sender;
@@ -8,11 +8,14 @@ use hyper::body::Incoming;
 use model::VmName;
 
 use super::{Live, usage::Using};
-use crate::{Engine, Error, Result};
+use crate::{
+    Engine, Error, Result,
+    guest::{Ends, Guest, GuestError},
+};
 
-/// A command in a guest: [`wire::exec`] frames go in and come out.
+/// A stream into a guest, and out of it: frames of [`wire::exec`], or the bytes of a connection.
 #[derive(Debug)]
-pub struct ExecStream {
+pub struct GuestStream {
     input: Sender<Bytes, std::convert::Infallible>,
     output: Incoming,
     ending: Ending,
@@ -29,8 +32,8 @@ pub struct Ending {
 /// How long the break of a channel may come before the news of its machine's end.
 const NEWS: Duration = Duration::from_secs(2);
 
-impl ExecStream {
-    /// Frames for the agent, frames from the agent, and what to tell where those broke off.
+impl GuestStream {
+    /// What is for the guest, what comes from it, and what to tell where that broke off.
     pub fn into_parts(self) -> (Sender<Bytes, std::convert::Infallible>, Incoming, Ending) {
         (self.input, self.output, self.ending)
     }
@@ -52,7 +55,7 @@ impl Ending {
         let ended = tokio::time::timeout(NEWS, self.vm_ended()).await;
         ended.unwrap_or_else(|_| Error::Guest {
             name: self.name.clone(),
-            action: "keep the command's stream",
+            action: "keep the stream",
             cause: "the connection to its agent broke".into(),
         })
     }
@@ -63,18 +66,35 @@ impl Engine {
     ///
     /// # Errors
     /// Where there is no such VM, it does not run, or its agent cannot be reached.
-    pub async fn vm_exec(&self, text: &str) -> Result<ExecStream> {
+    pub async fn vm_exec(&self, text: &str) -> Result<GuestStream> {
+        self.stream(text, "take a command", async |guest| guest.exec().await).await
+    }
+
+    /// Opens a connection to `port` of the loopback of the VM that `text` refers to.
+    ///
+    /// # Errors
+    /// Where there is no such VM, it does not run, its agent cannot be reached, or nobody listens at the port.
+    pub async fn vm_connect(&self, text: &str, port: NonZeroU16) -> Result<GuestStream> {
+        self.stream(text, "take a connection", async |guest| guest.connect(port).await).await
+    }
+
+    async fn stream(
+        &self,
+        text: &str,
+        action: &'static str,
+        how: impl AsyncFnOnce(&Guest) -> Result<Ends, GuestError>,
+    ) -> Result<GuestStream> {
         let (name, live) = self.enter(text)?;
         let using = Using::new(live.clone());
         let opened = tokio::select! {
-            opened = live.guest.exec() => opened,
+            opened = how(&live.guest) => opened,
             reason = live.ended() => return Err(Error::VmEnded { name, reason }),
         };
         match opened {
             Ok((input, output)) => {
-                Ok(ExecStream { input, output, ending: Ending { name, live, _using: using } })
+                Ok(GuestStream { input, output, ending: Ending { name, live, _using: using } })
             }
-            Err(cause) => Err(Error::Guest { name, action: "take a command", cause: Box::new(cause) }),
+            Err(cause) => Err(Error::Guest { name, action, cause: Box::new(cause) }),
         }
     }
 }
