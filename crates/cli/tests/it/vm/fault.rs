@@ -45,6 +45,13 @@ fn check(words: &[&str], before: &[&[&str]], points: usize, or: &[&str]) {
         };
         assert!(or.contains(&state.as_str()), "{words:?}, a crash at {crashes}: it is {state}");
         assert_eq!(leaks(&home, &state), [""; 0], "{words:?}, a crash at {crashes}: it is {state}");
+        if state == "running" {
+            assert_eq!(
+                home.ok(&["vm", "exec", "dev", "--", "echo", "there"]),
+                "there",
+                "a crash at {crashes}"
+            );
+        }
         crashes += 1;
     }
     assert_ne!(crashes, 0, "bangerd was built without the feature `faults`: run `cargo xtask build`");
