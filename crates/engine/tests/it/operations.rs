@@ -114,10 +114,16 @@ fn image_import() {
 #[test]
 fn image_pull() {
     let Some(registry) = Registry::start(Access::Anonymous) else { return };
-    let directory = std::env::temp_dir().join(format!("banger-engine-layout-{}", std::process::id()));
-    let Some(()) = layout(&directory, "1.0", &[&verb::tar()], &[], &[]) else { return };
-    registry.push(&directory, "1.0", "some/new:1.0");
-    host::fs::remove_all(&directory).unwrap();
+    // What makes the layout leaves files beside it.
+    let scratch = std::env::temp_dir().join(format!("banger-engine-layout-{}", std::process::id()));
+    host::fs::create_dir(&scratch).unwrap();
+    let directory = scratch.join("layout");
+    let made = layout(&directory, "1.0", &[&verb::tar()], &[], &[]);
+    if made.is_some() {
+        registry.push(&directory, "1.0", "some/new:1.0");
+    }
+    host::fs::remove_all(&scratch).unwrap();
+    let Some(()) = made else { return };
     let reference = format!("{}/some/new:1.0", registry.address()).leak();
     check(&case(PullImage(reference), &[], 8, &[]));
 }
