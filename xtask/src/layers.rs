@@ -61,7 +61,7 @@ pub const RESERVED: &[(&str, &[&str])] = &[
     ("hyper-rustls", &["engine"]),
     ("indicatif", &["cli"]),
     ("rusqlite", &["store"]),
-    ("tar", &["image", "cli", "agent", "testkit"]),
+    ("tar", &["image", "engine", "cli", "agent", "testkit"]),
     ("tokio", &["agent", "vmm", "image", "engine", "daemon", "cli", "testkit"]),
     ("tokio-util", &["agent", "vmm", "image", "engine", "daemon", "cli", "testkit"]),
     ("toml", &["daemon", "xtask"]),

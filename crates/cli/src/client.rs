@@ -16,7 +16,10 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::net::UnixStream;
-use wire::control::{Code, ErrorBody, Event, Happening};
+use wire::{
+    control::{Code, ErrorBody, Event, Happening, Workspace},
+    exec::WORKSPACE,
+};
 
 use crate::{error::Error, launch};
 
@@ -76,6 +79,15 @@ impl Client {
         serde_json::from_slice(&whole(body).await?).map_err(|e| Error::Protocol(e.to_string()))
     }
 
+    /// What answers a POST of `body` to `path`, which changes nothing.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn consult<T: DeserializeOwned>(&self, path: &str, body: Body) -> Result<T, Error> {
+        let body = self.request(Method::POST, path, body).await?.into_body();
+        serde_json::from_slice(&whole(body).await?).map_err(|e| Error::Protocol(e.to_string()))
+    }
+
     /// Sends a request whose answer has no content.
     ///
     /// # Errors
@@ -110,11 +122,16 @@ impl Client {
         Ok(ByteStream { body: self.request(Method::GET, path, empty()).await?.into_body() })
     }
 
-    /// Turns a POST to `path` into a connection that speaks `protocol`, with the bytes of it that already came.
+    /// Turns a POST to `path` into a connection that speaks `protocol`, with the bytes of it that already came, and what the
+    /// daemon says of the VM's workspace.
     ///
     /// # Errors
     /// As [`Client::get`].
-    pub async fn upgrade(&self, path: &str, protocol: &str) -> Result<(UnixStream, Bytes), Error> {
+    pub async fn upgrade(
+        &self,
+        path: &str,
+        protocol: &str,
+    ) -> Result<(UnixStream, Bytes, Option<Workspace>), Error> {
         let request = Request::builder()
             .method(Method::POST)
             .uri(path)
@@ -125,13 +142,15 @@ impl Client {
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             return Err(refusal(response).await);
         }
+        let workspace = response.headers().get(WORKSPACE);
+        let workspace = workspace.and_then(|value| serde_json::from_slice(value.as_bytes()).ok());
         let upgraded = hyper::upgrade::on(response)
             .await
             .map_err(|e| Error::Cut("a command was being started", Some(io::Error::other(e))))?;
         let parts = upgraded
             .downcast::<TokioIo<UnixStream>>()
             .expect("every connection of this client is one on a unix socket");
-        Ok((parts.io.into_inner(), parts.read_buf))
+        Ok((parts.io.into_inner(), parts.read_buf, workspace))
     }
 
     async fn request(&self, method: Method, path: &str, body: Body) -> Result<Response<Incoming>, Error> {

@@ -20,12 +20,18 @@ use tokio::{
     net::unix::{OwnedReadHalf, OwnedWriteHalf},
     sync::{mpsc, oneshot},
 };
-use wire::exec::{Decoder, Exit, Frame, MAX_DATA, Size, Spec, UPGRADE};
+use wire::{
+    control::Workspace,
+    exec::{Decoder, Exit, Frame, MAX_DATA, Size, Spec, UPGRADE},
+};
 
 use crate::{
-    client::{Client, path},
+    client::path,
+    commands::Context,
     error::Error,
     signals::{Heard, Signals},
+    talk::Talk,
+    text::visible,
 };
 
 /// What the command gets for its standard streams.
@@ -49,7 +55,7 @@ const QUEUE: usize = 8;
 /// # Errors
 /// Where banger failed, the command did not.
 pub async fn run(
-    client: &Client,
+    context: &Context,
     signals: &mut Signals,
     vm: &str,
     mut spec: Spec,
@@ -59,7 +65,10 @@ pub async fn run(
         spec.terminal = Some(window());
     }
     let target = path(&["vms", vm, "exec"]);
-    let (socket, first) = signals.unless(client.upgrade(&target, UPGRADE)).await?;
+    let (socket, first, workspace) = signals.unless(context.client.upgrade(&target, UPGRADE)).await?;
+    if let Some(workspace) = workspace {
+        settle_in(&context.talk, &mut spec, workspace);
+    }
     // Only where there is a terminal at this end; `-t` with pipes here still gives the command one.
     let _raw = match streams {
         Streams::Terminal if io::IsTerminal::is_terminal(&io::stdin()) => Some(RawTerminal::enter()?),
@@ -102,6 +111,20 @@ pub async fn run(
             }
             () = parting => return Ok(leaving.code),
         }
+    }
+}
+
+/// Lets a command of root's that has no directory run in the machine's workspace.
+fn settle_in(talk: &Talk, spec: &mut Spec, workspace: Workspace) {
+    if workspace.moved {
+        let path = String::from_utf8_lossy(workspace.path.as_bytes()).into_owned();
+        talk.say(&format!(
+            "warning: {} has another commit checked out since it was shipped; `banger vm workspace prepare` ships it again",
+            visible(&path)
+        ));
+    }
+    if spec.cwd.is_none() && spec.user.is_none() {
+        spec.cwd = Some(workspace.guest_path.as_str().into());
     }
 }
 

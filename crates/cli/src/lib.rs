@@ -29,7 +29,7 @@ use crate::{
     client::{Client, Start},
     commands::{
         Context, create, daemon, events, images, kernels, lifecycle, operations, ports, settings, show,
-        stats, version,
+        stats, version, workspace,
     },
     error::Error,
     talk::Talk,
@@ -114,6 +114,7 @@ async fn vm(context: &Context, command: VmCommand) -> Result<u8, Error> {
         VmCommand::Prune(args) => lifecycle::prune(context, args).await,
         VmCommand::List(args) => show::list(context, args).await,
         VmCommand::Show(args) => show::show(context, args).await,
+        VmCommand::Workspace(command) => workspace::run(context, command).await,
         VmCommand::Stats(args) => stats::show(context, args).await,
         VmCommand::Ports(args) => ports::list(context, args).await,
         VmCommand::Forward(args) => ports::forward(context, args).await,

@@ -10,17 +10,18 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use engine::{Engine, Source};
+use engine::{Engine, Part, Source};
 use futures_util::{Stream, StreamExt, TryStreamExt};
 use model::signal::Signal;
 use serde::Deserialize;
 use tokio_util::{
-    io::{StreamReader, SyncIoBridge},
+    io::{ReaderStream, StreamReader, SyncIoBridge},
     sync::CancellationToken,
 };
 use wire::control::{
-    self, AllStats, BuildImage, CacheContent, CreateVm, Daemon, ErrorBody, Images, ImportImage, ImportKernel,
-    Kernels, Operations, PullImage, SetVm, Vms, Wait,
+    self, AllStats, BuildImage, CacheContent, Changes, CreateVm, Daemon, ErrorBody, ExportWorkspace, Images,
+    ImportImage, ImportKernel, Kernels, Operations, PrepareWorkspace, PullImage, SetVm, Vms, Wait, Workspace,
+    WorkspacePlan,
 };
 
 use crate::{
@@ -64,6 +65,12 @@ pub fn router(engine: Engine, streams: Streams, socket: &Path) -> Router {
         .route("/v1/vms/{reference}/ports", get(vm_ports))
         .route("/v1/vms/{reference}/health", get(vm_health))
         .route("/v1/vms/{reference}/logs", get(vm_logs))
+        .route("/v1/workspace/plan", post(workspace_plan))
+        .route("/v1/vms/{reference}/workspace", get(workspace_show))
+        .route("/v1/vms/{reference}/workspace/prepare", post(workspace_prepare))
+        .route("/v1/vms/{reference}/workspace/export", post(workspace_export))
+        .route("/v1/vms/{reference}/workspace/exports/{id}/patch", get(workspace_patch))
+        .route("/v1/vms/{reference}/workspace/exports/{id}/changes", get(workspace_changes))
         .route("/v1/images", get(image_list))
         .route("/v1/images/build", post(image_build))
         .route("/v1/images/pull", post(image_pull))
@@ -432,6 +439,90 @@ pub async fn vm_logs(
         read.map(|bytes| bytes.map(|bytes| (bytes, log)))
     });
     Ok(([(header::CONTENT_TYPE, "application/octet-stream")], Body::from_stream(stream)).into_response())
+}
+
+/// What of a repository would be shipped.
+#[utoipa::path(post, path = "/v1/workspace/plan", request_body = PrepareWorkspace,
+    responses((status = 200, body = WorkspacePlan), (status = 400, body = ErrorBody)))]
+pub async fn workspace_plan(
+    State(app): State<App>,
+    Payload(body): Payload,
+) -> Result<Json<WorkspacePlan>, Fail> {
+    Ok(Json(app.engine.workspace_plan(parse(&body)?).await?))
+}
+
+/// What was shipped into a VM.
+#[utoipa::path(get, path = "/v1/vms/{reference}/workspace", params(("reference" = String, Path)),
+    responses((status = 200, body = Workspace), (status = 404, body = ErrorBody)))]
+pub async fn workspace_show(
+    State(app): State<App>,
+    Segment(reference): Segment<String>,
+) -> Result<Json<Workspace>, Fail> {
+    Ok(Json(app.engine.workspace_show(&reference).await?))
+}
+
+/// Ships a repository into a VM.
+#[utoipa::path(post, path = "/v1/vms/{reference}/workspace/prepare", params(("reference" = String, Path), Detach),
+    request_body = PrepareWorkspace,
+    responses((status = 200, body = control::Event, content_type = "application/x-ndjson")))]
+pub async fn workspace_prepare(
+    State(app): State<App>,
+    Segment(reference): Segment<String>,
+    Params(detach): Params<Detach>,
+    Payload(body): Payload,
+) -> Result<Response, Fail> {
+    let request: PrepareWorkspace = parse(&body)?;
+    let what = format!("workspace.prepare {reference}");
+    let operation =
+        app.engine.begin(what, |engine, operation| engine.vm_prepare(operation, reference, request));
+    Ok(answer(app.engine, operation, detach.binding()))
+}
+
+/// Makes a patch of what a guest changed, to be fetched afterwards.
+#[utoipa::path(post, path = "/v1/vms/{reference}/workspace/export", params(("reference" = String, Path), Detach),
+    request_body = ExportWorkspace,
+    responses((status = 200, body = control::Event, content_type = "application/x-ndjson")))]
+pub async fn workspace_export(
+    State(app): State<App>,
+    Segment(reference): Segment<String>,
+    Params(detach): Params<Detach>,
+    Payload(body): Payload,
+) -> Result<Response, Fail> {
+    let request: ExportWorkspace = parse(&body)?;
+    let what = format!("workspace.export {reference}");
+    let operation = app
+        .engine
+        .begin(what, |engine, operation| engine.vm_export(operation, reference, request.base_commit));
+    Ok(answer(app.engine, operation, detach.binding()))
+}
+
+/// The patch of an export; the last few of a VM are kept.
+#[utoipa::path(get, path = "/v1/vms/{reference}/workspace/exports/{id}/patch",
+    params(("reference" = String, Path), ("id" = String, Path)),
+    responses((status = 200, content_type = "application/octet-stream"), (status = 404, body = ErrorBody)))]
+pub async fn workspace_patch(
+    State(app): State<App>,
+    Segment((reference, id)): Segment<(String, String)>,
+) -> Result<Response, Fail> {
+    let file = look(&app, move |engine| engine.vm_exported(&reference, &id, Part::Patch)).await?;
+    Ok(whole_file(file, "application/octet-stream"))
+}
+
+/// The list of changes of an export.
+#[utoipa::path(get, path = "/v1/vms/{reference}/workspace/exports/{id}/changes",
+    params(("reference" = String, Path), ("id" = String, Path)),
+    responses((status = 200, body = Changes), (status = 404, body = ErrorBody)))]
+pub async fn workspace_changes(
+    State(app): State<App>,
+    Segment((reference, id)): Segment<(String, String)>,
+) -> Result<Response, Fail> {
+    let file = look(&app, move |engine| engine.vm_exported(&reference, &id, Part::Changes)).await?;
+    Ok(whole_file(file, "application/json"))
+}
+
+fn whole_file(file: std::fs::File, kind: &'static str) -> Response {
+    let stream = ReaderStream::new(tokio::fs::File::from_std(file));
+    ([(header::CONTENT_TYPE, kind)], Body::from_stream(stream)).into_response()
 }
 
 /// All images by name.

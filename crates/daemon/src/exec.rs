@@ -8,7 +8,7 @@ use std::time::Duration;
 use axum::{
     body::Body,
     extract::Request,
-    http::{StatusCode, header},
+    http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
@@ -25,7 +25,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use wire::{
     control::{Code, ErrorBody},
-    exec::{Decoder, Frame, UPGRADE},
+    exec::{Decoder, Frame, UPGRADE, WORKSPACE},
 };
 
 use crate::fail::Fail;
@@ -74,6 +74,8 @@ pub async fn switch<F: Future<Output = ()> + Send + 'static>(
         return Err(Fail::invalid(format!("this request needs the header Upgrade: {protocol}")));
     }
     let stream = open.await?;
+    let workspace =
+        stream.workspace.as_ref().map(|workspace| serde_json::to_vec(workspace).unwrap_or_default());
     let upgrading = hyper::upgrade::on(&mut request);
     streams.open.spawn(async move {
         let upgraded = match upgrading.await {
@@ -86,7 +88,11 @@ pub async fn switch<F: Future<Output = ()> + Send + 'static>(
         }
     });
     let headers = [(header::CONNECTION, "upgrade"), (header::UPGRADE, protocol)];
-    Ok((StatusCode::SWITCHING_PROTOCOLS, headers, Body::empty()).into_response())
+    let mut response = (StatusCode::SWITCHING_PROTOCOLS, headers, Body::empty()).into_response();
+    if let Some(Ok(workspace)) = workspace.map(|json| HeaderValue::from_bytes(&json)) {
+        response.headers_mut().insert(WORKSPACE, workspace);
+    }
+    Ok(response)
 }
 
 /// Relays until the last frame went to the client or the client went. `early` came with the request.

@@ -221,6 +221,9 @@ pub enum Error {
         #[source]
         cause: Cause,
     },
+    /// A workspace was not shipped, or its changes not taken.
+    #[error(transparent)]
+    Workspace(#[from] crate::workspace::WorkspaceError),
     /// Something of a VM could not be released or removed.
     #[error("cannot {action} all of VM {name}: {}", .left.join("; "))]
     Left {
@@ -285,6 +288,7 @@ impl Error {
                 | store::Error::Sql(_)
                 | store::Error::Host(_),
             ) => Code::Internal,
+            Self::Workspace(cause) => cause.code(),
             Self::Residue { cause, .. } => cause.code(),
         }
     }
@@ -298,6 +302,7 @@ impl Error {
             Self::NotRunning(name) => Some(format!("banger vm start {name}")),
             Self::Running { name, .. } => Some(format!("banger vm stop {name}")),
             Self::NotReady { name, .. } => Some(format!("banger vm logs {name}")),
+            Self::Workspace(cause) => cause.hint(),
             Self::Launch { cause, .. } => cause.hint().map(str::to_owned),
             Self::Pull { cause, .. } => pull_hint(cause),
             Self::NoVmm(cause) => Some(cause.hint().to_owned()),

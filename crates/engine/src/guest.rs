@@ -9,6 +9,7 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty, Full, Limited, channel, combinators::UnsyncBoxBody};
 use hyper::{body::Incoming, client::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use model::workspace::GuestPath;
 use serde::de::DeserializeOwned;
 use vmm::Machine;
 use wire::{
@@ -152,6 +153,47 @@ impl Guest {
         tokio::time::timeout(ANSWER, sent).await.map_err(|_| GuestError::Timeout(ANSWER))?.map(drop)
     }
 
+    /// What lies in the directory `path`: lines of [`wire::tree::Line`].
+    ///
+    /// # Errors
+    /// [`GuestError`].
+    pub async fn tree_list(&self, path: &GuestPath) -> Result<Incoming, GuestError> {
+        let target = about("/v1/tree/list", path);
+        let sent = tokio::time::timeout(ANSWER, self.send(Method::GET, &target, empty())).await;
+        Ok(sent.map_err(|_| GuestError::Timeout(ANSWER))??.into_body())
+    }
+
+    /// The contents of files in the directory `path`, as `wanted` names them: [`wire::tree::Picked`] and contents.
+    ///
+    /// # Errors
+    /// [`GuestError`].
+    pub async fn tree_pick(&self, path: &GuestPath, wanted: Bytes) -> Result<Incoming, GuestError> {
+        let body = Full::new(wanted).boxed_unsync();
+        Ok(self.send(Method::POST, &about("/v1/tree/pick", path), body).await?.into_body())
+    }
+
+    /// Removes what lines of [`wire::Word`] name from the directory `path`.
+    ///
+    /// # Errors
+    /// [`GuestError`].
+    pub async fn tree_remove(&self, path: &GuestPath, paths: Bytes) -> Result<(), GuestError> {
+        let body = Full::new(paths).boxed_unsync();
+        self.send(Method::POST, &about("/v1/tree/remove", path), body).await.map(drop)
+    }
+
+    /// Unpacks the tar `body` in the directory `path`, which is made where it is missing. Takes as long as `body` does.
+    ///
+    /// # Errors
+    /// [`GuestError`].
+    pub async fn tree_write(
+        &self,
+        path: &GuestPath,
+        body: channel::Channel<Bytes, std::convert::Infallible>,
+    ) -> Result<(), GuestError> {
+        let target = format!("{}&make=true", about("/v1/tree", path));
+        self.send(Method::PUT, &target, body.boxed_unsync()).await.map(drop)
+    }
+
     /// Opens an exec: [`wire::exec`] frames go in by the sender and come out of the body.
     ///
     /// # Errors
@@ -187,6 +229,20 @@ impl Guest {
 
 /// The two ends of a stream: what is for the guest goes into the first, what comes from it out of the second.
 pub type Ends = (channel::Sender<Bytes, std::convert::Infallible>, Incoming);
+
+/// A request about the directory `path`.
+fn about(route: &str, path: &GuestPath) -> String {
+    let mut target = format!("{route}?path=");
+    for byte in path.as_str().bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'-' | b'_' | b'.' | b'~' => {
+                target.push(char::from(byte));
+            }
+            _ => target.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    target
+}
 
 fn empty() -> Body {
     Empty::new().boxed_unsync()

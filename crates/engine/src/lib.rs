@@ -11,6 +11,7 @@
 //! | `images`, `kernels` | making and publishing them |
 //! | `registry` | fetching what images are made of |
 //! | `guest` | talking to an agent |
+//! | `workspace` | a repository into a VM, a patch out of it |
 //! | `fault` | where tests make things go wrong |
 //!
 //! No argv, no terminals, no HTTP serving: those are the CLI's and the daemon's.
@@ -33,6 +34,7 @@ mod turn;
 mod view;
 mod vm;
 mod vmms;
+mod workspace;
 
 use std::{collections::HashMap, path::PathBuf, sync::Arc};
 
@@ -49,6 +51,7 @@ pub use vm::{
     logs::{Log, Source},
 };
 use wire::control::Outcome;
+pub use workspace::{Part, WorkspaceError};
 
 use crate::{config::Config, paths::Paths, saga::World, vm::Cell, vmms::Vmms};
 

@@ -4,6 +4,7 @@
 //! state/  banger.db  lock  daemon.log  staging/<name>/
 //!         images/<id>/ rootfs.ext4 manifest.json  kernels/<id>/…
 //!         vms/<id>/  overlay.ext4 work.ext4  console.log vmm.log  run/ (sockets, links, payload)
+//!                    workspace/ (what was shipped, exports)
 //! cache/  templates/  payload/  probe/  blobs/sha256/<hex>  partial/  aside/
 //! ```
 
@@ -87,6 +88,12 @@ impl Paths {
     #[must_use]
     pub fn vm(&self, id: VmId) -> PathBuf {
         self.vms().join(id.to_string())
+    }
+
+    /// What was shipped into VM `id`, and what was made of its changes.
+    #[must_use]
+    pub fn workspace(&self, id: VmId) -> PathBuf {
+        self.vm(id).join("workspace")
     }
 
     /// The run directory of VM `id`, which is there while it runs.

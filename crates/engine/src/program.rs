@@ -4,6 +4,7 @@ use std::{io::Read, time::Duration};
 
 use host::proc::{Command, Exit, Signal, Stopper};
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use crate::{Operation, Result};
 
@@ -25,7 +26,11 @@ impl Drop for Watch {
 
 /// Ends a program when `operation` is cancelled, or after `limit`.
 pub fn end_with(operation: &Operation, stopper: Stopper, limit: Duration) -> Watch {
-    let token = operation.token().clone();
+    end_when(operation.token().clone(), stopper, limit)
+}
+
+/// Ends a program when `token` is cancelled, or after `limit`.
+pub fn end_when(token: CancellationToken, stopper: Stopper, limit: Duration) -> Watch {
     Watch(tokio::spawn(async move {
         let _ = tokio::time::timeout(limit, token.cancelled()).await;
         stopper.signal(Signal::Term);

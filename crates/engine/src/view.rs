@@ -1,7 +1,9 @@
 //! Records as they are shown.
 
+use std::collections::HashMap;
+
 use image::manifest::RunConfig;
-use model::{sizing, vm::State};
+use model::{VmId, sizing, vm::State, workspace::GuestPath};
 use wire::{
     Word,
     control::{self, Sized},
@@ -16,6 +18,7 @@ impl Engine {
         vm: store::Vm,
         images: &[store::Image],
         kernels: &[store::Kernel],
+        workspaces: &HashMap<VmId, GuestPath>,
     ) -> control::Vm {
         let live = self.live(vm.id);
         let image = images.iter().find(|image| image.id == vm.image);
@@ -35,7 +38,7 @@ impl Engine {
             disk: sized(vm.sizes.disk),
             overlay: sized(vm.sizes.overlay),
             rm: vm.rm,
-            workspace: None,
+            workspace: workspaces.get(&vm.id).map(GuestPath::to_string),
             created_ms: vm.created_ms,
             started_ms: vm.started_ms,
             pid: live.as_ref().map(|live| live.machine.id().pid),

@@ -18,6 +18,7 @@ use std::sync::{Arc, OnceLock, PoisonError};
 use model::{VmId, VmName};
 pub use stream::{Ending, GuestStream};
 use tokio::sync::watch;
+pub(crate) use usage::Using;
 use vmm::Machine;
 use wire::control;
 
@@ -28,6 +29,8 @@ use crate::{Engine, Error, Result, guest::Guest, turn::Turns};
 pub struct Cell {
     /// Who may change it.
     pub turns: Turns,
+    /// Who may change its workspace; never held together with the other.
+    pub workspace: Turns,
     /// Its machine, while it runs and its agent answers.
     pub live: watch::Sender<Option<Arc<Live>>>,
 }
@@ -136,7 +139,9 @@ impl Engine {
         let images = self.store().image_list()?;
         let kernels = self.store().kernel_list()?;
         let vms = self.store().vm_list()?;
-        Ok(control::Vms { vms: vms.into_iter().map(|vm| self.view(vm, &images, &kernels)).collect() })
+        let workspaces = self.workspaces()?;
+        let view = |vm| self.view(vm, &images, &kernels, &workspaces);
+        Ok(control::Vms { vms: vms.into_iter().map(view).collect() })
     }
 
     /// The VM that `text` refers to.
@@ -151,6 +156,6 @@ impl Engine {
     pub(crate) fn vm_view(&self, id: VmId) -> Result<control::Vm> {
         let images = self.store().image_list()?;
         let kernels = self.store().kernel_list()?;
-        Ok(self.view(self.reread(id)?, &images, &kernels))
+        Ok(self.view(self.reread(id)?, &images, &kernels, &self.workspaces()?))
     }
 }

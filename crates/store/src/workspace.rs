@@ -68,6 +68,23 @@ impl Store {
         })
     }
 
+    /// Where the workspaces of VMs are in their guests.
+    ///
+    /// # Errors
+    /// Where the database cannot be read.
+    pub fn workspace_list(&self) -> Result<Vec<(VmId, GuestPath)>> {
+        self.transaction(|db| {
+            let mut statement = db.prepare_cached("SELECT vm, guest_path FROM workspace")?;
+            let mut rows = statement.query([])?;
+            let mut all = Vec::new();
+            while let Some(row) = rows.next()? {
+                let vm = known("VM id", row.get(0)?, |id| VmId::try_from(id).ok())?;
+                all.push((vm, known("guest path", row.get(1)?, |path| GuestPath::try_from(path).ok())?));
+            }
+            Ok(all)
+        })
+    }
+
     /// Forgets what was shipped into VM `id`.
     ///
     /// # Errors

@@ -4,9 +4,16 @@
 //! object a line (`application/x-ndjson`), the last of which is `done` or `failed`; going away before that cancels it,
 //! unless it was begun with `?detach=true`, which answers with the [`Operation`] at once.
 
+mod workspace;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{Word, guest::Step};
+
+pub use workspace::{
+    Change, ChangeKind, Changes, ExportWorkspace, Exported, PrepareWorkspace, Prepared, Workspace,
+    WorkspacePlan,
+};
 
 /// The version of the API; the `v1` in its paths.
 pub const VERSION: u32 = 1;
@@ -151,6 +158,10 @@ pub enum Outcome {
     Image(Box<Image>),
     /// A kernel of the store.
     Kernel(Box<Kernel>),
+    /// A workspace that was shipped.
+    Prepared(Prepared),
+    /// A patch that can be fetched.
+    Exported(Exported),
 }
 
 /// `POST /v1/vms`: make a VM and, unless said otherwise, start it.

@@ -16,6 +16,9 @@ use crate::{Word, control::ErrorBody};
 
 /// The name of the upgrade on the control socket (RFC 9110, section 7.8).
 pub const UPGRADE: &str = "banger-exec";
+/// The header of the answer that tells of the VM's workspace, [`crate::control::Workspace`] as JSON: where a command runs
+/// that has no other directory.
+pub const WORKSPACE: &str = "banger-workspace";
 /// The most payload bytes of a frame that carries data.
 pub const MAX_DATA: usize = 64 << 10;
 /// The most payload bytes of any frame; a [`Spec`] may carry as much as Linux takes for a command line.

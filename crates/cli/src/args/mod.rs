@@ -3,6 +3,7 @@
 mod host;
 mod store;
 mod vm;
+mod workspace;
 
 pub use host::{ConfigCommand, DaemonCommand, OperationCommand};
 pub use store::{
@@ -15,6 +16,7 @@ pub use vm::{
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+pub use workspace::{ExportArgs, PrepareArgs, Shipping, WorkspaceCommand};
 
 use crate::talk::Level;
 
@@ -22,6 +24,7 @@ const WORKFLOW: &str = "\
 Examples:
   banger vm run                        a fresh machine and a shell in it
   banger vm run --rm -- uname -a       run one command, exit with its code, delete the machine
+  banger vm run ./repo -- make test    ship a git repository into a machine and work there
   banger vm create --name dev          a machine to keep
   banger vm exec dev -- make test      run a command in it
   banger ps                            what is running

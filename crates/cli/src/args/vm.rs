@@ -7,7 +7,7 @@ use clap_complete::ArgValueCandidates;
 use model::{ImageChoice, ImageName, VmName, signal::Signal, size};
 use wire::{Word, control};
 
-use super::Format;
+use super::{Format, Shipping, WorkspaceCommand};
 use crate::{complete, exec::Streams};
 
 /// What to do with machines.
@@ -41,6 +41,9 @@ pub enum VmCommand {
     Show(ShowArgs),
     /// Run a command in a running machine
     Exec(ExecArgs),
+    /// Ship a git repository into a machine, and get the work there back
+    #[command(subcommand)]
+    Workspace(WorkspaceCommand),
     /// Show what running machines use
     Stats(StatsArgs),
     /// Show what listens in running machines
@@ -133,12 +136,13 @@ Examples:
   banger vm run                               a fresh machine and a shell in it
   banger vm run --rm -- uname -a              run a command, exit with its code, delete the machine
   echo hello | banger vm run --rm -- cat      standard input is the command's
+  banger vm run ./repo -- make test           ship a git repository, run a command in it
   banger vm run --memory 2G --vcpu 4 --name dev
 ",
     help_template = "{about-with-newline}\n{before-help}{usage-heading} {usage}\n\n{all-args}{after-help}"
 )]
 pub struct RunArgs {
-    /// A git repository to ship into the machine (not yet)
+    /// A git repository to ship into the machine, or anything in it; the command runs there
     pub path: Option<PathBuf>,
     /// The command and its arguments; they reach the guest as they are, through no shell. Without: what the image
     /// runs where it has no init, else a shell
@@ -150,12 +154,8 @@ pub struct RunArgs {
     /// Do not enter the machine; print its name
     #[arg(long, short, conflicts_with_all = ["rm", "command"])]
     pub detach: bool,
-    /// A new branch for the work in the machine (not yet)
-    #[arg(long, value_name = "NAME", hide = true)]
-    pub branch: Option<String>,
-    /// Where the new branch begins (not yet)
-    #[arg(long, value_name = "REF", requires = "branch", hide = true)]
-    pub from: Option<String>,
+    #[command(flatten)]
+    pub shipping: Shipping,
     /// The user who runs the command; without it root
     #[arg(long, short)]
     pub user: Option<String>,
@@ -305,7 +305,7 @@ pub struct ExecArgs {
     /// The command and its arguments; they reach the guest as they are, through no shell. Without: a shell
     #[arg(last = true, value_name = "CMD")]
     pub command: Vec<OsString>,
-    /// The working directory
+    /// The working directory; without it the workspace that was shipped, else the user's home
     #[arg(long, value_name = "PATH")]
     pub cwd: Option<OsString>,
     /// A variable for the command
@@ -421,7 +421,7 @@ impl LogSource {
 }
 
 /// Something that may be an id, a name or a prefix.
-fn reference(text: &str) -> Result<String, &'static str> {
+pub fn reference(text: &str) -> Result<String, &'static str> {
     match text {
         "" => Err("it is empty"),
         _ => Ok(text.to_owned()),

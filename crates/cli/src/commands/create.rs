@@ -1,17 +1,17 @@
 //! `vm run`, `vm create` and `vm exec`.
 
-use std::{ffi::OsString, io::IsTerminal, os::unix::ffi::OsStringExt};
+use std::{ffi::OsString, io::IsTerminal, os::unix::ffi::OsStringExt, path::Path};
 
 use hyper::Method;
 use wire::{
     Word,
-    control::{CreateVm, ImageRun, Outcome, Vm},
+    control::{CreateVm, ImageRun, Outcome, PrepareWorkspace, Vm},
     exec::Spec,
 };
 
-use super::Context;
+use super::{Context, workspace};
 use crate::{
-    args::{CreateArgs, ExecArgs, Machine, RunArgs, Terminal, VmmChoice},
+    args::{CreateArgs, ExecArgs, Machine, RunArgs, Shipping, Terminal, VmmChoice},
     client::{Events, is_not_found, json, path},
     error::Error,
     exec::{self, Streams},
@@ -38,26 +38,43 @@ pub async fn create(context: &Context, args: CreateArgs) -> Result<(), Error> {
 /// # Errors
 /// Why banger failed.
 pub async fn run(context: &Context, args: RunArgs) -> Result<u8, Error> {
-    if args.path.is_some() || args.branch.is_some() {
-        return Err(Error::Usage {
-            message: "workspaces are not supported by this version".to_owned(),
-            hint: Some("banger vm run [-- CMD…] makes a machine without one"),
-        });
+    let shipment = shipment(args.path.as_deref(), args.shipping.clone(), args.user.as_deref())?;
+    if let Some(request) = &shipment {
+        if args.shipping.dry_run {
+            return workspace::show(context, request).await.map(|()| model::exit::OK);
+        }
+        // What cannot be shipped is refused before anything is made.
+        workspace::plan(context, request).await?;
     }
-    let spec = spec(args.command, args.user);
+    let mut spec = spec(args.command, args.user);
     let streams = streams(args.terminal, &spec);
     // Listened to from here to the end, so that none falls between two phases.
     let mut signals = Signals::all()?;
     let consent = Consent::of(&args.machine);
     let (vm, owner) =
         make(context, &mut signals, CreateVm { rm: args.rm, ..request(args.machine) }, consent).await?;
+    if let Some(request) = &shipment {
+        match workspace::ship(context, &mut signals, &vm.id, request).await {
+            Ok(shipped) => spec.cwd = Some(shipped.guest_path.as_str().into()),
+            Err(error) if args.rm => {
+                delete(context, &mut signals, &vm, owner).await;
+                return Err(error);
+            }
+            Err(error) => {
+                let name = visible(&vm.name);
+                context.talk.say(&format!("{name} is kept: banger vm exec {name}, banger vm delete {name}"));
+                return Err(error);
+            }
+        }
+    }
     if args.detach {
         return print(&format!("{}\n", visible(&vm.name))).map(|()| model::exit::OK);
     }
     let interactive = spec.argv.is_empty();
-    let spec = if interactive { as_its_image_says(spec, vm.run.as_ref()) } else { spec };
-    let result =
-        exec::run(&context.client, &mut signals, &vm.id, with_terminal_type(spec, streams), streams).await;
+    // What is shipped is worked on, whatever its image is for.
+    let spec =
+        if interactive && shipment.is_none() { as_its_image_says(spec, vm.run.as_ref()) } else { spec };
+    let result = exec::run(context, &mut signals, &vm.id, with_terminal_type(spec, streams), streams).await;
     if args.rm {
         delete(context, &mut signals, &vm, owner).await;
     } else if interactive && result.is_ok() {
@@ -65,6 +82,22 @@ pub async fn run(context: &Context, args: RunArgs) -> Result<u8, Error> {
         context.talk.say(&format!("{name} is still running: banger vm exec {name}, banger vm delete {name}"));
     }
     result
+}
+
+/// What is to be shipped, where anything is.
+fn shipment(
+    place: Option<&Path>,
+    shipping: Shipping,
+    user: Option<&str>,
+) -> Result<Option<PrepareWorkspace>, Error> {
+    match (place, shipping.first(), user) {
+        (None, Some(word), _) => Err(Error::usage(format!("{word} needs the PATH of a repository"))),
+        (None, None, _) => Ok(None),
+        (Some(_), _, Some(_)) => {
+            Err(Error::usage("what is shipped is root's, so --user does not go with a repository yet"))
+        }
+        (Some(place), _, None) => workspace::request(place, shipping).map(Some),
+    }
 }
 
 /// `vm exec`; the exit code is the command's.
@@ -77,8 +110,7 @@ pub async fn exec(context: &Context, args: ExecArgs) -> Result<u8, Error> {
     spec.cwd = args.cwd.map(|path| Word::from(path.into_vec()));
     let streams = streams(args.terminal, &spec);
     let mut signals = Signals::all()?;
-    exec::run(&context.client, &mut signals, &args.reference, with_terminal_type(spec, streams), streams)
-        .await
+    exec::run(context, &mut signals, &args.reference, with_terminal_type(spec, streams), streams).await
 }
 
 /// Whether the default image may be built where it is missing.
@@ -179,7 +211,11 @@ async fn attempt(
         let mut events = context.client.operate(Method::POST, &path(&["vms"]), json(request)).await?;
         match Progress::new(&context.talk).follow(&mut events).await? {
             Outcome::Vm(vm) => Ok((*vm, events)),
-            Outcome::None | Outcome::Image(_) | Outcome::Kernel(_) => {
+            Outcome::None
+            | Outcome::Image(_)
+            | Outcome::Kernel(_)
+            | Outcome::Prepared(_)
+            | Outcome::Exported(_) => {
                 Err(Error::Protocol("a machine was made, but which is not said".to_owned()))
             }
         }

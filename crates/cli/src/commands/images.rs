@@ -165,7 +165,11 @@ async fn made(context: &Context, target: &str, body: Body) -> Result<(), Error> 
         let mut events = context.client.operate(Method::POST, target, body).await?;
         match Progress::new(&context.talk).follow(&mut events).await? {
             Outcome::Image(image) => print(&format!("{}\n", visible(&image.name))),
-            Outcome::None | Outcome::Vm(_) | Outcome::Kernel(_) => Ok(()),
+            Outcome::None
+            | Outcome::Vm(_)
+            | Outcome::Kernel(_)
+            | Outcome::Prepared(_)
+            | Outcome::Exported(_) => Ok(()),
         }
     };
     Signals::ending()?.unless(work).await

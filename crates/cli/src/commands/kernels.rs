@@ -89,7 +89,11 @@ async fn import(context: &Context, args: ImportKernelArgs) -> Result<(), Error> 
         let mut events = context.client.operate(Method::POST, &target, json(&source)).await?;
         match Progress::new(&context.talk).follow(&mut events).await? {
             Outcome::Kernel(kernel) => print(&format!("{}\n", visible(&kernel.name))),
-            Outcome::None | Outcome::Vm(_) | Outcome::Image(_) => Ok(()),
+            Outcome::None
+            | Outcome::Vm(_)
+            | Outcome::Image(_)
+            | Outcome::Prepared(_)
+            | Outcome::Exported(_) => Ok(()),
         }
     };
     Signals::ending()?.unless(work).await

@@ -154,7 +154,11 @@ async fn operate_all(
         };
         let name = match progress.follow(&mut events).await? {
             Outcome::Vm(now) => now.name,
-            Outcome::None | Outcome::Image(_) | Outcome::Kernel(_) => vm.name,
+            Outcome::None
+            | Outcome::Image(_)
+            | Outcome::Kernel(_)
+            | Outcome::Prepared(_)
+            | Outcome::Exported(_) => vm.name,
         };
         Ok(visible(&name).into_owned())
     }));

@@ -13,6 +13,7 @@ mod several;
 pub mod show;
 pub mod stats;
 pub mod version;
+pub mod workspace;
 
 use crate::{client::Client, talk::Talk};
 

@@ -8,6 +8,7 @@ mod image;
 mod life;
 mod refused;
 mod stream;
+mod workspace;
 
 use testkit::home::Home;
 

@@ -1,5 +1,7 @@
 //! Create: resolve, reserve, start.
 
+use std::collections::HashMap;
+
 use model::{VmId, VmName, sizing, undo::Undo, vm::State};
 use wire::control::{self, CreateVm, Event, Outcome};
 
@@ -98,7 +100,9 @@ impl Engine {
         };
         match result {
             // It is as it was inserted.
-            Ok(()) if request.no_start => Ok(Outcome::Vm(Box::new(self.view(record, &[image], &[kernel])))),
+            Ok(()) if request.no_start => {
+                Ok(Outcome::Vm(Box::new(self.view(record, &[image], &[kernel], &HashMap::new()))))
+            }
             Ok(()) => {
                 drop(turn);
                 let run = Some(view::run(image_run)).filter(|run| !run.command().is_empty());

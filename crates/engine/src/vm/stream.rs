@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http_body_util::channel::Sender;
 use hyper::body::Incoming;
 use model::VmName;
+use wire::control;
 
 use super::{Live, usage::Using};
 use crate::{
@@ -19,6 +20,8 @@ pub struct GuestStream {
     input: Sender<Bytes, std::convert::Infallible>,
     output: Incoming,
     ending: Ending,
+    /// Where a command runs that has no other directory.
+    pub workspace: Option<control::Workspace>,
 }
 
 /// Tells why a stream ended that had no end of its own.
@@ -67,7 +70,8 @@ impl Engine {
     /// # Errors
     /// Where there is no such VM, it does not run, or its agent cannot be reached.
     pub async fn vm_exec(&self, text: &str) -> Result<GuestStream> {
-        self.stream(text, "take a command", async |guest| guest.exec().await).await
+        let stream = self.stream(text, "take a command", async |guest| guest.exec().await).await?;
+        Ok(GuestStream { workspace: self.workspace_of(text).await?, ..stream })
     }
 
     /// Opens a connection to `port` of the loopback of the VM that `text` refers to.
@@ -92,7 +96,8 @@ impl Engine {
         };
         match opened {
             Ok((input, output)) => {
-                Ok(GuestStream { input, output, ending: Ending { name, live, _using: using } })
+                let ending = Ending { name, live, _using: using };
+                Ok(GuestStream { input, output, ending, workspace: None })
             }
             Err(cause) => Err(Error::Guest { name, action, cause: Box::new(cause) }),
         }

@@ -1,6 +1,6 @@
 //! The guest of a fake machine: an agent that answers, or does not.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, rc::Rc};
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -20,12 +20,17 @@ pub enum Manner {
     Booting,
     /// They agree to end and do not.
     Stubborn,
+    /// They are this machine, by the real agent's code.
+    Agent,
     /// They panic instead of answering.
     Panicking,
 }
 
 /// Serves one channel to the host.
 pub async fn serve(stream: DuplexStream, control: Control, manner: watch::Receiver<Manner>) {
+    if *manner.borrow() == Manner::Agent {
+        return agent(stream).await;
+    }
     let service = service_fn(|request: Request<Incoming>| {
         let (control, mut manner) = (control.clone(), manner.clone());
         async move {
@@ -35,6 +40,25 @@ pub async fn serve(stream: DuplexStream, control: Control, manner: watch::Receiv
     });
     // Whoever looks at the other end sees why it ended.
     let _ = http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
+}
+
+/// Serves one channel by the agent's code, which wants a thread of its own.
+async fn agent(stream: DuplexStream) {
+    let (end, ended) = tokio::sync::oneshot::channel::<()>();
+    let (over, is_over) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        let guest = Rc::new(agent::serve::Guest { booted: None, environment: [].into() });
+        let serve = async {
+            tokio::select! {
+                () = agent::serve::connection(stream, guest) => {}
+                _ = ended => {}
+            }
+        };
+        agent::serve::block_on(serve).unwrap();
+        let _ = over.send(());
+    });
+    let _ = is_over.await;
+    drop(end);
 }
 
 fn answer(path: &str, control: &Control, manner: Manner) -> Response<Full<Bytes>> {

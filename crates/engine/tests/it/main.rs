@@ -16,4 +16,5 @@ mod pull_hostile;
 mod race;
 mod scene;
 mod verb;
+mod workspace;
 mod world;

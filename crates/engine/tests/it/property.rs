@@ -68,6 +68,7 @@ impl Model {
             DeleteImage(_) => remove(&mut next.image)?,
             ImportKernel(_) => add(&mut next.kernel)?,
             DeleteKernel(_) => remove(&mut next.kernel)?,
+            Prepare(..) | Export(..) => unreachable!("these sequences have no workspaces"),
         }
         Ok(next)
     }

@@ -5,7 +5,7 @@ use std::{io::Cursor, path::Path};
 use engine::{Engine, Error, Operation};
 use model::signal::Signal;
 use testkit::images::Tar;
-use wire::control::{CreateVm, ImportImage, ImportKernel, Outcome, PullImage, SetVm};
+use wire::control::{CreateVm, ImportImage, ImportKernel, Outcome, PrepareWorkspace, PullImage, SetVm};
 
 /// One operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +27,9 @@ pub enum Verb {
     DeleteImage(&'static str),
     ImportKernel(&'static str),
     DeleteKernel(&'static str),
+    Prepare(&'static str, Box<PrepareWorkspace>),
+    /// Against that commit, or what was shipped.
+    Export(&'static str, Option<String>),
 }
 
 impl Verb {
@@ -63,6 +66,8 @@ impl Verb {
                 let from = ImportKernel::Path(home.join("kernel").display().to_string());
                 engine.kernel_import(operation, name.to_owned(), from).await
             }
+            Self::Prepare(name, request) => engine.vm_prepare(operation, name.to_owned(), *request).await,
+            Self::Export(name, base) => engine.vm_export(operation, name.to_owned(), base).await,
             Self::DeleteKernel(name) => engine.kernel_delete(name).await.map(none),
         }
     }

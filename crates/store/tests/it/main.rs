@@ -281,6 +281,7 @@ fn a_vm_has_one_workspace_which_goes_with_it() {
     store.workspace_put(id, workspace("a")).unwrap();
     store.workspace_put(id, workspace("b")).unwrap();
     assert_eq!(store.workspace_get(id).unwrap(), Some(workspace("b")));
+    assert_eq!(store.workspace_list().unwrap(), [(id, workspace("b").guest_path)]);
     store.workspace_forget(id).unwrap();
     assert_eq!(store.workspace_get(id).unwrap(), None);
     store.workspace_put(id, workspace("c")).unwrap();

@@ -1,0 +1,181 @@
+//! A repository into a machine and the work there back, in real machines that have no git.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::Read,
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use testkit::home::{Home, finish, spawn_apart, wait_until};
+
+use super::{create, home};
+
+const SOON: Duration = Duration::from_secs(60);
+const SMALL: [&str; 4] = ["--image", "busybox", "--memory", "256M"];
+
+fn git(dir: &Path, words: &[&str]) -> String {
+    let output = Command::new("git")
+        .args(["-c", "user.name=A", "-c", "user.email=a@b"])
+        .args(words)
+        .current_dir(dir)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "git {words:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
+}
+
+/// A repository in `home` with a file, an edited one and an untracked one.
+fn repository(home: &Home) -> PathBuf {
+    let dir = home.path().join("repo");
+    fs::create_dir(&dir).unwrap();
+    git(&dir, &["init", "-q", "-b", "main"]);
+    for (name, text) in [("file", "1\n"), ("edited", "1\n"), (".gitignore", "*.o\n")] {
+        fs::write(dir.join(name), text).unwrap();
+    }
+    git(&dir, &["add", "-A"]);
+    git(&dir, &["commit", "-q", "-m", "one"]);
+    fs::write(dir.join("edited"), "2\n").unwrap();
+    fs::write(dir.join("untracked"), "3\n").unwrap();
+    dir
+}
+
+/// Every file below `dir` with its content.
+fn content(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    let mut todo = vec![dir.to_owned()];
+    while let Some(dir) = todo.pop() {
+        for path in fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                todo.push(path);
+            } else {
+                found.insert(path.clone(), fs::read(&path).unwrap());
+            }
+        }
+    }
+    found
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+#[test]
+fn a_repository_goes_in_and_its_patch_comes_out() {
+    let Some(home) = home() else { return };
+    let repo = repository(&home);
+    let before = content(&repo);
+    let script =
+        "pwd; cat file edited; echo x >>file; rm edited; echo new >dir.o; mkdir d; echo new >d/new; ls";
+    let words =
+        [&["vm", "run", text(&repo), "--name", "dev"], &SMALL[..], &["--", "sh", "-c", script]].concat();
+    let ran = home.run(&words);
+    assert_eq!((ran.code(), ran.stderr.as_str()), (0, ""), "command mode says nothing itself");
+    assert_eq!(ran.text(), "/root/repo\n1\n2\nd\ndir.o\nfile");
+    assert_eq!(home.vm("dev")["workspace"], "/root/repo");
+
+    let listed = home.ok(&["vm", "workspace", "export", "dev", "--list"]);
+    assert_eq!(listed, "added     d/new\ndeleted   edited\nmodified  file");
+    let patch = home.path().join("work.patch");
+    assert_eq!(home.ok(&["vm", "workspace", "export", "dev", "--output", text(&patch)]), "");
+    assert_eq!(home.run(&["vm", "workspace", "export", "dev"]).stdout, fs::read(&patch).unwrap());
+    assert_eq!(content(&repo), before, "the host's repository is as it was, its index too");
+    git(&repo, &["apply", text(&patch)]);
+    assert_eq!(fs::read_to_string(repo.join("file")).unwrap(), "1\nx\n");
+    assert_eq!(fs::read_to_string(repo.join("d/new")).unwrap(), "new\n");
+    assert!(!repo.join("edited").exists() && !repo.join("dir.o").exists());
+
+    // It is there after a restart, and commands run in it.
+    let _ = home.ok(&["vm", "stop", "dev"]);
+    assert_eq!(home.run(&["vm", "workspace", "export", "dev"]).code(), 5, "it is not running");
+    let _ = home.ok(&["vm", "start", "dev"]);
+    assert_eq!(home.ok(&["vm", "exec", "dev", "--", "cat", "file"]), "1\nx");
+    assert_eq!(home.ok(&["vm", "exec", "dev", "--cwd", "/etc", "--", "pwd"]), "/etc");
+    assert_eq!(home.run(&["vm", "workspace", "export", "dev"]).stdout, fs::read(&patch).unwrap());
+
+    // What was done there is not overwritten by accident, and a moved repository is told.
+    let again = home.run(&["vm", "workspace", "prepare", "dev", text(&repo)]);
+    assert_eq!(again.code(), 1);
+    assert!(again.stderr.contains("was changed since it was shipped"), "{}", again.stderr);
+    git(&repo, &["commit", "-qam", "two"]);
+    let told = home.run(&["-v", "vm", "exec", "dev", "--", "true"]);
+    assert!(told.stderr.contains("has another commit checked out"), "{}", told.stderr);
+    let forced = ["vm", "workspace", "prepare", "dev", text(&repo), "--force", "--include-untracked"];
+    assert_eq!(home.ok(&forced), "/root/repo");
+    assert_eq!(home.ok(&["vm", "exec", "dev", "--", "cat", "untracked"]), "3");
+    assert_eq!(home.ok(&["vm", "workspace", "export", "dev"]), "");
+}
+
+#[test]
+fn what_cannot_be_shipped_is_refused_before_anything_is_made() {
+    let Some(home) = home() else { return };
+    let repo = repository(&home);
+    let dry = home.run(&["vm", "run", text(&repo), "--dry-run"]);
+    assert_eq!((dry.code(), dry.text().as_str()), (0, ".gitignore\nedited\nfile"));
+    assert!(dry.stderr.contains("1 untracked file stays here; --include-untracked"), "{}", dry.stderr);
+    let bare = home.path().join("bare");
+    git(home.path(), &["clone", "-q", "--bare", "repo", "bare"]);
+    for (words, code) in [
+        (&["vm", "run", text(&bare), "--", "true"][..], 2),
+        (&["vm", "run", "/nowhere", "--", "true"], 2),
+        (&["vm", "run", text(&repo), "--guest-path", "/etc", "--", "true"], 2),
+        (&["vm", "run", text(&repo), "--branch", "a..b", "--", "true"], 2),
+        (&["vm", "run", text(&repo), "--from", "main", "--", "true"], 2),
+    ] {
+        assert_eq!(home.run(words).code(), code, "{words:?}");
+    }
+    assert_eq!(home.ok(&["vm", "list", "-q"]), "");
+}
+
+#[test]
+fn a_patch_is_written_through_no_link() {
+    let Some(home) = home() else { return };
+    let repo = repository(&home);
+    let _ = home.ok(&create("dev"));
+    let _ = home.ok(&["vm", "workspace", "prepare", "dev", text(&repo), "--guest-path", "/srv/deep/repo"]);
+    let _ = home.ok(&["vm", "exec", "dev", "--", "sh", "-c", "pwd; echo x >>file"]);
+    let victim = home.path().join("victim");
+    fs::write(&victim, "precious").unwrap();
+    let link = home.path().join("link");
+    std::os::unix::fs::symlink(&victim, &link).unwrap();
+    let refused = home.run(&["vm", "workspace", "export", "dev", "--output", text(&link)]);
+    assert_eq!(refused.code(), 2, "{}", refused.stderr);
+    assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+    let _ = home.ok(&["vm", "workspace", "export", "dev", "--output", text(&victim)]);
+    assert!(fs::read_to_string(&victim).unwrap().contains("+x\n"), "a plain file is replaced");
+}
+
+/// A guest that takes nothing, by a fifo in the place of a parent directory's file, holds up nobody.
+#[test]
+fn a_prepare_ends_with_its_vm() {
+    let Some(home) = home() else { return };
+    let repo = repository(&home);
+    // Large enough to be under way for a while.
+    let noise: Vec<u8> = (0..64u32 << 20).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    fs::write(repo.join("file"), noise).unwrap();
+    let _ = home.ok(&create("dev"));
+    for (how, expect) in [(&["vm", "stop", "dev"][..], "ended"), (&["vm", "kill", "dev"], "ended")] {
+        let mut client = spawn_apart(home.command(&["-v", "vm", "workspace", "prepare", "dev", text(&repo)]));
+        let mut said = client.stderr.take().unwrap();
+        let mut seen = String::new();
+        while !seen.contains("shipping") {
+            let mut piece = [0; 256];
+            let count = said.read(&mut piece).unwrap();
+            assert!(count > 0, "it ended early: {seen}");
+            seen.push_str(&String::from_utf8_lossy(&piece[..count]));
+        }
+        let begin = Instant::now();
+        let _ = home.ok(how);
+        said.read_to_string(&mut seen).unwrap();
+        let ended = finish(client, b"", SOON, how);
+        assert!(begin.elapsed() < SOON && ended.code() == 1, "{how:?}: {seen}");
+        assert!(seen.contains(expect), "{how:?}: {seen}");
+        let staging = home.path().join("state/staging");
+        wait_until(SOON, "nothing of it stays", || fs::read_dir(&staging).unwrap().next().is_none());
+        let _ = home.ok(&["vm", "start", "dev"]);
+        let _ = home.ok(&["vm", "exec", "dev", "--", "rm", "-rf", "/root/repo"]);
+    }
+    assert_eq!(home.vm("dev")["workspace"], serde_json::Value::Null);
+}

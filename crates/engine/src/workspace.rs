@@ -1,0 +1,580 @@
+//! Workspaces: a repository of the owner in a VM, and the work there back as a patch.
+//!
+//! | module | knows |
+//! | --- | --- |
+//! | `repository` | what of the owner's repository would be shipped |
+//! | `ship` | the one tar that carries it, and the git directory in it |
+//! | `base` | what was shipped, kept beside the VM |
+//! | `take` | a guest's tree as it is now, as a tree of git |
+//! | `import` | files into a repository of ours, through no filter |
+//! | `git` | running git |
+//!
+//! # Locking
+//! One workspace operation at a time works on a VM, under a turn of its own ([`crate::vm::Cell::workspace`]). It looks at the VM
+//! once and holds nothing that a `stop` or `delete` would wait for; when the VM ends it ends too.
+
+mod base;
+mod error;
+mod git;
+mod import;
+mod repository;
+mod ship;
+mod take;
+
+use std::{
+    collections::HashMap,
+    ffi::OsString,
+    fs::File,
+    os::unix::ffi::{OsStrExt, OsStringExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+pub use error::WorkspaceError;
+use http_body_util::channel::Channel;
+use model::{
+    VmId, VmName,
+    workspace::{DEFAULT_DEPTH, DEFAULT_GUEST_PATH, GuestPath},
+};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use wire::{
+    Word,
+    control::{
+        self, Change, ChangeKind, Event, Exported, Outcome, PrepareWorkspace, Prepared, WorkspacePlan,
+    },
+    tree::{Picked, Wanted},
+};
+
+use self::{
+    base::{Base, History},
+    git::{Call, Git},
+    repository::{Repository, Untracked},
+    ship::Checkout,
+};
+use crate::{
+    Engine, Error, Operation, Result, blocking,
+    turn::Turn,
+    vm::{Live, Using},
+};
+
+/// How long the break of a channel may come before the news of its machine's end.
+const NEWS: Duration = Duration::from_secs(2);
+/// How many exports of a VM are kept for their readers.
+const EXPORTS: usize = 3;
+
+/// One workspace operation in a running VM.
+struct Visit {
+    id: VmId,
+    name: VmName,
+    live: Arc<Live>,
+    git: Git,
+    _turn: Turn,
+    _using: Using,
+    /// What runs for it ends with it.
+    _end: DropGuard,
+}
+
+/// A directory of an operation. Each thread that writes there holds it too: it goes when the last is through, which may be
+/// after an operation that broke off.
+#[derive(Debug)]
+struct Scratch(PathBuf);
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = host::fs::remove_all(&self.0) {
+            tracing::warn!(error = crate::chain(&error), "a directory of an operation stays");
+        }
+    }
+}
+
+/// What is asked for, checked.
+struct Wish {
+    path: PathBuf,
+    guest_path: GuestPath,
+    branch: Option<String>,
+    from: Option<String>,
+    untracked: Untracked,
+    history: History,
+    over: Over,
+}
+
+/// What may be overwritten in the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Over {
+    /// What was shipped and not changed.
+    Unchanged,
+    /// Anything.
+    Anything,
+}
+
+impl TryFrom<PrepareWorkspace> for Wish {
+    type Error = WorkspaceError;
+
+    fn try_from(request: PrepareWorkspace) -> Result<Self, WorkspaceError> {
+        let path = PathBuf::from(OsString::from_vec(request.path.into_bytes()));
+        if !path.is_absolute() {
+            return Err(WorkspaceError::NoRepository(path));
+        }
+        let text = request.guest_path.unwrap_or_else(|| DEFAULT_GUEST_PATH.to_owned());
+        let guest_path = GuestPath::try_from(text.as_str())
+            .map_err(|cause| WorkspaceError::GuestPath { path: text, cause })?;
+        Ok(Self {
+            path,
+            guest_path,
+            branch: request.branch,
+            from: request.from,
+            untracked: if request.include_untracked { Untracked::Included } else { Untracked::Left },
+            history: match (request.full_history, request.depth) {
+                (true, _) => History::Full,
+                (false, depth) => History::Depth(depth.unwrap_or(DEFAULT_DEPTH).max(1)),
+            },
+            over: if request.force { Over::Anything } else { Over::Unchanged },
+        })
+    }
+}
+
+impl Wish {
+    /// The repository and what the guest's checkout is on.
+    fn look(&self, git: &Git) -> Result<(Repository, Checkout), WorkspaceError> {
+        let repository = Repository::find(git, &self.path)?;
+        if let Some(name) = &self.branch {
+            let call = Call::new("check the branch's name", Path::new("/"));
+            let checked =
+                git.call(call.args(["check-ref-format".to_owned(), format!("refs/heads/{name}")]))?;
+            if checked.code() != Some(0) || name.starts_with('-') {
+                return Err(WorkspaceError::Branch(name.clone()));
+            }
+        }
+        if let Some(from) = &self.from
+            && repository.commit(git, from)?.as_ref() != Some(&repository.head)
+        {
+            return Err(WorkspaceError::From(from.clone()));
+        }
+        let branch = self.branch.clone().or_else(|| repository.branch.clone());
+        Ok((repository, Checkout { branch }))
+    }
+}
+
+impl Engine {
+    /// What would be shipped; nothing is.
+    ///
+    /// # Errors
+    /// Why it cannot be.
+    pub async fn workspace_plan(&self, request: PrepareWorkspace) -> Result<WorkspacePlan> {
+        let wish = Wish::try_from(request)?;
+        let token = CancellationToken::new();
+        let _end = token.clone().drop_guard();
+        blocking(move || {
+            let git = Git::new(token);
+            let (repository, checkout) = wish.look(&git)?;
+            let plan = repository.plan(&git, wish.untracked)?;
+            Ok(WorkspacePlan {
+                path: word(&repository.top),
+                guest_path: wish.guest_path.to_string(),
+                head: repository.head,
+                branch: checkout.branch,
+                files: plan.files.into_keys().map(Word::from).collect(),
+                bytes: plan.bytes,
+                skipped: plan.skipped,
+            })
+        })
+        .await
+    }
+
+    /// Ships a repository into the VM that `text` refers to.
+    ///
+    /// # Errors
+    /// Why it was not. What had arrived stays in the guest, and counts as nothing that was shipped.
+    pub async fn vm_prepare(
+        self,
+        operation: Operation,
+        text: String,
+        request: PrepareWorkspace,
+    ) -> Result<Outcome> {
+        let wish = Arc::new(Wish::try_from(request)?);
+        let visit = self.visit(&operation, &text).await?;
+        let work = self.prepare(&operation, &visit, wish);
+        visit.unless_ended(&operation, work).await.map(Outcome::Prepared)
+    }
+
+    async fn prepare(&self, operation: &Operation, visit: &Visit, wish: Arc<Wish>) -> Result<Prepared> {
+        operation.stage("reading the repository");
+        let (asked, git) = (wish.clone(), visit.git.clone());
+        let (repository, checkout, plan) = blocking(move || {
+            let (repository, checkout) = asked.look(&git)?;
+            let plan = repository.plan(&git, asked.untracked)?;
+            Ok((repository, checkout, plan))
+        })
+        .await?;
+        let scratch = self.scratch(operation)?;
+        self.clear(operation, visit, &wish, &plan, &scratch).await?;
+
+        let base = Base::at(scratch.0.join("base"));
+        let (git, history) = (visit.git.clone(), wish.history);
+        let (sender, body) = Channel::new(4);
+        let (total, files, skipped) = (plan.bytes, plan.files.len() as u64, plan.skipped);
+        let mut workspace = store::Workspace {
+            guest_path: wish.guest_path.clone(),
+            host_path: repository.top.clone(),
+            head: repository.head.clone(),
+            tree: String::new(),
+            prepared_ms: host::clock::now_ms(),
+        };
+        let progress = progress(operation, "shipping", Some(total));
+        let (made, held) = (base.clone(), scratch.clone());
+        let pack = blocking(move || {
+            host::fs::create_dir(&held.0.join("base"))?;
+            made.begin(&git, &repository, history)?;
+            Ok(ship::ship(&git, &repository, &plan, &made, &checkout, sender, progress)?)
+        });
+        operation.stage("shipping");
+        let (packed, written) = tokio::join!(pack, visit.live.guest.tree_write(&wish.guest_path, body));
+        let written = written.map_err(|cause| WorkspaceError::Guest { action: "take the files", cause });
+        workspace.tree = match (packed, written) {
+            // The guest knows better why.
+            (Err(Error::Workspace(WorkspaceError::GuestGone)), Err(error)) => return Err(error.into()),
+            (Err(error), _) => return Err(error),
+            (Ok(_), Err(error)) => return Err(error.into()),
+            (Ok(tree), Ok(())) => tree,
+        };
+        operation.checkpoint()?;
+        let place = self.paths().workspace(visit.id);
+        let prepared = Prepared {
+            guest_path: workspace.guest_path.to_string(),
+            path: word(&workspace.host_path),
+            head: workspace.head.clone(),
+            tree: workspace.tree.clone(),
+            files,
+            bytes: total,
+            skipped,
+        };
+        let (store, id) = (self.store().clone(), visit.id);
+        blocking(move || {
+            let scratch = scratch;
+            host::fs::remove_all(&place)?;
+            host::fs::rename(&scratch.0.join("base"), &place)?;
+            Ok(store.workspace_put(id, workspace)?)
+        })
+        .await?;
+        Ok(prepared)
+    }
+
+    /// Makes room for what is shipped: what was shipped before and is not any more goes, where it may.
+    async fn clear(
+        &self,
+        operation: &Operation,
+        visit: &Visit,
+        wish: &Wish,
+        plan: &repository::Plan,
+        scratch: &Arc<Scratch>,
+    ) -> Result<()> {
+        let path = &wish.guest_path;
+        let (vm, place) = (visit.name.to_string(), path.to_string());
+        let before = self.store().workspace_get(visit.id)?.filter(|before| before.guest_path == *path);
+        let guest = &visit.live.guest;
+        let listed = match take::list(guest, path).await {
+            Ok(listed) => listed,
+            Err(error) if is_not_there(&error) => return Ok(()),
+            // Names that would not be taken back are no reason not to overwrite them.
+            Err(WorkspaceError::Path { .. }) if wish.over == Over::Anything => Default::default(),
+            Err(error) => return Err(error.into()),
+        };
+        let files = match (&before, wish.over) {
+            (None, Over::Unchanged) if listed.is_empty() => return Ok(()),
+            (None, Over::Unchanged) => return Err(WorkspaceError::NotEmpty { vm, path: place }.into()),
+            (None, Over::Anything) => base::Files::new(),
+            (Some(before), over) => {
+                let base = Base::at(self.paths().workspace(visit.id));
+                if over == Over::Unchanged {
+                    operation.stage("comparing with what was shipped");
+                    let now =
+                        take::take(&visit.git, guest, path, &base, &before.tree, scratch, |_| {}).await?;
+                    if now.tree != before.tree || has_history(guest, path).await? {
+                        return Err(WorkspaceError::Changed { vm, path: place }.into());
+                    }
+                }
+                blocking(move || Ok(base.files()?)).await?
+            }
+        };
+        // From here on the guest has neither what was shipped before nor what will be.
+        self.store().workspace_forget(visit.id)?;
+        let gone = files.keys().filter(|path| !plan.files.contains_key(*path)).cloned();
+        let mut lines = Vec::new();
+        for path in gone.chain([b".git".to_vec()]) {
+            serde_json::to_writer(&mut lines, &Word::from(path)).expect("words");
+            lines.push(b'\n');
+        }
+        let removed = guest.tree_remove(path, lines.into()).await;
+        Ok(removed.map_err(|cause| WorkspaceError::Guest { action: "make room", cause })?)
+    }
+
+    /// Makes a patch of all that the guest of the VM that `text` refers to changed.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub async fn vm_export(
+        self,
+        operation: Operation,
+        text: String,
+        base_commit: Option<String>,
+    ) -> Result<Outcome> {
+        let visit = self.visit(&operation, &text).await?;
+        let work = self.export(&operation, &visit, base_commit);
+        visit.unless_ended(&operation, work).await.map(Outcome::Exported)
+    }
+
+    async fn export(
+        &self,
+        operation: &Operation,
+        visit: &Visit,
+        base_commit: Option<String>,
+    ) -> Result<Exported> {
+        let none = || WorkspaceError::NoWorkspace(visit.name.to_string());
+        let workspace = self.store().workspace_get(visit.id)?.ok_or_else(none)?;
+        let place = self.paths().workspace(visit.id);
+        let scratch = self.scratch(operation)?;
+        operation.stage("reading the guest's files");
+        let progress = progress(operation, "reading the guest's files", None);
+        let (guest, path) = (&visit.live.guest, &workspace.guest_path);
+        let base = Base::at(place.clone());
+        let progress = std::sync::Mutex::new(progress);
+        let told = move |bytes| {
+            let mut progress = progress.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            progress(bytes);
+        };
+        let taken = take::take(&visit.git, guest, path, &base, &workspace.tree, &scratch, told).await?;
+        operation.stage("making the patch");
+        let (git, id) = (visit.git.clone(), operation.id().to_string());
+        blocking(move || {
+            let scratch = scratch;
+            let from = match base_commit {
+                Some(commit) => tree_of(&git, &taken.git_dir, &commit)?,
+                None => workspace.tree,
+            };
+            let (patch, changes) = (scratch.0.join("patch"), scratch.0.join("changes"));
+            let diff = |what, words: &[&str]| {
+                Call::inside(what, &taken.git_dir)
+                    .args(["diff-tree", "-r", "-M"])
+                    .args(words)
+                    .args([&from, &taken.tree])
+            };
+            let words = [
+                "-p",
+                "--binary",
+                "--full-index",
+                "--no-ext-diff",
+                "--no-textconv",
+                "--no-color",
+                "--src-prefix=a/",
+                "--dst-prefix=b/",
+            ];
+            let call = diff("make the patch", &words).stdout(host::fs::create_new(&patch)?);
+            git.call(call)?.ok()?;
+            let status = git.call(diff("list the changes", &["-z", "--name-status"]))?.ok()?;
+            let list = changes_of(&status).ok_or(WorkspaceError::Git {
+                what: "list the changes",
+                why: "its list is malformed".to_owned(),
+            })?;
+            let exported =
+                Exported { id: id.clone(), files: list.len() as u64, bytes: host::fs::size(&patch)? };
+            let list = serde_json::to_vec(&control::Changes { changes: list }).expect("words");
+            host::fs::write_atomic(&changes, &list)?;
+            let exports = place.join("exports");
+            host::fs::private_dir(&exports)?;
+            // By age, because their names begin with the time.
+            let old = host::fs::list(&exports)?;
+            for path in old.iter().take(old.len().saturating_sub(EXPORTS - 1)) {
+                host::fs::remove_all(path)?;
+            }
+            host::fs::create_dir(&exports.join(&id))?;
+            host::fs::rename(&patch, &exports.join(&id).join("patch"))?;
+            host::fs::rename(&changes, &exports.join(&id).join("changes"))?;
+            Ok(exported)
+        })
+        .await
+    }
+
+    /// What export `id` of the VM that `text` refers to came to: its patch, or the list of its changes as JSON.
+    ///
+    /// # Errors
+    /// Where there is no such VM or export.
+    pub fn vm_exported(&self, text: &str, id: &str, what: Part) -> Result<File> {
+        let vm = self.resolve(text)?;
+        let gone = || WorkspaceError::NoExport(id.to_owned());
+        let id = uuid::Uuid::try_parse(id).map_err(|_| gone())?.to_string();
+        let name = match what {
+            Part::Patch => "patch",
+            Part::Changes => "changes",
+        };
+        let path = self.paths().workspace(vm).join("exports").join(id).join(name);
+        host::fs::open(&path).map_err(|error| if error.is_missing() { gone().into() } else { error.into() })
+    }
+
+    /// What was shipped into the VM that `text` refers to.
+    ///
+    /// # Errors
+    /// Where there is no such VM, or nothing was.
+    pub async fn workspace_show(&self, text: &str) -> Result<control::Workspace> {
+        let name = self.store().vm_get(self.resolve(text)?)?.name.to_string();
+        Ok(self.workspace_of(text).await?.ok_or(WorkspaceError::NoWorkspace(name))?)
+    }
+
+    /// The same, where anything was.
+    pub(crate) async fn workspace_of(&self, text: &str) -> Result<Option<control::Workspace>> {
+        let Some(found) = self.store().workspace_get(self.resolve(text)?)? else { return Ok(None) };
+        let token = CancellationToken::new();
+        let _end = token.clone().drop_guard();
+        blocking(move || {
+            let moved = Repository::has_moved(&Git::new(token), &found.host_path, &found.head);
+            Ok(Some(control::Workspace {
+                guest_path: found.guest_path.to_string(),
+                path: word(&found.host_path),
+                head: found.head,
+                prepared_ms: found.prepared_ms,
+                moved,
+            }))
+        })
+        .await
+    }
+
+    /// Where the workspaces of VMs are in their guests.
+    pub(crate) fn workspaces(&self) -> Result<HashMap<VmId, GuestPath>> {
+        Ok(self.store().workspace_list()?.into_iter().collect())
+    }
+
+    /// Waits for the turn of the workspace of the VM that `text` refers to, and looks whether it runs.
+    async fn visit(&self, operation: &Operation, text: &str) -> Result<Visit> {
+        let id = self.resolve(text)?;
+        let cell = self.cell(id);
+        let turn = operation.cancellable(async { Ok(cell.workspace.take().await) }).await?;
+        let name = self.reread(id)?.name;
+        let live = self.live(id).ok_or_else(|| Error::NotRunning(name.clone()))?;
+        let token = operation.token().child_token();
+        let (git, end) = (Git::new(token.clone()), token.drop_guard());
+        Ok(Visit { id, name, _using: Using::new(live.clone()), live, git, _turn: turn, _end: end })
+    }
+
+    fn scratch(&self, operation: &Operation) -> Result<Arc<Scratch>> {
+        let path = self.paths().staging().join(format!("workspace-{}", operation.id()));
+        host::fs::create_dir(&path)?;
+        Ok(Arc::new(Scratch(path)))
+    }
+}
+
+impl Visit {
+    /// Does `work` unless the VM ends or the operation is cancelled.
+    async fn unless_ended<T>(
+        &self,
+        operation: &Operation,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let ended = |reason| Error::VmEnded { name: self.name.clone(), reason };
+        tokio::select! {
+            biased;
+            () = operation.token().cancelled() => Err(Error::Cancelled),
+            reason = self.live.ended() => Err(ended(reason)),
+            result = work => match result {
+                // The channel breaks before its reason is known.
+                Err(error @ Error::Workspace(WorkspaceError::Guest { .. } | WorkspaceError::GuestGone | WorkspaceError::Malformed(_) | WorkspaceError::Host(_))) => {
+                    let news = tokio::time::timeout(NEWS, self.live.ended()).await;
+                    Err(news.map_or(error, ended))
+                }
+                result => result,
+            },
+        }
+    }
+}
+
+/// What of an export is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// The patch.
+    Patch,
+    /// The list of changes.
+    Changes,
+}
+
+fn word(path: &Path) -> Word {
+    path.as_os_str().as_bytes().to_vec().into()
+}
+
+fn is_not_there(error: &WorkspaceError) -> bool {
+    matches!(error, WorkspaceError::Guest { cause: crate::guest::GuestError::Refused(body), .. }
+        if body.code == control::Code::NotFound)
+}
+
+/// Whether somebody committed in the guest, or went to another branch: what is shipped has no log of its own.
+async fn has_history(guest: &crate::guest::Guest, path: &GuestPath) -> Result<bool> {
+    let wanted = [Wanted { path: ".git/logs/HEAD".into(), known: None }];
+    let mut pieces = take::pick(guest, path, &wanted).await?;
+    blocking(move || Ok(!matches!(pieces.next()?, Picked::Gone))).await
+}
+
+/// Tells those who follow `operation` how many bytes are through.
+fn progress(operation: &Operation, name: &'static str, total: Option<u64>) -> impl FnMut(u64) + Send + use<> {
+    let operation = operation.clone();
+    move |done| {
+        operation.emit(Event::Progress { name: name.to_owned(), done, total, unit: "bytes".to_owned() });
+    }
+}
+
+/// The tree of `commit`, where that was shipped.
+fn tree_of(git: &Git, git_dir: &Path, commit: &str) -> Result<String> {
+    let none = || WorkspaceError::NoCommit(commit.to_owned());
+    let is_id = (4..=64).contains(&commit.len()) && commit.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if !is_id {
+        return Err(none().into());
+    }
+    let call = Call::inside("find the commit", git_dir);
+    let done = git.call(call.args([
+        "rev-parse".to_owned(),
+        "--verify".to_owned(),
+        format!("{commit}^{{commit}}^{{tree}}"),
+    ]))?;
+    Ok(done.line().map_err(|_| none())?)
+}
+
+/// What `git diff-tree -z --name-status` says.
+fn changes_of(status: &[u8]) -> Option<Vec<Change>> {
+    let mut fields = status.split(|byte| *byte == 0).filter(|field| !field.is_empty());
+    let mut changes = Vec::new();
+    while let Some(letter) = fields.next() {
+        let mut path = || Some(Word::from(fields.next()?.to_vec()));
+        let (kind, from) = match letter.first()? {
+            b'A' => (ChangeKind::Added, None),
+            b'D' => (ChangeKind::Deleted, None),
+            b'M' => (ChangeKind::Modified, None),
+            b'T' => (ChangeKind::Kind, None),
+            b'R' => (ChangeKind::Renamed, Some(path()?)),
+            _ => return None,
+        };
+        changes.push(Change { kind, path: path()?, from });
+    }
+    Some(changes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_are_read() {
+        let status = b"A\0new\0R087\0old name\0new\xff\0T\0link\0";
+        let changes = changes_of(status).unwrap();
+        let shown: Vec<_> = changes
+            .iter()
+            .map(|change| (change.kind, change.path.as_bytes(), change.from.is_some()))
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                (ChangeKind::Added, &b"new"[..], false),
+                (ChangeKind::Renamed, b"new\xff", true),
+                (ChangeKind::Kind, b"link", false)
+            ]
+        );
+        assert!(changes_of(b"A\0").is_none() && changes_of(b"?\0x\0").is_none());
+        assert_eq!(repository::path_of(b"a\xff").as_os_str().as_bytes(), b"a\xff");
+    }
+}

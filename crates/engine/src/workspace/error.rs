@@ -1,0 +1,165 @@
+//! Why a workspace was not shipped, or its changes not taken.
+
+use std::path::PathBuf;
+
+use model::workspace::{GuestPathError, TreePathError};
+use wire::control::Code;
+
+use crate::guest::GuestError;
+
+/// Why not.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkspaceError {
+    /// There is no repository at the path or above it.
+    #[error("{0:?} is in no git repository")]
+    NoRepository(PathBuf),
+    /// The repository has no files.
+    #[error("{0:?} is a bare repository: it has no files to ship")]
+    Bare(PathBuf),
+    /// The repository has no commit.
+    #[error("the repository {0:?} has no commit yet")]
+    Unborn(PathBuf),
+    /// The repository belongs to somebody else.
+    #[error("the repository {0:?} belongs to another user")]
+    OtherUser(PathBuf),
+    /// The repository has submodules.
+    #[error("the repository has submodules, like {0:?}, which cannot be shipped yet")]
+    Submodules(PathBuf),
+    /// The repository is checked out in part.
+    #[error("the repository is checked out in part (sparse checkout), which cannot be shipped yet")]
+    Sparse,
+    /// The place in the guest cannot be used.
+    #[error("{path:?} cannot be a workspace")]
+    GuestPath {
+        /// The place.
+        path: String,
+        /// Why.
+        #[source]
+        cause: GuestPathError,
+    },
+    /// The new branch cannot have that name.
+    #[error("{0:?} is no name for a branch")]
+    Branch(String),
+    /// The new branch would begin somewhere else than what is checked out.
+    #[error("{0:?} is not what is checked out, and only that can be shipped yet")]
+    From(String),
+    /// A file of the host cannot be read.
+    #[error(transparent)]
+    Host(#[from] host::Error),
+    /// Git is not there, or did not do it.
+    #[error("git cannot {what}: {why}")]
+    Git {
+        /// What it was for.
+        what: &'static str,
+        /// Its last words.
+        why: String,
+    },
+    /// Git stopped reading; its own words say why.
+    #[error("git stopped reading")]
+    Unread(#[source] std::io::Error),
+    /// Nothing was shipped into the VM.
+    #[error("no workspace was shipped into VM {0}")]
+    NoWorkspace(String),
+    /// Something is at that place in the guest that was not shipped.
+    #[error("{path} in the guest is not empty, and nothing in it was shipped")]
+    NotEmpty {
+        /// The VM.
+        vm: String,
+        /// The place.
+        path: String,
+    },
+    /// The guest's work would be lost.
+    #[error("{path} in the guest was changed since it was shipped")]
+    Changed {
+        /// The VM.
+        vm: String,
+        /// The place.
+        path: String,
+    },
+    /// The guest's agent did not do it.
+    #[error("the guest did not {action}")]
+    Guest {
+        /// What it was asked for.
+        action: &'static str,
+        /// What it said.
+        #[source]
+        cause: GuestError,
+    },
+    /// The guest takes no more; why is in its answer.
+    #[error("the guest takes no more of it")]
+    GuestGone,
+    /// What the guest says makes no sense.
+    #[error("what the guest says of its files is malformed: {0}")]
+    Malformed(&'static str),
+    /// The guest has more than is taken.
+    #[error("the guest has more {what} than are taken: {limit}")]
+    TooMuch {
+        /// What.
+        what: &'static str,
+        /// How many.
+        limit: u64,
+    },
+    /// A name in the guest's tree is not taken.
+    #[error("the file {path:?} of the guest is not taken")]
+    Path {
+        /// The name.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        cause: TreePathError,
+    },
+    /// A link in the guest's tree leads out of it.
+    #[error("the link {path:?} of the guest is not taken: it leads to {target:?}, out of the tree")]
+    Link {
+        /// The link.
+        path: PathBuf,
+        /// Where it leads.
+        target: PathBuf,
+    },
+    /// A commit is not among what was shipped.
+    #[error("there is no commit {0} in what was shipped")]
+    NoCommit(String),
+    /// There is no such export.
+    #[error("there is no export {0} any more")]
+    NoExport(String),
+}
+
+impl WorkspaceError {
+    /// For programs.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::NoRepository(_)
+            | Self::Bare(_)
+            | Self::Unborn(_)
+            | Self::OtherUser(_)
+            | Self::Submodules(_)
+            | Self::Sparse
+            | Self::GuestPath { .. }
+            | Self::Branch(_)
+            | Self::From(_) => Code::Invalid,
+            Self::Host(_) | Self::Git { .. } | Self::Unread(_) => Code::Host,
+            Self::NoWorkspace(_) | Self::NoCommit(_) | Self::NoExport(_) => Code::NotFound,
+            Self::NotEmpty { .. } | Self::Changed { .. } => Code::Conflict,
+            Self::Guest { .. } | Self::GuestGone => Code::Guest,
+            Self::Malformed(_) | Self::TooMuch { .. } | Self::Path { .. } | Self::Link { .. } => {
+                Code::Refused
+            }
+        }
+    }
+
+    /// What to type, where there is something.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Unborn(_) => Some("git commit".to_owned()),
+            Self::NoWorkspace(vm) => Some(format!("banger vm workspace prepare {vm} PATH")),
+            Self::NotEmpty { vm, .. } => {
+                Some(format!("banger vm workspace prepare {vm} --force, or another --guest-path"))
+            }
+            Self::Changed { vm, .. } => Some(format!(
+                "banger vm workspace export {vm} --output FILE saves the changes; --force drops them"
+            )),
+            Self::NoCommit(_) => Some("ship more history: --depth or --full-history".to_owned()),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! The owner's repository: what it is, and what of it would be shipped. Nothing in it is ever written.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    ffi::{OsStr, OsString},
+    os::unix::ffi::{OsStrExt, OsStringExt},
+    path::{Path, PathBuf},
+};
+
+use host::tree::{Entry, Tree};
+use wire::tree::Kind;
+
+use super::{
+    error::WorkspaceError,
+    git::{Call, Git},
+};
+
+type Result<T, E = WorkspaceError> = std::result::Result<T, E>;
+
+/// A repository with files.
+#[derive(Debug)]
+pub struct Repository {
+    /// The top of its files.
+    pub top: PathBuf,
+    /// The commit that is checked out.
+    pub head: String,
+    /// The branch that is checked out.
+    pub branch: Option<String>,
+    /// `sha1` or `sha256`.
+    pub format: String,
+    /// Settings that travel: where it came from, and who commits to it.
+    pub origin: Option<String>,
+    /// `user.name` and `user.email` of this repository alone.
+    pub identity: [Option<String>; 2],
+    /// What its owner ignores everywhere.
+    excludes: Option<PathBuf>,
+    /// What is ignored in this repository alone.
+    own_excludes: PathBuf,
+    /// Whether the bits of files tell which are programs.
+    modes: Modes,
+}
+
+/// What tells which files are programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Modes {
+    Files,
+    Index,
+}
+
+/// Whether files that git does not know go along.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Untracked {
+    /// They do, but for those that are ignored.
+    Included,
+    /// They stay.
+    Left,
+}
+
+/// What would be shipped.
+#[derive(Debug)]
+pub struct Plan {
+    /// The files by path.
+    pub files: BTreeMap<Vec<u8>, Planned>,
+    /// Their bytes.
+    pub bytes: u64,
+    /// How many files that git does not know stay.
+    pub skipped: u64,
+}
+
+/// A file that would be shipped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Planned {
+    /// What it is by the repository, where its own bits do not tell.
+    pub kind: Option<Kind>,
+    /// Whether git knows it.
+    pub tracked: bool,
+}
+
+impl Repository {
+    /// The repository that `path` is in.
+    ///
+    /// # Errors
+    /// Why it cannot be shipped.
+    pub fn find(git: &Git, path: &Path) -> Result<Self> {
+        let dir = if host::fs::is_dir(path) { path } else { path.parent().unwrap_or(path) };
+        if !host::fs::is_dir(dir) {
+            return Err(WorkspaceError::NoRepository(path.to_owned()));
+        }
+        let read = |words: &[&str]| git.call(Call::new("read the repository", dir).args(words));
+        let about = read(&["rev-parse", "--is-bare-repository", "--is-inside-work-tree"])?;
+        if about.code() != Some(0) {
+            return Err(match &about.stderr {
+                text if text.contains("dubious ownership") => WorkspaceError::OtherUser(dir.to_owned()),
+                text if text.contains("not a git repository") => {
+                    WorkspaceError::NoRepository(path.to_owned())
+                }
+                _ => about.failure(),
+            });
+        }
+        match about.stdout.as_slice() {
+            b"false\ntrue\n" => {}
+            b"true\nfalse\n" => return Err(WorkspaceError::Bare(path.to_owned())),
+            _ => return Err(WorkspaceError::NoRepository(path.to_owned())),
+        }
+        let path_of = |words: &[&str]| {
+            let mut bytes = read(words)?.ok()?;
+            bytes.pop();
+            Ok::<_, WorkspaceError>(PathBuf::from(OsString::from_vec(bytes)))
+        };
+        let top = path_of(&["rev-parse", "--show-toplevel"])?;
+        if Tree::open(&top)?.owner(Path::new(""))? != host::proc::own_uid() {
+            return Err(WorkspaceError::OtherUser(top));
+        }
+        let head = read(&["rev-parse", "--verify", "--quiet", "HEAD^{commit}"])?;
+        if head.code() != Some(0) {
+            return Err(WorkspaceError::Unborn(top));
+        }
+        let own_excludes = path_of(&["rev-parse", "--path-format=absolute", "--git-path", "info/exclude"])?;
+        // What is not set ends with 1.
+        let setting = |words: &[&str]| Ok::<_, WorkspaceError>(read(words)?.line().ok());
+        let config = |key: &str| setting(&["config", "--local", "--get", key]);
+        let modes = match setting(&["config", "--type=bool", "--get", "core.fileMode"])?.as_deref() {
+            Some("false") => Modes::Index,
+            _ => Modes::Files,
+        };
+        Ok(Self {
+            head: head.line()?,
+            branch: setting(&["symbolic-ref", "--quiet", "--short", "HEAD"])?,
+            format: read(&["rev-parse", "--show-object-format"])?.line()?,
+            origin: config("remote.origin.url")?.as_deref().and_then(model::workspace::origin_for_guest),
+            identity: [config("user.name")?, config("user.email")?],
+            excludes: owners_excludes(git, &top)?,
+            own_excludes,
+            modes,
+            top,
+        })
+    }
+
+    /// The commit that `text` means here, if it means one.
+    ///
+    /// # Errors
+    /// Where git cannot be run.
+    pub fn commit(&self, git: &Git, text: &str) -> Result<Option<String>> {
+        let words = ["rev-parse", "--verify", "--quiet", "--end-of-options"];
+        let call =
+            Call::new("read the repository", &self.top).args(words).args([format!("{text}^{{commit}}")]);
+        Ok(git.call(call)?.line().ok())
+    }
+
+    /// The patterns by which files are ignored that the repository's own files do not tell.
+    #[must_use]
+    pub fn excludes(&self) -> Vec<u8> {
+        let mut all = Vec::new();
+        for path in self.excludes.iter().chain([&self.own_excludes]) {
+            all.extend(host::fs::read_limited(path, model::workspace::MAX_IGNORE.0).unwrap_or_default());
+            all.push(b'\n');
+        }
+        all
+    }
+
+    /// What would be shipped: the files as they are now.
+    ///
+    /// # Errors
+    /// Why they cannot be.
+    pub fn plan(&self, git: &Git, untracked: Untracked) -> Result<Plan> {
+        let list = |words: &[&str]| git.call(Call::new("list the files", &self.top).args(words))?.ok();
+        let known = list(&["ls-files", "-z", "-v", "--stage"])?;
+        let mut candidates = BTreeMap::new();
+        for line in known.split(|byte| *byte == 0).filter(|line| !line.is_empty()) {
+            let (tag, mode, path) = parse_staged(line).ok_or(WorkspaceError::Git {
+                what: "list the files",
+                why: "its list is malformed".to_owned(),
+            })?;
+            if tag.eq_ignore_ascii_case(&b'S') {
+                return Err(WorkspaceError::Sparse);
+            }
+            let kind = match mode {
+                b"160000" => return Err(WorkspaceError::Submodules(path_of(path))),
+                b"100755" => Kind::Executable,
+                _ => Kind::File,
+            };
+            let kind = (self.modes == Modes::Index).then_some(kind);
+            candidates.insert(path.to_vec(), Planned { kind, tracked: true });
+        }
+        let excludes = self.excludes.as_ref().map(|path| {
+            let mut setting = OsString::from("core.excludesFile=");
+            setting.push(path);
+            setting
+        });
+        let call = Call::new("list the files", &self.top);
+        let call =
+            excludes.into_iter().fold(call, |call, setting| call.args([OsString::from("-c"), setting]));
+        let others = git.call(call.args(["ls-files", "-z", "--others", "--exclude-standard"]))?.ok()?;
+        let mut skipped = 0;
+        for path in others.split(|byte| *byte == 0).filter(|path| !path.is_empty()) {
+            // A repository in the repository is a directory here, and stays.
+            if untracked == Untracked::Left || path.ends_with(b"/") {
+                skipped += 1;
+            } else {
+                candidates.entry(path.to_vec()).or_insert(Planned { kind: None, tracked: false });
+            }
+        }
+        let tree = Tree::open(&self.top)?;
+        let mut plan = Plan { files: BTreeMap::new(), bytes: 0, skipped };
+        for (path, planned) in candidates {
+            model::workspace::check_tree_path(&path)
+                .map_err(|cause| WorkspaceError::Path { path: path_of(&path), cause })?;
+            match tree.entry(&path_of(&path))? {
+                Some(Entry::File { size, .. }) => plan.bytes += size,
+                Some(Entry::Link(target)) => plan.bytes += target.len() as u64,
+                // It was deleted, or something is in its place that git does not know.
+                Some(Entry::Other) | None => continue,
+            }
+            plan.files.insert(path, planned);
+        }
+        Ok(plan)
+    }
+
+    /// Whether another commit is checked out at `top` than `head`; false where that cannot be told.
+    #[must_use]
+    pub fn has_moved(git: &Git, top: &Path, head: &str) -> bool {
+        if !host::fs::is_dir(top) {
+            return false;
+        }
+        let words = ["rev-parse", "--verify", "--quiet", "HEAD^{commit}"];
+        let now = git.call(Call::new("read the repository", top).args(words));
+        now.and_then(super::git::Done::line).is_ok_and(|now| now != head)
+    }
+}
+
+/// Where the owner's own ignore patterns are, if anywhere.
+fn owners_excludes(git: &Git, top: &Path) -> Result<Option<PathBuf>> {
+    let Some(home) = host::env::var("HOME").map(PathBuf::from) else { return Ok(None) };
+    let config = home.join(".gitconfig");
+    if host::fs::exists(&config) {
+        let call = Call::new("read the owner's settings", top)
+            .env("HOME", home.as_os_str())
+            .args([OsStr::new("config"), OsStr::new("--file"), config.as_os_str()])
+            .args(["--includes", "--type=path", "--get", "core.excludesFile"]);
+        if let Ok(path) = git.call(call)?.line() {
+            return Ok(Some(path.into()));
+        }
+    }
+    let default = host::env::var("XDG_CONFIG_HOME").map_or_else(|| home.join(".config"), PathBuf::from);
+    Ok(Some(default.join("git/ignore")).filter(|path| host::fs::exists(path)))
+}
+
+/// Tag, mode and path of a line like `H 100644 <id> 0<tab><path>`.
+fn parse_staged(line: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+    let tab = line.iter().position(|byte| *byte == b'\t')?;
+    let (about, path) = (&line[..tab], &line[tab + 1..]);
+    let mut words = about.split(|byte| *byte == b' ');
+    let (tag, mode) = (words.next()?, words.next()?);
+    (tag.len() == 1 && !path.is_empty()).then(|| (tag[0], mode, path))
+}
+
+/// Bytes as a path.
+pub fn path_of(bytes: &[u8]) -> PathBuf {
+    OsStr::from_bytes(bytes).into()
+}
+
+/// The paths of a list of git that ends each with a NUL.
+pub fn paths(list: &[u8]) -> HashSet<&[u8]> {
+    list.split(|byte| *byte == 0).filter(|path| !path.is_empty()).collect()
+}

@@ -1,0 +1,306 @@
+//! Shipping: the owner's files and a git directory made for the guest, as one tar, while the same bytes become the base.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::Path,
+};
+
+use bytes::Bytes;
+use host::tree::{Entry, Tree};
+use http_body_util::channel::Sender;
+use tar::{EntryType, Header};
+use tokio::runtime::Handle;
+use wire::tree::Kind;
+
+use super::{
+    base::{Base, Files, SHIPPED},
+    error::WorkspaceError,
+    git::Git,
+    import::{self, Import},
+    repository::{Plan, Planned, Repository, path_of},
+};
+
+type Result<T, E = WorkspaceError> = std::result::Result<T, E>;
+
+/// The bytes of a piece of a request.
+const PIECE: usize = 64 << 10;
+/// A tar's block.
+const BLOCK: u64 = 512;
+
+/// What is said of a checkout in the guest.
+#[derive(Debug)]
+pub struct Checkout {
+    /// The branch, where there is one.
+    pub branch: Option<String>,
+}
+
+/// Where the bytes of a request go. Blocks while the guest does not take them.
+struct Pipe {
+    sender: Sender<Bytes, std::convert::Infallible>,
+    runtime: Handle,
+    buffer: Vec<u8>,
+}
+
+impl Pipe {
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.buffer.extend_from_slice(bytes);
+        if self.buffer.len() >= PIECE { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        let piece = Bytes::from(std::mem::take(&mut self.buffer));
+        self.runtime.block_on(self.sender.send_data(piece)).map_err(|_| WorkspaceError::GuestGone)
+    }
+}
+
+/// A tar being written.
+struct Parcel {
+    pipe: Pipe,
+}
+
+impl Parcel {
+    /// The head of an entry; exactly `size` bytes follow, then [`Parcel::pad`].
+    fn entry(&mut self, path: &[u8], kind: EntryType, mode: u32, size: u64, mtime: u64) -> Result<()> {
+        let mut header = Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_mode(mode);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_size(size);
+        header.set_mtime(mtime);
+        self.long(EntryType::GNULongName, path)?;
+        put(&mut header.as_old_mut().name, path);
+        header.set_cksum();
+        self.pipe.write(header.as_bytes())
+    }
+
+    fn link(&mut self, path: &[u8], target: &[u8]) -> Result<()> {
+        let mut header = Header::new_gnu();
+        header.set_entry_type(EntryType::Symlink);
+        header.set_mode(0o777);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_size(0);
+        header.set_mtime(0);
+        self.long(EntryType::GNULongLink, target)?;
+        self.long(EntryType::GNULongName, path)?;
+        // As they are: a library would clean a target up, and it would be another link.
+        put(&mut header.as_old_mut().linkname, target);
+        put(&mut header.as_old_mut().name, path);
+        header.set_cksum();
+        self.pipe.write(header.as_bytes())
+    }
+
+    /// What does not fit a header goes before it.
+    fn long(&mut self, kind: EntryType, text: &[u8]) -> Result<()> {
+        if text.len() <= 100 {
+            return Ok(());
+        }
+        let mut header = Header::new_gnu();
+        header.set_entry_type(kind);
+        put(&mut header.as_old_mut().name, b"././@LongLink");
+        header.set_mode(0);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
+        header.set_size(text.len() as u64 + 1);
+        header.set_cksum();
+        self.pipe.write(header.as_bytes())?;
+        self.pipe.write(text)?;
+        self.pipe.write(b"\0")?;
+        self.pad(text.len() as u64 + 1)
+    }
+
+    fn pad(&mut self, size: u64) -> Result<()> {
+        let rest = usize::try_from(size.next_multiple_of(BLOCK) - size).expect("less than a block");
+        self.pipe.write(&[0; BLOCK as usize][..rest])
+    }
+
+    fn directory(&mut self, path: &str) -> Result<()> {
+        self.entry(
+            format!("{path}/").as_bytes(),
+            EntryType::Directory,
+            0o755,
+            0,
+            host::clock::now_ms() / 1000,
+        )
+    }
+
+    fn text(&mut self, path: &str, text: &[u8]) -> Result<()> {
+        self.copy(path, &mut &text[..], text.len() as u64)
+    }
+
+    fn copy(&mut self, path: &str, content: &mut dyn Read, size: u64) -> Result<()> {
+        self.entry(path.as_bytes(), EntryType::Regular, 0o644, size, host::clock::now_ms() / 1000)?;
+        let mut content = content.chain(io::repeat(0)).take(size);
+        let mut buffer = vec![0; PIECE];
+        loop {
+            match content.read(&mut buffer).map_err(|e| host::Error::new("read", path, e))? {
+                0 => return self.pad(size),
+                count => self.pipe.write(&buffer[..count])?,
+            }
+        }
+    }
+
+    fn file(&mut self, path: &str, from: &Path) -> Result<()> {
+        let mut file: File = host::fs::open(from)?;
+        let size = host::fs::size(from)?;
+        self.copy(path, &mut file, size)
+    }
+
+    fn finish(mut self) -> Result<()> {
+        self.pipe.write(&[0; 2 * BLOCK as usize])?;
+        self.pipe.flush()
+    }
+}
+
+fn put(field: &mut [u8], text: &[u8]) {
+    let length = field.len().min(text.len());
+    field[..length].copy_from_slice(&text[..length]);
+}
+
+/// Ships `plan` of `repository` into `sender`, and makes it the shipped tree of `base`; gives that tree's id. `told` hears
+/// how many bytes are through. Blocks.
+///
+/// # Errors
+/// Where something cannot be read, or the guest takes no more.
+pub fn ship(
+    git: &Git,
+    repository: &Repository,
+    plan: &Plan,
+    base: &Base,
+    checkout: &Checkout,
+    sender: Sender<Bytes, std::convert::Infallible>,
+    mut told: impl FnMut(u64),
+) -> Result<String> {
+    let pipe = Pipe { sender, runtime: Handle::current(), buffer: Vec::with_capacity(2 * PIECE) };
+    let mut parcel = Parcel { pipe };
+    let tree = Tree::open(&repository.top)?;
+    let mut files = Files::new();
+    let mut through = 0;
+    let imported = git.feed(import::call(&base.git_dir()), |out| {
+        let mut import = Import::new(out);
+        for (path, planned) in &plan.files {
+            let shipped = one(&tree, path, *planned, &mut import, &mut parcel, |count| {
+                through += count;
+                told(through);
+            })?;
+            // One that went since it was planned is not there.
+            if let Some(known) = shipped {
+                files.insert(path.clone(), known);
+            }
+        }
+        import.finish(SHIPPED, None)
+    })?;
+    imported.ok()?;
+    let tree = base.finish(git, plan, &files)?;
+    git_directory(repository, base, checkout, &mut parcel)?;
+    parcel.finish()?;
+    Ok(tree)
+}
+
+fn one(
+    tree: &Tree,
+    path: &[u8],
+    planned: Planned,
+    import: &mut Import<'_>,
+    parcel: &mut Parcel,
+    mut told: impl FnMut(u64),
+) -> Result<Option<wire::tree::Known>> {
+    match tree.entry(&path_of(path))? {
+        Some(Entry::File { mut file, size, mode, mtime }) => {
+            let own = if mode & 0o100 == 0 { Kind::File } else { Kind::Executable };
+            let kind = planned.kind.unwrap_or(own);
+            let mode = if kind == Kind::Executable { 0o755 } else { 0o644 };
+            parcel.entry(path, EntryType::Regular, mode, size, mtime)?;
+            let known = import.file(path, kind, size, &mut file, |bytes| {
+                told(bytes.len() as u64);
+                parcel.pipe.write(bytes)
+            })?;
+            parcel.pad(size)?;
+            Ok(Some(known))
+        }
+        Some(Entry::Link(target)) => {
+            parcel.link(path, &target)?;
+            let known = import.file(path, Kind::Link, target.len() as u64, &mut &target[..], |_| Ok(()));
+            known.map(Some)
+        }
+        Some(Entry::Other) | None => Ok(None),
+    }
+}
+
+/// The git directory of the guest's checkout.
+fn git_directory(
+    repository: &Repository,
+    base: &Base,
+    checkout: &Checkout,
+    parcel: &mut Parcel,
+) -> Result<()> {
+    let git_dir = base.git_dir();
+    for directory in
+        ["", "/objects", "/objects/info", "/objects/pack", "/refs", "/refs/heads", "/refs/tags", "/info"]
+    {
+        parcel.directory(&format!(".git{directory}"))?;
+    }
+    for path in host::fs::list(&git_dir.join("objects/pack"))? {
+        let name = crate::paths::name_of(&path);
+        if name.ends_with(".pack") || name.ends_with(".idx") {
+            parcel.file(&format!(".git/objects/pack/{name}"), &path)?;
+        }
+    }
+    let head = match &checkout.branch {
+        Some(branch) => {
+            let packed = format!("{} refs/heads/{branch}\n", repository.head);
+            parcel.text(
+                ".git/packed-refs",
+                format!("# pack-refs with: peeled fully-peeled sorted \n{packed}").as_bytes(),
+            )?;
+            format!("ref: refs/heads/{branch}\n")
+        }
+        None => format!("{}\n", repository.head),
+    };
+    parcel.text(".git/HEAD", head.as_bytes())?;
+    parcel.text(".git/config", config(repository, checkout).as_bytes())?;
+    if host::fs::exists(&git_dir.join("shallow")) {
+        parcel.file(".git/shallow", &git_dir.join("shallow"))?;
+    }
+    parcel.file(".git/info/exclude", &base.excludes())?;
+    parcel.file(".git/index", &base.index())
+}
+
+/// The configuration of the guest's checkout.
+fn config(repository: &Repository, checkout: &Checkout) -> String {
+    let mut text = match repository.format.as_str() {
+        "sha1" => "[core]\n\trepositoryformatversion = 0\n".to_owned(),
+        other => {
+            format!("[extensions]\n\tobjectFormat = {other}\n[core]\n\trepositoryformatversion = 1\n")
+        }
+    };
+    text.push_str("\tfilemode = true\n\tbare = false\n\tlogallrefupdates = true\n");
+    if let Some(origin) = &repository.origin {
+        text.push_str(&format!(
+            "[remote \"origin\"]\n\turl = {}\n\tfetch = +refs/heads/*:refs/remotes/origin/*\n",
+            value(origin)
+        ));
+        if let Some(branch) = &checkout.branch {
+            text.push_str(&format!(
+                "[branch {0}]\n\tremote = origin\n\tmerge = {1}\n",
+                value(branch),
+                value(&format!("refs/heads/{branch}"))
+            ));
+        }
+    }
+    for (key, setting) in ["name", "email"].iter().zip(&repository.identity) {
+        if let Some(setting) = setting {
+            text.push_str(&format!("[user]\n\t{key} = {}\n", value(setting)));
+        }
+    }
+    text
+}
+
+/// A value in quotes (git-config(1)).
+fn value(text: &str) -> String {
+    let text = text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+    format!("\"{text}\"")
+}

@@ -1,0 +1,362 @@
+//! Taking a guest's tree as it is now, into a repository of ours, to be compared with what was shipped.
+//!
+//! ```text
+//! list ──▶ names ──▶ .gitignore files ──▶ what is ignored ──▶ pick what differs ──▶ a tree
+//! ```
+//! Nothing of git runs in the guest, and none here in a directory that the guest made: of its files only the patterns of its
+//! `.gitignore`s are put into one, where git reads them. A guest says what a file holds; where that goes was checked before.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, Read, Write},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use bytes::{Buf, Bytes, BytesMut};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use model::workspace::{
+    GuestPath, MAX_CHANGED, MAX_CHANGED_BYTES, MAX_ENTRIES, MAX_IGNORE, MAX_LISTING, MAX_PATH,
+    check_tree_path, link_stays,
+};
+use tokio::sync::mpsc;
+use wire::tree::{Entry, HEADER, Kind, Known, Line, MAX_LINE, MAX_WANTED, Picked, Wanted};
+
+use super::{
+    Scratch,
+    base::{Base, Files, init},
+    error::WorkspaceError,
+    git::{Call, Git},
+    import::{self, Import},
+    repository::{path_of, paths},
+};
+use crate::guest::Guest;
+
+type Result<T, E = WorkspaceError> = std::result::Result<T, E>;
+
+/// Where the taken tree's commit is.
+const TAKEN: &str = "refs/banger/taken";
+
+/// A guest's tree, taken.
+#[derive(Debug)]
+pub struct Taken {
+    /// The repository of ours that has it, and by an alternate what was shipped.
+    pub git_dir: PathBuf,
+    /// Its id.
+    pub tree: String,
+}
+
+/// Takes the tree at `path` of `guest` into `scratch`. `told` hears how many bytes came.
+///
+/// # Errors
+/// Where the guest does not give it, or gives what is not taken.
+pub async fn take(
+    git: &Git,
+    guest: &Guest,
+    path: &GuestPath,
+    base: &Base,
+    shipped: &str,
+    scratch: &Arc<Scratch>,
+    told: impl Fn(u64) + Send + 'static,
+) -> Result<Taken> {
+    let listed = list(guest, path).await?;
+    let files = base.files()?;
+    let new: Vec<Vec<u8>> = listed.keys().filter(|path| !files.contains_key(*path)).cloned().collect();
+    let ignored = if new.is_empty() {
+        Vec::new()
+    } else {
+        let rules: Vec<Wanted> = listed
+            .iter()
+            .filter(|(path, entry)| is_rules(path) && entry.kind != Kind::Link && entry.size <= MAX_IGNORE.0)
+            .map(|(path, _)| Wanted { path: path.clone().into(), known: None })
+            .collect();
+        limit("files of ignore patterns", rules.len() as u64, MAX_IGNORE.1)?;
+        let pieces = pick(guest, path, &rules).await?;
+        let (git, base, held) = (git.clone(), base.clone(), scratch.clone());
+        working(move || ignored(&git, &base, &held.0.join("patterns"), &rules, pieces, &new)).await?
+    };
+    let ignored = paths(&ignored);
+    let taken: BTreeMap<&Vec<u8>, &Entry> = listed
+        .iter()
+        .filter(|(path, entry)| entry.kind != Kind::Other && !ignored.contains(path.as_slice()))
+        .collect();
+    let wanted: Vec<Wanted> = taken
+        .iter()
+        .map(|(path, entry)| Wanted {
+            path: (*path).clone().into(),
+            known: files.get(*path).filter(|known| known.kind == entry.kind).cloned(),
+        })
+        .collect();
+    let gone: Vec<Vec<u8>> = files.keys().filter(|path| !taken.contains_key(path)).cloned().collect();
+    let pieces = pick(guest, path, &wanted).await?;
+    let (git, base, shipped) = (git.clone(), base.clone(), shipped.to_owned());
+    let held = scratch.clone();
+    working(move || {
+        let git_dir = held.0.join("taken");
+        build(&git, &base, &shipped, git_dir, &wanted, gone, &files, pieces, told)
+    })
+    .await
+}
+
+/// Runs what blocks on a thread that may.
+async fn working<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_) => Err(WorkspaceError::GuestGone),
+    }
+}
+
+fn is_rules(path: &[u8]) -> bool {
+    path == b".gitignore" || path.ends_with(b"/.gitignore")
+}
+
+fn limit(what: &'static str, count: u64, limit: u64) -> Result<()> {
+    if count > limit { Err(WorkspaceError::TooMuch { what, limit }) } else { Ok(()) }
+}
+
+/// Everything in the tree by path.
+///
+/// # Errors
+/// Where the guest does not tell, tells nonsense, or has names that are not taken.
+pub async fn list(guest: &Guest, path: &GuestPath) -> Result<BTreeMap<Vec<u8>, Entry>> {
+    let failed = |cause| WorkspaceError::Guest { action: "list its files", cause };
+    let mut body = guest.tree_list(path).await.map_err(failed)?;
+    let (mut buffer, mut bytes, mut found) = (BytesMut::new(), 0, BTreeMap::new());
+    while let Some(frame) = body.frame().await {
+        let data = frame.map_err(|e| failed(e.into()))?.into_data().unwrap_or_default();
+        bytes += data.len() as u64;
+        limit("bytes of names", bytes, MAX_LISTING)?;
+        buffer.extend_from_slice(&data);
+        while let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
+            let line = buffer.split_to(end);
+            buffer.advance(1);
+            let malformed = |_| WorkspaceError::Malformed("a line of its list");
+            match serde_json::from_slice(&line).map_err(malformed)? {
+                Line::Entry(entry) => {
+                    let path = entry.path.as_bytes().to_vec();
+                    check_tree_path(&path)
+                        .map_err(|cause| WorkspaceError::Path { path: path_of(&path), cause })?;
+                    if found.insert(path, entry).is_some() {
+                        return Err(WorkspaceError::Malformed("a file that is listed twice"));
+                    }
+                    limit("files", found.len() as u64, MAX_ENTRIES)?;
+                }
+                Line::End(count) if count == found.len() as u64 && buffer.is_empty() => return Ok(found),
+                Line::End(_) => return Err(WorkspaceError::Malformed("the end of its list")),
+            }
+        }
+        if buffer.len() > MAX_LINE {
+            return Err(WorkspaceError::Malformed("a line of its list is too long"));
+        }
+    }
+    Err(WorkspaceError::Malformed("its list has no end"))
+}
+
+/// Asks for contents.
+///
+/// # Errors
+/// Where the guest does not give them.
+pub async fn pick(guest: &Guest, path: &GuestPath, wanted: &[Wanted]) -> Result<Pieces> {
+    let mut lines = Vec::new();
+    for wanted in wanted {
+        serde_json::to_writer(&mut lines, wanted).expect("words and numbers");
+        lines.push(b'\n');
+    }
+    limit("bytes of names", lines.len() as u64, MAX_WANTED as u64)?;
+    let failed = |cause| WorkspaceError::Guest { action: "give its files", cause };
+    let body = guest.tree_pick(path, lines.into()).await.map_err(failed)?;
+    let (sender, pieces) = mpsc::channel(4);
+    tokio::spawn(forward(body, sender));
+    Ok(Pieces { pieces, current: Bytes::new() })
+}
+
+async fn forward(mut body: Incoming, sender: mpsc::Sender<io::Result<Bytes>>) {
+    loop {
+        let frame = tokio::select! {
+            frame = body.frame() => frame,
+            // Nobody reads it any more.
+            () = sender.closed() => return,
+        };
+        let Some(frame) = frame else { return };
+        let piece = frame.map(|frame| frame.into_data().unwrap_or_default()).map_err(io::Error::other);
+        if sender.send(piece).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// An answer as it comes; reading it blocks.
+#[derive(Debug)]
+pub struct Pieces {
+    pieces: mpsc::Receiver<io::Result<Bytes>>,
+    current: Bytes,
+}
+
+impl Read for Pieces {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.current.is_empty() {
+            match self.pieces.blocking_recv() {
+                Some(piece) => self.current = piece?,
+                None => return Ok(0),
+            }
+        }
+        let count = self.current.len().min(buffer.len());
+        self.current.copy_to_slice(&mut buffer[..count]);
+        Ok(count)
+    }
+}
+
+impl Pieces {
+    /// What is said of the next file.
+    ///
+    /// # Errors
+    /// Where the answer is cut or makes no sense.
+    pub fn next(&mut self) -> Result<Picked> {
+        let mut header = [0; HEADER];
+        self.read_exact(&mut header).map_err(cut)?;
+        Picked::parse(header).ok_or(WorkspaceError::Malformed("what it says of a file"))
+    }
+
+    /// The next `size` bytes.
+    ///
+    /// # Errors
+    /// Where the answer is cut, or that is more than `most`.
+    pub fn content(&mut self, size: u64, most: u64) -> Result<Vec<u8>> {
+        limit("bytes in such a file", size, most)?;
+        let mut bytes = Vec::new();
+        self.take(size).read_to_end(&mut bytes).map_err(cut)?;
+        if bytes.len() as u64 == size {
+            Ok(bytes)
+        } else {
+            Err(WorkspaceError::Malformed("a file that is cut"))
+        }
+    }
+}
+
+fn cut(error: io::Error) -> WorkspaceError {
+    WorkspaceError::Host(host::Error::new("read", "the guest's files", error))
+}
+
+/// Those of `candidates` that the guest's patterns, or the owner's, ignore, each with a NUL at its end.
+fn ignored(
+    git: &Git,
+    base: &Base,
+    patterns: &Path,
+    rules: &[Wanted],
+    mut pieces: Pieces,
+    candidates: &[Vec<u8>],
+) -> Result<Vec<u8>> {
+    host::fs::create_dir(patterns)?;
+    for rule in rules {
+        match pieces.next()? {
+            Picked::Content(Kind::File | Kind::Executable, size) => {
+                let content = pieces.content(size, MAX_IGNORE.0)?;
+                let place = patterns.join(path_of(rule.path.as_bytes()));
+                host::fs::private_dir(place.parent().unwrap_or(patterns))?;
+                host::fs::create_new(&place)?
+                    .write_all(&content)
+                    .map_err(|e| host::Error::path("write", &place, e))?;
+            }
+            Picked::Content(_, size) => drop(pieces.content(size, MAX_PATH.0 as u64)?),
+            Picked::Same | Picked::Gone => {}
+        }
+    }
+    let mut excludes = std::ffi::OsString::from("core.excludesFile=");
+    excludes.push(base.excludes());
+    let mut git_dir = std::ffi::OsString::from("--git-dir=");
+    git_dir.push(base.git_dir());
+    let call = Call::new("see what is ignored", patterns)
+        .args([std::ffi::OsString::from("-c"), excludes, git_dir])
+        .args(["--work-tree=.", "check-ignore", "--no-index", "-z", "--stdin"]);
+    let done = git.feed(call, |input| {
+        for path in candidates {
+            // So that none is taken for more than a path.
+            let parts: [&[u8]; 3] = [b"./", path, b"\0"];
+            parts.iter().try_for_each(|part| input.write_all(part)).map_err(WorkspaceError::Unread)?;
+        }
+        Ok(())
+    })?;
+    match done.code() {
+        Some(0 | 1) => Ok(without_dots(&done.stdout)),
+        _ => Err(done.failure()),
+    }
+}
+
+/// The paths of a list without the `./` before each.
+fn without_dots(list: &[u8]) -> Vec<u8> {
+    let paths = list.split_inclusive(|byte| *byte == 0);
+    paths.flat_map(|path| path.strip_prefix(b"./").unwrap_or(path)).copied().collect()
+}
+
+#[expect(clippy::too_many_arguments, reason = "one step of `take`, on another thread")]
+fn build(
+    git: &Git,
+    base: &Base,
+    shipped: &str,
+    git_dir: PathBuf,
+    wanted: &[Wanted],
+    gone: Vec<Vec<u8>>,
+    files: &Files,
+    mut pieces: Pieces,
+    told: impl Fn(u64),
+) -> Result<Taken> {
+    let format =
+        git.call(Call::inside("read the base", &base.git_dir()).args(["rev-parse", "--show-object-format"]));
+    init(git, &git_dir, &format?.line()?)?;
+    let mut alternate = base.git_dir().join("objects").into_os_string().into_encoded_bytes();
+    alternate.push(b'\n');
+    host::fs::private_dir(&git_dir.join("objects/info"))?;
+    host::fs::write_atomic(&git_dir.join("objects/info/alternates"), &alternate)?;
+    let imported = git.feed(import::call(&git_dir), |out| {
+        let mut import = Import::new(out);
+        gone.iter().for_each(|path| import.remove(path));
+        let (mut count, mut bytes) = (0, 0u64);
+        for wanted in wanted {
+            let path = wanted.path.as_bytes();
+            let (kind, size) = match pieces.next()? {
+                Picked::Same if wanted.known.is_some() => continue,
+                Picked::Same => return Err(WorkspaceError::Malformed("a file that was not known")),
+                Picked::Gone => {
+                    if files.contains_key(path) {
+                        import.remove(path);
+                    }
+                    continue;
+                }
+                Picked::Content(kind, size) => (kind, size),
+            };
+            count += 1;
+            bytes = bytes.saturating_add(size);
+            limit("changed files", count, MAX_CHANGED)?;
+            limit("changed bytes", bytes, MAX_CHANGED_BYTES)?;
+            take_one(&mut import, path, kind, size, &mut pieces)?;
+            told(bytes);
+        }
+        import.finish(TAKEN, Some(shipped))
+    })?;
+    imported.ok()?;
+    let name = Call::inside("name the tree", &git_dir).args(["rev-parse", &format!("{TAKEN}^{{tree}}")]);
+    let tree = git.call(name)?.line()?;
+    Ok(Taken { git_dir, tree })
+}
+
+fn take_one(
+    import: &mut Import<'_>,
+    path: &[u8],
+    kind: Kind,
+    size: u64,
+    pieces: &mut Pieces,
+) -> Result<Known> {
+    if kind == Kind::Link {
+        let target = pieces.content(size, MAX_PATH.0 as u64)?;
+        if !link_stays(path, &target) {
+            return Err(WorkspaceError::Link { path: path_of(path), target: path_of(&target) });
+        }
+        return import.file(path, kind, size, &mut &target[..], |_| Ok(()));
+    }
+    let mut content = pieces.take(size);
+    let known = import.file(path, kind, size, &mut content, |_| Ok(()))?;
+    // What was cut was filled with zeros, and is no file of the guest's.
+    if content.limit() > 0 { Err(WorkspaceError::Malformed("a file that is cut")) } else { Ok(known) }
+}

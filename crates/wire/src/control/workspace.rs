@@ -1,0 +1,152 @@
+//! Workspaces: what is asked for, and what came of it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::Word;
+
+/// `POST /v1/vms/{reference}/workspace/prepare`: ship a repository; and `POST /v1/workspace/plan`: only say what would be shipped.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct PrepareWorkspace {
+    /// The absolute path of the repository, or of something in it.
+    pub path: Word,
+    /// Where it goes in the guest; without it `/root/repo`.
+    #[serde(default)]
+    pub guest_path: Option<String>,
+    /// A new branch for the work in the guest.
+    #[serde(default)]
+    pub branch: Option<String>,
+    /// Where the new branch begins; what is checked out.
+    #[serde(default)]
+    pub from: Option<String>,
+    /// Also files that git does not know and does not ignore.
+    #[serde(default)]
+    pub include_untracked: bool,
+    /// How many commits of history go along; without it 10.
+    #[serde(default)]
+    pub depth: Option<u32>,
+    /// The whole history goes along.
+    #[serde(default)]
+    pub full_history: bool,
+    /// Overwrite what the guest changed.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// What would be shipped.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct WorkspacePlan {
+    /// The top of the repository.
+    pub path: Word,
+    /// Where it goes in the guest.
+    pub guest_path: String,
+    /// The commit that is checked out.
+    pub head: String,
+    /// The branch that the guest is on; none where no branch is checked out.
+    #[serde(default)]
+    pub branch: Option<String>,
+    /// The files, by path.
+    pub files: Vec<Word>,
+    /// Their bytes.
+    pub bytes: u64,
+    /// How many files that git does not know, and does not ignore, stay.
+    pub skipped: u64,
+}
+
+/// A workspace that was shipped.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Prepared {
+    /// Where it is in the guest.
+    pub guest_path: String,
+    /// The repository.
+    pub path: Word,
+    /// The commit that was checked out.
+    pub head: String,
+    /// What was shipped, the id of a tree of git.
+    pub tree: String,
+    /// How many files.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// How many files that git does not know, and does not ignore, stayed.
+    pub skipped: u64,
+}
+
+/// `POST /v1/vms/{reference}/workspace/export`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct ExportWorkspace {
+    /// The commit that the patch is to apply to, by its id; without it what was shipped.
+    #[serde(default)]
+    pub base_commit: Option<String>,
+}
+
+/// An export, which can be fetched for a while.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Exported {
+    /// Its id.
+    pub id: String,
+    /// How many files changed.
+    pub files: u64,
+    /// Bytes of the patch.
+    pub bytes: u64,
+}
+
+/// `GET /v1/vms/{reference}/workspace/exports/{id}/changes`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Changes {
+    /// By path.
+    pub changes: Vec<Change>,
+}
+
+/// A file that a guest changed. Its names are the guest's, so to be escaped before they are shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Change {
+    /// How.
+    pub kind: ChangeKind,
+    /// Its path.
+    pub path: Word,
+    /// Its path before, where it was renamed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<Word>,
+}
+
+/// How a file changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum ChangeKind {
+    /// It is new.
+    Added,
+    /// It is gone.
+    Deleted,
+    /// Its content or mode is another.
+    Modified,
+    /// It is under another path, perhaps with another content.
+    Renamed,
+    /// It was a file and is a link, or the other way round.
+    Kind,
+}
+
+/// `GET /v1/vms/{reference}/workspace`: what was shipped into a VM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Workspace {
+    /// Where it is in the guest.
+    pub guest_path: String,
+    /// The repository.
+    pub path: Word,
+    /// The commit that was checked out.
+    pub head: String,
+    /// When: milliseconds since the Unix epoch.
+    pub prepared_ms: u64,
+    /// Whether another commit is checked out in the repository by now.
+    pub moved: bool,
+}
