@@ -298,7 +298,7 @@ fn bad_words_are_refused_before_anything_is_asked() {
     let seen = crate::fake::serve(&home.path().join("run"), |request, _| panic!("{}", request.line()));
     for words in [
         "vm run --depth 3",
-        "vm run --branch b .",
+        "vm run --guest-path /etc .",
         "vm run --from x",
         "vm run -d --rm",
         "vm run -d -- true",
