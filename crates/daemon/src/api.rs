@@ -4,14 +4,14 @@ use std::{num::NonZeroU16, path::Path};
 
 use axum::{
     Json, Router,
-    body::Body,
+    body::{Body, BodyDataStream},
     extract::{DefaultBodyLimit, Path as Segment, Request, State},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
 use engine::{Engine, Part, Source};
-use futures_util::{Stream, StreamExt, TryStreamExt};
+use futures_util::{Stream, StreamExt};
 use model::signal::Signal;
 use serde::Deserialize;
 use tokio_util::{
@@ -34,6 +34,9 @@ use crate::{
 
 /// The largest JSON body; an environment may be long.
 const MAX_JSON: usize = 4 << 20;
+
+/// How long a client that sends what nobody wants may pause.
+const UNWANTED: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// What every handler has.
 #[derive(Clone)]
@@ -576,14 +579,30 @@ fn upload(
     body: Body,
     token: CancellationToken,
 ) -> impl Stream<Item = std::io::Result<axum::body::Bytes>> + Unpin {
-    let data = body.into_data_stream().map_err(std::io::Error::other);
-    Box::pin(futures_util::stream::unfold((data, token), |(mut data, token)| async move {
+    let body = Upload(Some(body.into_data_stream()));
+    Box::pin(futures_util::stream::unfold((body, token), |(mut body, token)| async move {
+        let data = body.0.as_mut().expect("it is taken when it is dropped");
         let next = tokio::select! {
-            next = data.next() => next?,
+            next = data.next() => next?.map_err(std::io::Error::other),
             () = token.cancelled() => Err(std::io::ErrorKind::Interrupted.into()),
         };
-        Some((next, (data, token)))
+        Some((next, (body, token)))
     }))
+}
+
+/// A body that is being read. What nobody wants of it is read nevertheless: a connection that is closed before that takes
+/// the answer, which says why, along.
+struct Upload(Option<BodyDataStream>);
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        let (Some(mut rest), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current()) else {
+            return;
+        };
+        runtime.spawn(async move {
+            while let Ok(Some(Ok(_))) = tokio::time::timeout(UNWANTED, rest.next()).await {}
+        });
+    }
 }
 
 /// Builds an image from a recipe.
