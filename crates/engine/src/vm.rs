@@ -104,8 +104,11 @@ impl Engine {
 
     /// All running VMs.
     pub(crate) fn all_live(&self) -> Vec<(VmId, Arc<Live>)> {
-        let cells = self.0.cells.lock().unwrap_or_else(PoisonError::into_inner);
-        cells.iter().filter_map(|(id, cell)| Some((*id, cell.live.borrow().clone()?))).collect()
+        let cells: Vec<_> = {
+            let cells = self.0.cells.lock().unwrap_or_else(PoisonError::into_inner);
+            cells.iter().map(|(id, cell)| (*id, Arc::clone(cell))).collect()
+        };
+        cells.into_iter().filter_map(|(id, cell)| Some((id, cell.live.borrow().clone()?))).collect()
     }
 
     /// What is live of the VM that `text` refers to, and its name.

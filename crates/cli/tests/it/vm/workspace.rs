@@ -147,7 +147,6 @@ fn a_patch_is_written_through_no_link() {
     assert!(fs::read_to_string(&victim).unwrap().contains("+x\n"), "a plain file is replaced");
 }
 
-/// A guest that takes nothing, by a fifo in the place of a parent directory's file, holds up nobody.
 #[test]
 fn a_prepare_ends_with_its_vm() {
     let Some(home) = home() else { return };
