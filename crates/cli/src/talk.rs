@@ -5,7 +5,11 @@ use std::io::IsTerminal;
 use host::stdio::{self, Output};
 use indicatif::MultiProgress;
 
-use crate::error::{Error, Label};
+use crate::{
+    client::ByteStream,
+    error::{Error, Label},
+    plain::Plain,
+};
 
 /// How much is said on standard error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -118,6 +122,42 @@ pub fn print_bytes(bytes: &[u8]) -> Result<Reader, Error> {
         Ok(()) => Ok(Reader::There),
         Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(Reader::Gone),
         Err(e) => Err(e.into()),
+    }
+}
+
+/// Bytes that others chose, on their way to standard output: as they are, unless that is a terminal, which they could steer.
+#[derive(Debug)]
+pub struct Printer(Option<Plain>);
+
+impl Printer {
+    /// For standard output as it is now.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(std::io::stdout().is_terminal().then(Plain::default))
+    }
+
+    /// Prints the next `bytes`.
+    ///
+    /// # Errors
+    /// As [`print`].
+    pub fn print(&mut self, bytes: &[u8]) -> Result<Reader, Error> {
+        match &mut self.0 {
+            Some(plain) => print_bytes(&plain.take(bytes)),
+            None => print_bytes(bytes),
+        }
+    }
+
+    /// Prints all of `stream`, or as much as its reader wants.
+    ///
+    /// # Errors
+    /// As [`print`], or where the stream breaks off.
+    pub async fn print_all(mut self, mut stream: ByteStream) -> Result<(), Error> {
+        while let Some(bytes) = stream.next().await? {
+            if self.print(&bytes)? == Reader::Gone {
+                break;
+            }
+        }
+        Ok(())
     }
 }
 

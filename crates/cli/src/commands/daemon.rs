@@ -1,9 +1,6 @@
 //! `banger daemon`.
 
-use std::{
-    io::{IsTerminal, Read},
-    time::Duration,
-};
+use std::{io::Read, time::Duration};
 
 use host::fs;
 use hyper::Method;
@@ -16,8 +13,7 @@ use crate::{
     client::{Client, Start, connect, path},
     error::Error,
     launch,
-    plain::Plain,
-    talk::{Reader, Talk, print, print_bytes, print_json},
+    talk::{Printer, Reader, Talk, print, print_json},
     text::fields,
 };
 
@@ -58,15 +54,11 @@ pub async fn logs(talk: Talk, args: DaemonLogsArgs) -> Result<(), Error> {
         }
         file => file?,
     };
-    let mut plain = std::io::stdout().is_terminal().then(Plain::default);
+    let mut printer = Printer::new();
     let mut buffer = vec![0; 64 << 10];
     loop {
         let count = file.read(&mut buffer).map_err(|e| host::Error::path("read", &path, e))?;
-        let read = &buffer[..count];
-        let reader = match &mut plain {
-            Some(plain) => print_bytes(&plain.take(read))?,
-            None => print_bytes(read)?,
-        };
+        let reader = printer.print(&buffer[..count])?;
         if reader == Reader::Gone || count == 0 && !args.follow {
             return Ok(());
         }

@@ -1,7 +1,5 @@
 //! `vm list`, `ps`, `vm show` and `vm logs`.
 
-use std::io::IsTerminal;
-
 use model::size::human;
 use wire::{
     control::{Origin, Sized, State, Vm, Vms},
@@ -13,8 +11,7 @@ use crate::{
     args::{HealthArgs, ListArgs, LogsArgs, Output, PsArgs, ShowArgs},
     client::{path, with},
     error::Error,
-    plain::Plain,
-    talk::{Reader, print, print_bytes, print_json},
+    talk::{Printer, print, print_json},
     text::{age, fields, table, timestamp},
 };
 
@@ -192,16 +189,5 @@ pub async fn logs(context: &Context, args: LogsArgs) -> Result<(), Error> {
     if args.follow {
         target = with(target, "follow", "true");
     }
-    let mut stream = context.client.stream(&target).await?;
-    let mut plain = std::io::stdout().is_terminal().then(Plain::default);
-    while let Some(bytes) = stream.next().await? {
-        let reader = match &mut plain {
-            Some(plain) => print_bytes(&plain.take(&bytes))?,
-            None => print_bytes(&bytes)?,
-        };
-        if reader == Reader::Gone {
-            break;
-        }
-    }
-    Ok(())
+    Printer::new().print_all(context.client.stream(&target).await?).await
 }

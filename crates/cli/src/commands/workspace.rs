@@ -1,7 +1,7 @@
 //! `vm workspace prepare` and `vm workspace export`, and what `vm run PATH` needs of them.
 
 use std::{
-    io::{IsTerminal, Write},
+    io::Write,
     os::unix::ffi::OsStringExt,
     path::{Path, PathBuf},
 };
@@ -21,10 +21,9 @@ use crate::{
     args::{ExportArgs, PrepareArgs, Shipping, WorkspaceCommand},
     client::{json, path},
     error::Error,
-    plain::Plain,
     progress::Progress,
     signals::Signals,
-    talk::{Reader, Talk, print, print_bytes},
+    talk::{Printer, Talk, print},
     text::visible,
 };
 
@@ -162,25 +161,10 @@ async fn export(context: &Context, args: ExportArgs) -> Result<(), Error> {
         }
         match file {
             Some(file) => file.write(context, &part("patch"), &exported).await,
-            None => print_patch(context, &part("patch")).await,
+            None => Printer::new().print_all(context.client.stream(&part("patch")).await?).await,
         }
     };
     signals.unless(work).await
-}
-
-async fn print_patch(context: &Context, from: &str) -> Result<(), Error> {
-    let mut stream = context.client.stream(from).await?;
-    let mut plain = std::io::stdout().is_terminal().then(Plain::default);
-    while let Some(bytes) = stream.next().await? {
-        let reader = match &mut plain {
-            Some(plain) => print_bytes(&plain.take(&bytes))?,
-            None => print_bytes(&bytes)?,
-        };
-        if reader == Reader::Gone {
-            break;
-        }
-    }
-    Ok(())
 }
 
 /// A file to be written whole or not at all.
