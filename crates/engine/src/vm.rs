@@ -9,6 +9,7 @@ mod change;
 mod create;
 mod end;
 pub mod logs;
+mod look;
 mod stop;
 mod stream;
 mod usage;

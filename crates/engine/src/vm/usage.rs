@@ -15,7 +15,7 @@ use model::{VmId, vm::State};
 use tokio::time::MissedTickBehavior;
 use wire::{
     control::{StatsOfVm, VmStats},
-    guest::{Health, Ports, Stats},
+    guest::Stats,
 };
 
 use super::Live;
@@ -134,26 +134,6 @@ impl Engine {
             all.push(StatsOfVm { id: id.to_string(), name: name.to_string(), stats });
         }
         Ok(all)
-    }
-
-    /// The sockets that listen in the guest of the VM that `text` refers to.
-    ///
-    /// # Errors
-    /// Where there is no such VM, it does not run, or its guest does not answer.
-    pub async fn vm_ports(&self, text: &str) -> Result<Ports> {
-        let (name, live) = self.enter(text)?;
-        let asked = live.guest.ports().await;
-        asked.map_err(|cause| Error::Guest { name, action: "say what listens in it", cause: Box::new(cause) })
-    }
-
-    /// How the agent of the VM that `text` refers to is.
-    ///
-    /// # Errors
-    /// As [`Engine::vm_ports`].
-    pub async fn vm_health(&self, text: &str) -> Result<Health> {
-        let (name, live) = self.enter(text)?;
-        let asked = live.guest.health().await;
-        asked.map_err(|cause| Error::Guest { name, action: "say how it is", cause: Box::new(cause) })
     }
 
     /// Asks every guest in turn what it uses, and stops VMs that nobody used for long. Ends with the engine.
