@@ -276,7 +276,7 @@ mod tests {
             (figure.what.as_str(), figure.unit, figure.kept()),
             ("import: wall, import to copy", "x", false)
         );
-        let figure = said("cpu, mke2fs -d to import: 12.0 (at least 10)").unwrap();
+        let figure = said("cpu beyond that copy, mke2fs -d to import: 12.0 (at least 10)").unwrap();
         assert!(figure.kept());
         let figure = said("peak memory: 2048 KiB (at most 4096 KiB)").unwrap();
         assert!((figure.value - 2.0).abs() < f64::EPSILON);
