@@ -11,6 +11,7 @@ pub mod exit;
 pub mod id;
 pub mod init;
 pub mod kernel;
+pub mod location;
 pub mod name;
 pub mod reference;
 pub mod refs;
