@@ -60,6 +60,7 @@ pub const RESERVED: &[(&str, &[&str])] = &[
     ("comfy-table", &["cli"]),
     ("hyper-rustls", &["engine"]),
     ("indicatif", &["cli"]),
+    ("minisign-verify", &["image"]),
     ("rusqlite", &["store"]),
     ("tar", &["image", "engine", "cli", "agent", "testkit"]),
     ("tokio", &["agent", "vmm", "image", "engine", "daemon", "cli", "testkit"]),
