@@ -13,7 +13,7 @@ use crate::{ImageName, name::NameError};
 
 /// The host that is meant where none is named.
 pub const HUB: &str = "docker.io";
-/// The longest reference.
+/// The longest reference, as it is given and as it is shown with all that was left out.
 const LONGEST: usize = 512;
 
 /// A reference to an image in a registry.
@@ -149,7 +149,12 @@ impl TryFrom<&str> for ImageReference {
         let path =
             if host == HUB && !path.contains('/') { format!("library/{path}") } else { path.to_owned() };
         let owned = |text: Option<&str>| text.map(str::to_owned);
-        Ok(Self { host: host.to_owned(), path, tag: owned(tag), digest: owned(digest) })
+        let reference = Self { host: host.to_owned(), path, tag: owned(tag), digest: owned(digest) };
+        // What is recorded is what is shown, which is longer, and must be understood again.
+        if reference.to_string().len() > LONGEST {
+            return Err(ReferenceError::Length);
+        }
+        Ok(reference)
     }
 }
 
@@ -310,6 +315,23 @@ mod tests {
         ] {
             assert_eq!(ImageReference::try_from(text), Err(expected), "{text:?}");
         }
+    }
+
+    #[test]
+    fn what_is_shown_is_no_longer_than_a_reference_may_be() {
+        let check = |text: &str, shown: Result<usize, ReferenceError>| {
+            let found = ImageReference::try_from(text).map(|reference| reference.to_string());
+            assert_eq!(found.as_ref().map(String::len).map_err(|e| *e), shown, "{text}");
+            if let Ok(shown) = found {
+                assert_eq!(ImageReference::try_from(&*shown).map(|again| again.to_string()), Ok(shown));
+            }
+        };
+        // `docker.io/`, `library/` and `:latest` come to it.
+        check(&"x".repeat(512 - 25), Ok(512));
+        check(&"x".repeat(512 - 24), Err(ReferenceError::Length));
+        check(&format!("h.io/{}", "x".repeat(512 - 12)), Ok(512));
+        check(&format!("h.io/{}", "x".repeat(512 - 11)), Err(ReferenceError::Length));
+        check(&format!("{}:tag", "x/".repeat(249) + "y"), Err(ReferenceError::Length));
     }
 
     #[test]
