@@ -15,7 +15,10 @@ use std::collections::HashSet;
 use model::{ImageName, KernelName, location::Location};
 use serde::Deserialize;
 
-use crate::oci::Digest;
+use crate::{
+    json::{self, JsonError, shown},
+    oci::Digest,
+};
 
 /// The version of catalogs that is read.
 pub const VERSION: u32 = 1;
@@ -105,7 +108,7 @@ pub enum CatalogError {
     TooLong,
     /// It is not the JSON that it should be.
     #[error("it is not written as catalogs are")]
-    Malformed(#[source] serde_json::Error),
+    Malformed(#[source] JsonError),
     /// It is of another version.
     #[error("it has version {0}, which this banger does not know")]
     Version(u32),
@@ -158,15 +161,15 @@ pub fn parse(bytes: &[u8]) -> Result<Catalog, CatalogError> {
         return Err(CatalogError::TooLong);
     }
     // The version first: what a later one looks like is not known.
-    let Versioned { version } = serde_json::from_slice(bytes).map_err(CatalogError::Malformed)?;
+    let Versioned { version } = json::parse(bytes).map_err(CatalogError::Malformed)?;
     if version != VERSION {
         return Err(CatalogError::Version(version));
     }
-    let document: Document = serde_json::from_slice(bytes).map_err(CatalogError::Malformed)?;
+    let document: Document = json::parse(bytes).map_err(CatalogError::Malformed)?;
     let mut entries = Vec::with_capacity(document.entries.len());
     let mut known = HashSet::new();
     for (number, written) in (1..).zip(document.entries) {
-        let name = written.name.chars().take(100).collect();
+        let name = shown(&written.name);
         let refused = |why| CatalogError::Entry { number, name, why };
         let found = entry(written).and_then(|entry| {
             let is_new = known.insert((entry.name.clone(), entry.arch.clone()));

@@ -10,6 +10,7 @@ pub mod catalog;
 pub mod ext4;
 pub mod identity;
 pub mod initramfs;
+mod json;
 pub mod kernel;
 pub mod manifest;
 pub mod oci;

@@ -27,6 +27,7 @@ pub use document::{
 pub use sink::{Sink, SinkError};
 
 use crate::{
+    json,
     manifest::RunConfig,
     rootfs::{Image, ImportError, ImportOptions, Report, RootfsReport},
 };
@@ -154,9 +155,10 @@ fn top(
         let name = name.to_owned();
         |cause| OciError::Document { name, cause }
     };
-    let Layout { image_layout_version: version } = document::json(version).map_err(refused("oci-layout"))?;
+    let Layout { image_layout_version: version } =
+        json::parse(version).map_err(|e| refused("oci-layout")(e.into()))?;
     if !version.starts_with("1.") {
-        return Err(refused("oci-layout")(DocumentError::LayoutVersion(version)));
+        return Err(refused("oci-layout")(DocumentError::LayoutVersion(json::shown(&version))));
     }
     let index = Index::of_layout(index).map_err(refused("index.json"))?;
     let descriptor = index.tagged(choice).map_err(refused("index.json"))?;

@@ -18,6 +18,7 @@ use super::{
     import, top,
 };
 use crate::{
+    json,
     manifest::RunConfig,
     rootfs::{
         Image, ImportError, ImportOptions, Progress, Report,
@@ -162,13 +163,13 @@ impl Files {
         progress: Report<'_>,
     ) -> Result<Imported, OciError> {
         let refused = |cause| OciError::Document { name: "manifest.json".to_owned(), cause };
-        let saved = document::json(&self.document("manifest.json")?).map_err(refused)?;
+        let saved = json::parse(&self.document("manifest.json")?).map_err(|e| refused(e.into()))?;
         let saved = chosen(saved, choice).map_err(refused)?;
         let bytes = self.document(&saved.config)?;
         let (name, digest) = (saved.config, Digest::of(&bytes));
         let hex = name.trim_start_matches("blobs/sha256/").trim_end_matches(".json");
         let Ok(expected) = format!("sha256:{hex}").parse::<Digest>() else {
-            return Err(refused(DocumentError::ConfigName(name)));
+            return Err(refused(DocumentError::ConfigName(json::shown(&name))));
         };
         if digest != expected {
             let cause = BlobError::Digest { found: digest };
@@ -185,7 +186,7 @@ impl Files {
         let mut parts = HashMap::new();
         let mut layers = layers;
         for (name, layer) in saved.layers.into_iter().zip(&mut layers) {
-            let part = *self.parts.get(&name).ok_or(OciError::NoFile(name))?;
+            let part = *self.parts.get(&name).ok_or(OciError::NoFile(json::shown(&name)))?;
             layer.size = part.length;
             parts.insert(layer.digest, part);
         }
@@ -196,7 +197,7 @@ impl Files {
 
     /// The small file `name`.
     fn document(&self, name: &str) -> Result<Vec<u8>, OciError> {
-        let part = *self.parts.get(name).ok_or_else(|| OciError::NoFile(name.to_owned()))?;
+        let part = *self.parts.get(name).ok_or_else(|| OciError::NoFile(json::shown(name)))?;
         if part.length > LONGEST {
             let cause = BlobError::TooLarge { size: part.length, limit: LONGEST };
             return Err(OciError::File { name: name.to_owned(), cause });

@@ -5,6 +5,8 @@ use std::{fmt, io::Read, str::FromStr};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::json::shown;
+
 /// The digest of a blob. Its text is safe as the name of a file.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -91,8 +93,6 @@ impl FromStr for Digest {
     type Err = DigestError;
 
     fn from_str(text: &str) -> Result<Self, DigestError> {
-        // What is shown of it must not be as long as somebody wants.
-        let shown = |text: &str| text.chars().take(100).collect::<String>();
         let malformed = || DigestError::Malformed(shown(text));
         let (algorithm, hex) = text.split_once(':').ok_or_else(malformed)?;
         if algorithm != "sha256" {

@@ -5,10 +5,13 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::Deserialize;
 
 use super::digest::Digest;
-use crate::manifest::RunConfig;
+use crate::{
+    json::{self, JsonError, shown},
+    manifest::RunConfig,
+};
 
 /// The most bytes of any document.
 pub const LONGEST: u64 = 4 << 20;
@@ -39,7 +42,7 @@ const TAG: &str = "org.opencontainers.image.ref.name";
 pub enum DocumentError {
     /// It is no such JSON.
     #[error("it is not as the specification has it")]
-    Json(#[from] serde_json::Error),
+    Json(#[from] JsonError),
     /// It is a manifest of Docker's first kind.
     #[error(
         "it is a Docker manifest of schema 1, which no longer can be trusted; push the image again with a newer tool"
@@ -229,12 +232,12 @@ impl Document {
             config: Option<Descriptor>,
             fs_layers: Option<serde::de::IgnoredAny>,
         }
-        let any: Any = serde_json::from_slice(bytes)?;
+        let any: Any = json::parse(bytes)?;
         let kind = any.media_type.as_deref().unwrap_or(described);
         if any.schema_version == 1 || any.fs_layers.is_some() || kind.starts_with(DOCKER_SCHEMA_ONE) {
             return Err(DocumentError::SchemaOne);
         }
-        let missing = || DocumentError::Type(kind.to_owned());
+        let missing = || DocumentError::Type(shown(kind));
         match (kind, any.manifests, any.layers, any.config) {
             (_, Some(_), Some(_), _) | (_, Some(_), _, Some(_)) => Err(DocumentError::Both),
             (MANIFEST | DOCKER_MANIFEST, Some(_), None, None) | (INDEX | DOCKER_LIST, None, _, _) => {
@@ -264,14 +267,14 @@ impl Manifest {
     fn check(&self) -> Result<(), DocumentError> {
         check_count(self.layers.len())?;
         for (number, layer) in (1..).zip(&self.layers) {
-            let found = layer.media_type.clone();
-            let Some(rest) = LAYERS.iter().find_map(|prefix| found.strip_prefix(prefix)) else {
-                return Err(DocumentError::LayerType { number, found });
+            let kind = &*layer.media_type;
+            let Some(rest) = LAYERS.iter().find_map(|prefix| kind.strip_prefix(prefix)) else {
+                return Err(DocumentError::LayerType { number, found: shown(kind) });
             };
             match rest {
                 "" | "+gzip" | ".gzip" | "+zstd" | ".zstd" => {}
                 other => {
-                    let found = other.trim_start_matches(['+', '.']).to_owned();
+                    let found = shown(other.trim_start_matches(['+', '.']));
                     return Err(DocumentError::Compression { number, found });
                 }
             }
@@ -351,7 +354,7 @@ pub(super) fn is_tag(tag: &str, wanted: &str) -> bool {
 /// A few of `texts`, which come from outside, to be shown.
 pub(super) fn some(texts: impl Iterator<Item = String>) -> Vec<String> {
     const SHOWN: usize = 20;
-    texts.take(SHOWN).map(|text| text.chars().take(100).collect()).collect()
+    texts.take(SHOWN).map(|text| shown(&text)).collect()
 }
 
 /// A config: what an image says of itself.
@@ -393,11 +396,11 @@ impl Config {
             user: Option<String>,
             working_dir: Option<String>,
         }
-        let raw: Raw = json(bytes)?;
+        let raw: Raw = json::parse(bytes)?;
         if raw.os != "linux" || raw.architecture != choice.arch {
             return Err(DocumentError::Platform {
                 wanted: choice.arch.clone(),
-                found: format!("{}/{}", raw.os, raw.architecture),
+                found: shown(&format!("{}/{}", raw.os, raw.architecture)),
             });
         }
         let run = raw.config.unwrap_or_default();
@@ -421,9 +424,4 @@ pub(super) struct Saved {
     #[serde(default)]
     pub repo_tags: Option<Vec<String>>,
     pub layers: Vec<String>,
-}
-
-/// A document of type `T`.
-pub(super) fn json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DocumentError> {
-    Ok(serde_json::from_slice(bytes)?)
 }

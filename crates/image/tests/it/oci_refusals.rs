@@ -200,6 +200,55 @@ fn documents_that_are_something_else() {
 }
 
 #[test]
+fn messages_repeat_little_of_a_document() {
+    let (long, shown) = (format!("a/{}", "y".repeat(100_000)), format!("a/{}", "y".repeat(98)));
+    check(
+        "long-type",
+        &format!("manifest @ is refused: its type {shown:?} is not that of an image"),
+        |layout| {
+            let manifest = layout.document(MANIFEST, &json!({ "schemaVersion": 2, "mediaType": long }));
+            layout.index(std::slice::from_ref(&manifest));
+            manifest
+        },
+    );
+    let of_layer = |name: &str, kind: String, why: String| {
+        check(name, &format!("manifest @ is refused: layer 1 is {why}"), |layout| {
+            let layer = layout.blob(&kind, &tar());
+            let manifest = layout.manifest(&[layer]);
+            layout.index(std::slice::from_ref(&manifest));
+            manifest
+        });
+    };
+    of_layer(
+        "long-layer",
+        long.clone(),
+        format!("of type {shown:?}, which is no layer of a root file system"),
+    );
+    let why = format!("compressed with {shown:?}; supported are gzip and zstd");
+    of_layer("long-compression", format!("{LAYER}+{long}"), why);
+    let config = json!({ "os": long, "architecture": "x", "rootfs": { "diff_ids": [] } });
+    let why = format!("the image is for {shown}, and this host needs linux/{}", arch());
+    check("long-platform", &format!("config @ is refused: {why}"), |layout| {
+        let layer = layout.blob(LAYER, &tar());
+        let config = layout.document("config", &config);
+        let manifest = json!({ "schemaVersion": 2, "config": config, "layers": [layer] });
+        layout.index(&[layout.document(MANIFEST, &manifest)]);
+        config
+    });
+    let json = json!({ "schemaVersion": long }).to_string();
+    let why = format!("invalid type: string \"a/{} ... at line 1 column {}", "y".repeat(76), json.len() - 1);
+    check(
+        "long-json",
+        &format!("manifest @ is refused: it is not as the specification has it: {why}"),
+        |layout| {
+            let manifest = layout.blob(MANIFEST, json.as_bytes());
+            layout.index(std::slice::from_ref(&manifest));
+            manifest
+        },
+    );
+}
+
+#[test]
 fn indexes_that_lead_nowhere() {
     let other = json!({ "os": "linux", "architecture": "s390x" });
     check(
