@@ -91,7 +91,9 @@ pub fn extract_vmlinux(bzimage: &[u8]) -> Result<Vec<u8>, BootImageError> {
         Compression::None => packed.to_vec(),
         packing => packing
             .reader(packed)
-            .and_then(|mut reader| compression::read_all(&mut reader, MAX_VMLINUX))
+            .and_then(|mut reader| {
+                compression::read_all(&mut reader, compression::bound(packed.len(), MAX_VMLINUX))
+            })
             .map_err(BootImageError::Unpack)?,
     };
     match check_elf(&vmlinux) {
@@ -106,11 +108,11 @@ pub fn extract_vmlinux(bzimage: &[u8]) -> Result<Vec<u8>, BootImageError> {
 pub fn embedded_config(vmlinux: &[u8]) -> Option<Vec<u8>> {
     const BEGIN: &[u8] = b"IKCFG_ST";
     const END: &[u8] = b"IKCFG_ED";
-    memmem::find_iter(vmlinux, BEGIN).find_map(|at| {
-        let packed = &vmlinux[at + BEGIN.len()..];
-        if Compression::of(packed) != Compression::Gzip {
-            return None;
-        }
+    /// A kernel has one. Each that is tried may take as long as the file is.
+    const TRIED: usize = 4;
+    let begins = memmem::find_iter(vmlinux, BEGIN).map(|at| &vmlinux[at + BEGIN.len()..]);
+    let mut packed = begins.filter(|packed| Compression::of(packed) == Compression::Gzip).take(TRIED);
+    packed.find_map(|packed| {
         let packed = &packed[..memmem::find(packed, END)?];
         compression::read_all(&mut Compression::Gzip.reader(packed).ok()?, MAX_CONFIG).ok()
     })

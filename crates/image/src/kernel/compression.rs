@@ -70,12 +70,17 @@ fn unsupported(name: &str) -> io::Error {
     io::Error::new(io::ErrorKind::Unsupported, format!("{name} compression is not supported"))
 }
 
+/// What `packed` bytes may unpack to, where files of their kind have no more than `limit`.
+pub(crate) fn bound(packed: usize, limit: u64) -> u64 {
+    limit.min((packed as u64).saturating_mul(MAX_RATIO).max(FREE))
+}
+
 /// All of `packed`, unpacked where it is packed.
 ///
 /// # Errors
 /// Where it is damaged, or holds more than `limit` bytes, or more than files of its kind do for their packed length.
 pub(crate) fn unpack(packed: Vec<u8>, limit: u64) -> io::Result<Vec<u8>> {
-    let limit = limit.min((packed.len() as u64 * MAX_RATIO).max(FREE));
+    let limit = bound(packed.len(), limit);
     match Compression::of(&packed) {
         Compression::None => Ok(packed),
         other => read_all(&mut other.reader(packed.as_slice())?, limit),

@@ -68,6 +68,28 @@ fn every_packing_of_the_kernel_is_undone() {
 }
 
 #[test]
+fn a_small_file_does_not_become_a_large_kernel() {
+    let mut elf = vmlinux(Some(CONFIG));
+    elf.resize(17 << 20, 0);
+    let packed = zstd(&elf);
+    assert!(packed.len() < elf.len() / 64);
+    assert_eq!(
+        chain(&kernel::extract_vmlinux(&bzimage(&packed)).unwrap_err()),
+        "the kernel inside cannot be unpacked: it unpacks to more than anything of its kind does"
+    );
+}
+
+#[test]
+fn a_configuration_is_looked_for_in_a_few_places_only() {
+    let begin = b"IKCFG_ST\x1f\x8b\x08";
+    let with = |count: usize| [begin.repeat(count), vmlinux(Some(CONFIG))].concat();
+    assert_eq!(kernel::embedded_config(&with(3)).as_deref(), Some(CONFIG.as_bytes()));
+    assert_eq!(kernel::embedded_config(&with(4)), None);
+    // With as many searches as beginnings this would not end today.
+    assert_eq!(kernel::embedded_config(&begin.repeat(1 << 20)), None);
+}
+
+#[test]
 fn a_bare_kernel_tells_its_configuration_itself() {
     let scratch = Scratch::new("kernel-bare");
     let image = bzimage(&zstd(&vmlinux(Some(CONFIG))));
