@@ -80,7 +80,10 @@ pub enum Malformed {
     /// An extended header or a long name is too long.
     #[error("an extended header or a long name is longer than 1 MiB")]
     TooLong,
-    /// The map of a sparse file contradicts itself.
+    /// An entry has more extended attributes than Linux could show.
+    #[error("an entry has more than 1024 extended attributes, or 64 KiB of them")]
+    Attributes,
+    /// The map of a sparse file contradicts itself, or is that of all files.
     #[error("the map of a sparse file is malformed")]
     SparseMap,
     /// Two names for one entry.
@@ -199,6 +202,9 @@ impl<R: Read> Archive<R> {
                 b'g' => {
                     let bytes = self.extra(size)?;
                     self.global.parse(&bytes)?;
+                    if !self.global.sparse.map.is_empty() {
+                        return Err(Malformed::SparseMap.into());
+                    }
                 }
                 b'L' => before.long_name = Some(self.long(size)?),
                 b'K' => before.long_target = Some(self.long(size)?),

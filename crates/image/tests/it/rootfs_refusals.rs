@@ -181,6 +181,40 @@ fn headers_that_contradict_themselves() {
     for map in ["0,5,9000,5", "0,11", "5,5,0,5", "9995,10", "0,5,5", "18446744073709551615,10"] {
         check(sparse(map), "the archive is malformed after d: the map of a sparse file is malformed");
     }
+    let global =
+        Tar::default().dir("d").entry(&Head::new(b'g', "pax"), b"22 GNU.sparse.map=0,1\n").file("f", b"");
+    check(global, "the archive is malformed after d: the map of a sparse file is malformed");
+}
+
+#[test]
+fn sizes_that_cannot_be_counted() {
+    for size in ["9223372036854775808", "18446744073709551105", "18446744073709551615"] {
+        // A directory of an incremental archive has content of any length, which is skipped.
+        for kind in [b'0', b'D', b'2'] {
+            check(
+                Tar::default()
+                    .dir("d")
+                    .pax(&[("size", size.as_bytes())])
+                    .entry(&Head::new(kind, "x"), b"content"),
+                "the archive is malformed after d: the field size is no valid number",
+            );
+        }
+    }
+    let largest =
+        Tar::default().pax(&[("size", b"9223372036854775807")]).entry(&Head::new(b'D', "x"), b"content");
+    check(largest, "the archive is cut off after x");
+}
+
+#[test]
+fn more_attributes_than_a_file_can_have() {
+    let refused = "the archive is malformed after d: an entry has more than 1024 extended attributes, or 64 KiB of them";
+    let names: Vec<String> = (0..1025).map(|number| format!("SCHILY.xattr.other.{number}")).collect();
+    let many: Vec<(&str, &[u8])> = names.iter().map(|name| (&**name, &b""[..])).collect();
+    check(Tar::default().dir("d").pax(&many).file("f", b""), refused);
+    // Those of several headers come together.
+    let (half, rest) = many.split_at(512);
+    check(Tar::default().dir("d").pax(half).pax(rest).file("f", b""), refused);
+    check(Tar::default().dir("d").pax(&[("SCHILY.xattr.user.a", &[1; 65_536])]).file("f", b""), refused);
 }
 
 fn limited(limits: Limits, tar: &[u8], expected: &str) {

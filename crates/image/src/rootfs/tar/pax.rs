@@ -1,7 +1,11 @@
 //! Extended headers: `length key=value` lines that override or add to the fields of a header.
 
-use super::Malformed;
+use super::{Malformed, sparse::MOST_SEGMENTS};
 use crate::ext4::tree::Timestamp;
+
+/// What Linux keeps of the names, and of the value of one, of a file's extended attributes; no file system has more of either.
+const MOST_ATTRIBUTES: usize = 1024;
+const LONGEST_ATTRIBUTES: usize = 64 << 10;
 
 /// What extended headers say of an entry.
 #[derive(Debug, Clone, Default)]
@@ -63,10 +67,15 @@ impl Extended {
             Some(value) => u32::try_from(value).map(Some).map_err(|_| Malformed::Number(name)),
             None => Ok(None),
         };
+        // No larger than in a header, so that what comes behind the content can be counted too.
+        let size = |name| match integer(name)? {
+            Some(value) if i64::try_from(value).is_err() => Err(Malformed::Number(name)),
+            value => Ok(value),
+        };
         match key {
             b"path" => self.path = present().map(<[u8]>::to_vec),
             b"linkpath" => self.link_path = present().map(<[u8]>::to_vec),
-            b"size" => self.size = integer("size")?,
+            b"size" => self.size = size("size")?,
             b"uid" => self.uid = id("uid")?,
             b"gid" => self.gid = id("gid")?,
             b"mtime" => {
@@ -76,9 +85,7 @@ impl Extended {
             b"GNU.sparse.major" => self.sparse.major = integer("GNU.sparse.major")?,
             b"GNU.sparse.minor" => self.sparse.minor = integer("GNU.sparse.minor")?,
             b"GNU.sparse.name" => self.sparse.name = present().map(<[u8]>::to_vec),
-            b"GNU.sparse.size" | b"GNU.sparse.realsize" => {
-                self.sparse.real_size = integer("GNU.sparse.size")?
-            }
+            b"GNU.sparse.size" | b"GNU.sparse.realsize" => self.sparse.real_size = size("GNU.sparse.size")?,
             b"GNU.sparse.offset" | b"GNU.sparse.numbytes" => {
                 // They come in turn, each in a line of its own.
                 let wanted: &[u8] = if self.sparse.map.len().is_multiple_of(2) {
@@ -90,6 +97,9 @@ impl Extended {
                     return Err(Malformed::SparseMap);
                 }
                 self.sparse.map.push(decimal(value).ok_or(Malformed::SparseMap)?);
+                if self.sparse.map.len() > 2 * MOST_SEGMENTS {
+                    return Err(Malformed::SparseMap);
+                }
             }
             b"GNU.sparse.map" => {
                 self.sparse.map = value
@@ -97,19 +107,25 @@ impl Extended {
                     .map(|number| decimal(number).ok_or(Malformed::SparseMap))
                     .collect::<Result<_, _>>()?;
             }
-            b"RHT.security.selinux" => self.set_attribute(b"security.selinux", value),
+            b"RHT.security.selinux" => self.set_attribute(b"security.selinux", value)?,
             _ => {
                 if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
-                    self.set_attribute(name, value);
+                    self.set_attribute(name, value)?;
                 }
             }
         }
         Ok(())
     }
 
-    fn set_attribute(&mut self, name: &[u8], value: &[u8]) {
+    /// Replaces what is known of attribute `name`. Every entry gets those of all before it, so there cannot be many.
+    fn set_attribute(&mut self, name: &[u8], value: &[u8]) -> Result<(), Malformed> {
         self.attributes.retain(|(known, _)| known != name);
         self.attributes.push((name.to_vec(), value.to_vec()));
+        let length: usize = self.attributes.iter().map(|(name, value)| name.len() + value.len()).sum();
+        if self.attributes.len() > MOST_ATTRIBUTES || length > LONGEST_ATTRIBUTES {
+            return Err(Malformed::Attributes);
+        }
+        Ok(())
     }
 }
 

@@ -11,7 +11,7 @@ use super::{
 use crate::ext4::Segment;
 
 /// The most segments of one file, and the most digits of a number.
-const MOST_SEGMENTS: usize = 1 << 20;
+pub const MOST_SEGMENTS: usize = 1 << 20;
 const MOST_DIGITS: usize = 20;
 
 type Map = (u64, Vec<Segment>);
