@@ -3,6 +3,7 @@
 //! Pure rules: names, sizes, states, transitions and plans. No I/O, no clock, no randomness, no environment, no
 //! threads and no serde, so every rule here is tested as a plain function.
 
+pub mod base64;
 pub mod boot;
 pub mod config;
 pub mod disk;

@@ -5,12 +5,9 @@ use std::sync::{Mutex, PoisonError};
 use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri, header};
 use http_body_util::Full;
 use hyper::body::Bytes;
+use model::base64;
 
-use super::{
-    RegistryError,
-    credentials::{Credentials, encode},
-    http::Http,
-};
+use super::{RegistryError, credentials::Credentials, http::Http};
 
 /// The longest answer of a token server.
 const LONGEST: u64 = 64 << 10;
@@ -142,7 +139,7 @@ fn lead(realm: &Uri) -> RegistryError {
 }
 
 fn basic(user: &str, password: &str) -> Option<HeaderValue> {
-    secret(&format!("Basic {}", encode(format!("{user}:{password}").as_bytes())))
+    secret(&format!("Basic {}", base64::encode(format!("{user}:{password}").as_bytes())))
 }
 
 /// A value that is never logged.

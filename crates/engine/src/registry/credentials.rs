@@ -9,6 +9,7 @@ use std::{
 };
 
 use host::proc::{Command, Program};
+use model::base64;
 use serde::Deserialize;
 
 /// The longest file, and the longest answer of a helper.
@@ -142,7 +143,7 @@ impl Entry {
         if let (Some(user), Some(password)) = (&self.username, &self.password) {
             return Some(Credentials::Password { user: user.clone(), password: password.clone() });
         }
-        let decoded = String::from_utf8(decode(self.auth.as_ref()?)?).ok()?;
+        let decoded = String::from_utf8(base64::decode(self.auth.as_ref()?)?).ok()?;
         let (user, password) = decoded.split_once(':')?;
         Some(Credentials::Password {
             user: user.to_owned(),
@@ -208,37 +209,6 @@ fn ask(file: &Path, name: &str, server: &str) -> Result<Option<Credentials>, Cre
     }))
 }
 
-const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-
-/// Base64 (RFC 4648).
-pub(super) fn encode(bytes: &[u8]) -> String {
-    let mut out = String::new();
-    for chunk in bytes.chunks(3) {
-        let word =
-            chunk.iter().enumerate().fold(0_u32, |word, (at, byte)| word | u32::from(*byte) << (16 - 8 * at));
-        for at in 0..4 {
-            let digit = ALPHABET[(word >> (18 - 6 * at)) as usize & 63];
-            out.push(if at <= chunk.len() { char::from(digit) } else { '=' });
-        }
-    }
-    out
-}
-
-/// What base64 stands for; `None` where it is none.
-fn decode(text: &str) -> Option<Vec<u8>> {
-    let mut out = Vec::new();
-    let (mut word, mut bits) = (0_u32, 0);
-    for byte in text.trim().trim_end_matches('=').bytes() {
-        let digit = ALPHABET.iter().position(|digit| *digit == byte)?;
-        (word, bits) = ((word << 6 | digit as u32) & 0xffff, bits + 6);
-        if bits >= 8 {
-            bits -= 8;
-            out.push((word >> bits) as u8);
-        }
-    }
-    Some(out)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -249,31 +219,15 @@ mod tests {
     }
 
     #[test]
-    fn base64() {
-        for (bytes, text) in [
-            ("", ""),
-            ("f", "Zg=="),
-            ("fo", "Zm8="),
-            ("foo", "Zm9v"),
-            ("foob", "Zm9vYg=="),
-            ("üser:p?>", "w7xzZXI6cD8+"),
-        ] {
-            assert_eq!(encode(bytes.as_bytes()), text);
-            assert_eq!(decode(text).unwrap(), bytes.as_bytes());
-        }
-        assert_eq!(decode("not base64!"), None);
-    }
-
-    #[test]
     fn the_longest_key_that_fits_counts() {
         let json = format!(
             r#"{{"auths": {{
                 "r.io": {{"auth": "{}"}}, "r.io/org": {{"auth": "{}"}}, "r.io/org/app": {{"username": "c", "password": "x:y"}},
                 "https://index.docker.io/v1/": {{"auth": "{}"}}, "t.io": {{"identitytoken": "token"}}, "e.io": {{}}
             }}}}"#,
-            encode(b"a:1"),
-            encode(b"b:2:3"),
-            encode(b"hub:4"),
+            base64::encode(b"a:1"),
+            base64::encode(b"b:2:3"),
+            base64::encode(b"hub:4"),
         );
         let password = |user: &str, password: &str| {
             Some(Credentials::Password { user: user.into(), password: password.into() })
