@@ -61,6 +61,7 @@ pub const RESERVED: &[(&str, &[&str])] = &[
     ("hyper-rustls", &["engine"]),
     ("indicatif", &["cli"]),
     ("minisign-verify", &["image"]),
+    ("ring", &["engine"]),
     ("rusqlite", &["store"]),
     ("tar", &["image", "engine", "cli", "agent", "testkit"]),
     ("tokio", &["agent", "vmm", "image", "engine", "daemon", "cli", "testkit"]),

@@ -11,6 +11,7 @@
 //! | `images`, `kernels` | making and publishing them |
 //! | `registry` | fetching what images are made of |
 //! | `guest` | talking to an agent |
+//! | `ssh` | keys and pins for a guest's sshd |
 //! | `workspace` | a repository into a VM, a patch out of it |
 //! | `fault` | where tests make things go wrong |
 //!
@@ -30,6 +31,7 @@ mod program;
 mod reconcile;
 pub mod registry;
 mod saga;
+mod ssh;
 mod turn;
 mod view;
 mod vm;
@@ -73,6 +75,7 @@ struct Inner {
     claims: std::sync::Mutex<HashMap<String, Arc<Mutex<()>>>>,
     vmms: Vmms,
     registries: registry::Settings,
+    ssh: ssh::Keys,
     _lock: Lock,
 }
 
@@ -93,8 +96,9 @@ impl Engine {
     /// # Errors
     /// Where another daemon has it, a directory or the database cannot be used. `None` means another daemon has it.
     pub async fn open(dirs: Dirs, config: Config, agent: PathBuf, seams: Seams) -> Result<Option<Self>> {
-        let paths = Paths::prepare(dirs)?;
+        let paths = Paths::prepare(dirs.clone())?;
         let Some(lock) = host::lock::try_exclusive(&paths.lock())? else { return Ok(None) };
+        let ssh = ssh::Keys::ensure(&dirs)?;
         let fresh = Store::check(&paths.database())? == Compatibility::Absent;
         let points = fault::Points::new(seams.faults);
         let store = points.watch(Store::open(&paths.database())?);
@@ -108,6 +112,7 @@ impl Engine {
             claims: std::sync::Mutex::default(),
             vmms,
             registries: seams.registries.unwrap_or_default(),
+            ssh,
             _lock: lock,
         }));
         let happenings = engine.operations().happenings().clone();
@@ -117,6 +122,7 @@ impl Engine {
             host::fs::list(&left)?.iter().try_for_each(|path| host::fs::remove_all(path))?;
         }
         engine.reconcile().await?;
+        engine.unpin_strangers().await?;
         // Beside a new database everything would seem to belong to nothing: somebody may have put the old one aside.
         if !fresh {
             engine.sweep().await?;

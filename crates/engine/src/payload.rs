@@ -55,6 +55,7 @@ pub fn config(
     writable: &[[u8; 16]],
     kernel: &KernelFiles,
     secret: &Secret,
+    ssh: guest::Ssh,
 ) -> Config {
     let mut disks = vec![disk(DiskRole::Image, image.uuid.clone())];
     for (which, uuid) in NewDisk::ALL.into_iter().zip(writable) {
@@ -79,7 +80,7 @@ pub fn config(
         end: guest::End::Poweroff,
         // It was written by this program.
         env: serde_json::from_str(&record.env).unwrap_or_default(),
-        ssh: None,
+        ssh: Some(ssh),
     }
 }
 

@@ -51,6 +51,30 @@ impl Dirs {
     pub fn socket(&self) -> PathBuf {
         self.runtime.join("bangerd.sock")
     }
+
+    /// What SSH into VMs needs, this user's alone.
+    #[must_use]
+    pub fn ssh(&self) -> PathBuf {
+        self.state.join("ssh")
+    }
+
+    /// Banger's own private key, beside its public one.
+    #[must_use]
+    pub fn ssh_identity(&self) -> PathBuf {
+        self.ssh().join("id_ed25519")
+    }
+
+    /// The host keys of VMs.
+    #[must_use]
+    pub fn ssh_known_hosts(&self) -> PathBuf {
+        self.ssh().join("known_hosts")
+    }
+
+    /// What ssh is told of VMs.
+    #[must_use]
+    pub fn ssh_config(&self) -> PathBuf {
+        self.ssh().join("config")
+    }
 }
 
 /// The files in which this user's docker and podman keep credentials for registries, the one that counts most first.

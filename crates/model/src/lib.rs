@@ -19,6 +19,7 @@ pub mod refs;
 pub mod signal;
 pub mod size;
 pub mod sizing;
+pub mod ssh;
 pub mod undo;
 pub mod vm;
 pub mod workspace;

@@ -159,7 +159,8 @@ impl Engine {
         }
         clock.phase("disks");
 
-        let config = payload::config(record, &image, &uuids, &kernel, &secret);
+        let config =
+            payload::config(record, &image, &uuids, &kernel, &secret, self.0.ssh.for_guest(record.id));
         let (base_dir, agent, target) = (self.paths().payloads(), self.0.agent.clone(), run.join(INITRD));
         let name = record.name.clone();
         let modules_disk = kernel.modules_uuid.is_some();
@@ -168,6 +169,12 @@ impl Engine {
                 .map_err(|cause| Error::Payload { name, cause })
         });
         world.points.around("payload", write).await?;
+        // Without it ssh refuses the guest, and all else of it is as usable.
+        if let Err(error) = self.pin(record.id, &record.name).await {
+            operation.emit(Event::Warning {
+                message: format!("`vm ssh` will not work: {}", crate::saga::chain(&error)),
+            });
+        }
         clock.phase("payload");
 
         operation.checkpoint()?;

@@ -110,6 +110,7 @@ impl Engine {
             }
             Err(Failure::Before(error)) => {
                 let error = saga.unwind(error).await;
+                self.unpin_vm(&record.name).await;
                 let error = and_then(error, self.store().vm_delete(id));
                 self.forget(id);
                 Err(error)

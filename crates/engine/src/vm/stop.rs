@@ -137,6 +137,8 @@ impl Engine {
         if !left.is_empty() {
             return Err(Error::Left { action: "remove", name: record.name, left });
         }
+        // While the name is still taken, so that this is not the pin of the next VM that has it.
+        self.unpin_vm(&record.name).await;
         let deleted = self.store().vm_delete(id);
         deleted.map_err(|error| Error::Left {
             action: "remove",
