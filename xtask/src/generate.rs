@@ -61,7 +61,7 @@ fn exit_codes() -> String {
         writeln!(page, "| {code} | {meaning} |").expect("writing to a string cannot fail");
     }
     page.push_str(
-        "\nA command in a guest that signal N ended gives 128+N. Otherwise `vm run -- CMD` and `vm exec` exit with CMD's own code.\n",
+        "\nA command in a guest that signal N ended gives 128+N. Otherwise `vm run -- CMD`, `vm exec` and `vm ssh` exit with CMD's own code.\n",
     );
     page
 }

@@ -38,6 +38,17 @@ pub enum Error {
     /// There are mistakes in the settings; each with its place.
     #[error("{0}")]
     Config(String),
+    /// There is no sshd in a guest.
+    #[error("no sshd listens in {}", visible(.0))]
+    NoSshd(String),
+    /// ssh cannot be given its configuration.
+    #[error("cannot tell ssh of machines by {}: {why}", path.display())]
+    SshConfig {
+        /// The file, or what was to be in it.
+        path: std::path::PathBuf,
+        /// What is wrong with it.
+        why: &'static str,
+    },
     /// `bangerd` is nowhere.
     #[error("cannot find the program bangerd beside banger, in ../libexec/banger or in PATH")]
     NoDaemonProgram,
@@ -98,9 +109,13 @@ impl Error {
                 | Code::Internal
                 | Code::Unknown => exit::FAILED,
             },
-            Self::Config(_) | Self::DaemonStays | Self::Protocol(_) | Self::Cut(..) | Self::Host(_) => {
-                exit::FAILED
-            }
+            Self::Config(_)
+            | Self::DaemonStays
+            | Self::NoSshd(_)
+            | Self::SshConfig { .. }
+            | Self::Protocol(_)
+            | Self::Cut(..)
+            | Self::Host(_) => exit::FAILED,
             Self::Cancelled => exit::CANCELLED,
             Self::Several { code, .. } => *code,
         }
@@ -120,6 +135,7 @@ impl Error {
     pub fn hint(&self) -> Option<&str> {
         match self {
             Self::Usage { hint, .. } => *hint,
+            Self::NoSshd(_) => Some("`banger vm exec` needs none"),
             Self::NoHome => Some("set BANGER_HOME to a directory of yours"),
             Self::Unreachable(_) => Some("banger daemon start"),
             Self::NoDaemonProgram => {
@@ -132,6 +148,7 @@ impl Error {
             Self::NotStarted { .. }
             | Self::DaemonStays
             | Self::Config(_)
+            | Self::SshConfig { .. }
             | Self::Cut(..)
             | Self::Host(_)
             | Self::Cancelled

@@ -28,8 +28,8 @@ use crate::{
     args::{Cli, Command, ConfigCommand, VmCommand},
     client::{Client, Start},
     commands::{
-        Context, create, daemon, events, images, kernels, lifecycle, operations, ports, settings, show,
-        stats, version, workspace,
+        Context, create, daemon, events, images, kernels, lifecycle, operations, ports, settings, show, ssh,
+        ssh_config, stats, version, workspace,
     },
     error::Error,
     talk::Talk,
@@ -75,7 +75,7 @@ impl Mode {
     fn of(command: &Command) -> Self {
         match command {
             Command::Vm(VmCommand::Run(args)) if !args.command.is_empty() => Self::Command,
-            Command::Vm(VmCommand::Exec(_)) => Self::Command,
+            Command::Vm(VmCommand::Exec(_) | VmCommand::Ssh(_)) => Self::Command,
             _ => Self::Request,
         }
     }
@@ -93,6 +93,7 @@ async fn run(talk: Talk, command: Command) -> Result<u8, Error> {
         Command::Events(format) => events::run(&context(talk)?, format.output).await,
         Command::Logs(args) => daemon::logs(talk, args).await,
         Command::Config(ConfigCommand::Show(format)) => settings::show(format.output),
+        Command::SshConfig(args) => ssh_config::run(&talk, args),
         Command::Completion { shell } => complete::script(shell),
         Command::Version(format) => version::run(format.output).await,
     }
@@ -103,6 +104,8 @@ async fn vm(context: &Context, command: VmCommand) -> Result<u8, Error> {
     match command {
         VmCommand::Run(args) => return create::run(context, *args).await,
         VmCommand::Exec(args) => return create::exec(context, args).await,
+        VmCommand::Ssh(args) => return ssh::ssh(context, args).await,
+        VmCommand::Proxy(args) => ssh::proxy(context, args).await,
         VmCommand::Create(args) => create::create(context, *args).await,
         VmCommand::Start(args) => lifecycle::start(context, args).await,
         VmCommand::Stop(refs) => lifecycle::plain(context, &refs, "stop").await,

@@ -2,11 +2,12 @@
 //!
 //! What can be started is a closed list, [`Program`]. A child gets the arguments, variables, directory and descriptors
 //! that its [`Command`] names and nothing else of this process: no other descriptor, no signal disposition, no variable.
-//! There are four ways to start one:
+//! There are five ways to start one:
 //!
 //! ```text
 //! Command::output      runs to its end, its output captured and bounded
 //! Command::start       runs beside us, its output on pipes; ended with all its children when dropped
+//! Command::foreground  on our standard streams and at our terminal, until it ends
 //! Command::gated       exists, but waits on a pipe before exec until it is released; in its own session
 //! Command::detached    in its own session, at once
 //! ```
@@ -34,7 +35,7 @@ mod run;
 pub use gate::Gated;
 pub use identity::{Exit, Process, ProcessId, boot_id};
 pub use model::signal::Signal;
-pub use run::{Output, Running, Stopper};
+pub use run::{Foreground, Output, Running, Stopper};
 
 /// Every program that banger starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +52,8 @@ pub enum Program {
     AptCache,
     /// Reads repositories of the owner and makes patches; always with a configuration that is ours.
     Git,
+    /// The user's own OpenSSH.
+    Ssh,
     /// Keeps a user's credentials: `docker-credential-` and this, in the user's path.
     CredentialHelper(String),
 }
@@ -99,6 +102,23 @@ const HELPER: &[&str] = &[
     "PASSWORD_STORE_DIR",
 ];
 
+/// What ssh needs of its user, and what the command needs that it starts to reach a VM.
+const SSH: &[&str] = &[
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "PATH",
+    "TERM",
+    "LANG",
+    "LC_ALL",
+    "LC_CTYPE",
+    "BANGER_HOME",
+    "XDG_STATE_HOME",
+    "XDG_CACHE_HOME",
+    "XDG_CONFIG_HOME",
+    "XDG_RUNTIME_DIR",
+];
+
 /// No configuration but the repository's, no questions, no network, no writing where only reading was asked for.
 const GIT: &[(&str, &str)] = &[
     ("PATH", SYSTEM_PATH),
@@ -130,6 +150,7 @@ impl Program {
             Self::AptGet => system("apt-get"),
             Self::AptCache => system("apt-cache"),
             Self::Git => system("git"),
+            Self::Ssh => system("ssh"),
             Self::CredentialHelper(name) => {
                 let name = format!("docker-credential-{name}");
                 let path = env::var("PATH").unwrap_or_else(|| SYSTEM_PATH.into());
@@ -147,6 +168,7 @@ impl Program {
             Self::Qemu(_) | Self::Git => &[],
             Self::Daemon(_) => DAEMON,
             Self::Mmdebstrap | Self::AptGet | Self::AptCache => NETWORK,
+            Self::Ssh => SSH,
             Self::CredentialHelper(_) => HELPER,
         }
     }
@@ -155,7 +177,7 @@ impl Program {
     fn fixed(&self) -> &'static [(&'static str, &'static str)] {
         match self {
             Self::Qemu(_) => &[("PATH", SYSTEM_PATH), ("LC_ALL", "C.UTF-8")],
-            Self::Daemon(_) => &[],
+            Self::Daemon(_) | Self::Ssh => &[],
             Self::Git => GIT,
             Self::CredentialHelper(_) => &[("LC_ALL", "C.UTF-8")],
             Self::Mmdebstrap | Self::AptGet | Self::AptCache => {
@@ -219,6 +241,7 @@ impl Command {
             | Program::AptGet
             | Program::AptCache
             | Program::Git
+            | Program::Ssh
             | Program::CredentialHelper(_) => &[],
         };
         let names = program.inherits().iter().copied().chain(settings.iter().map(|key| key.variable));
@@ -305,6 +328,7 @@ pub(crate) mod tests {
             Program::AptGet,
             Program::AptCache,
             Program::Git,
+            Program::Ssh,
             Program::CredentialHelper("pass".to_owned()),
         ]
         .map(|program| match program {
@@ -314,11 +338,12 @@ pub(crate) mod tests {
             Program::AptGet => "apt-get".to_owned(),
             Program::AptCache => "apt-cache".to_owned(),
             Program::Git => "git".to_owned(),
+            Program::Ssh => "ssh".to_owned(),
             Program::CredentialHelper(name) => format!("docker-credential-{name}"),
         });
-        let fixed = ["/opt/qemu", "/opt/bangerd", "mmdebstrap", "apt-get", "apt-cache", "git"];
-        assert_eq!(names[..6], fixed);
-        assert_eq!(names[6], "docker-credential-pass");
+        let fixed = ["/opt/qemu", "/opt/bangerd", "mmdebstrap", "apt-get", "apt-cache", "git", "ssh"];
+        assert_eq!(names[..7], fixed);
+        assert_eq!(names[7], "docker-credential-pass");
     }
 
     #[test]

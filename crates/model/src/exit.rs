@@ -54,8 +54,8 @@ pub const TABLE: &[(u8, &str)] = &[
     (UNREACHABLE, "the daemon could not be reached or started"),
     (NOT_FOUND, "no VM, image or kernel has that name"),
     (NOT_RUNNING, "the VM is not running"),
-    (COMMAND_FAILED, "`vm run -- CMD` and `vm exec`: banger itself failed, not CMD"),
-    (126, "`vm run -- CMD` and `vm exec`: CMD cannot be executed"),
-    (127, "`vm run -- CMD` and `vm exec`: CMD was not found"),
+    (COMMAND_FAILED, "`vm run -- CMD`, `vm exec` and `vm ssh`: banger itself failed, not CMD"),
+    (126, "`vm run -- CMD`, `vm exec` and `vm ssh`: CMD cannot be executed"),
+    (127, "`vm run -- CMD`, `vm exec` and `vm ssh`: CMD was not found"),
     (CANCELLED, "cancelled"),
 ];

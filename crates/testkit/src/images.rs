@@ -1,7 +1,12 @@
 //! Small root file systems for tests, as tars made from what the machine has.
 #![expect(clippy::disallowed_methods, reason = "a test's files are its own")]
 
-use std::{fs, path::Path};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 /// The applets that tests use.
 const APPLETS: &[&str] = &[
@@ -89,4 +94,23 @@ pub fn with_busybox(program: &Path) -> Tar {
         .file("etc/group", 0o644, b"root:x:0:\nuser:x:1000:\n")
         .file("bin/busybox", 0o755, &binary);
     APPLETS.iter().fold(base, |tar, name| tar.symlink(&format!("bin/{name}"), "busybox"))
+}
+
+/// Adds programs of this machine with the libraries that they need, where they lie here.
+///
+/// # Panics
+/// Where one cannot be read.
+#[must_use]
+pub fn with_programs(tar: Tar, programs: &[&Path]) -> Tar {
+    let mut files = BTreeSet::new();
+    for program in programs {
+        files.insert((*program).to_owned());
+        let said = Command::new("ldd").arg(program).output().expect("ldd comes with the C library").stdout;
+        let said = String::from_utf8_lossy(&said).into_owned();
+        files.extend(said.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from));
+    }
+    files.iter().fold(tar, |tar, path| {
+        let content = fs::read(path).expect("it is there");
+        tar.file(&path.to_string_lossy()[1..], 0o755, &content)
+    })
 }

@@ -1,11 +1,13 @@
 //! The command line as types. What can be refused by looking at the words alone is refused here, with exit code 2.
 
 mod host;
+mod ssh;
 mod store;
 mod vm;
 mod workspace;
 
 pub use host::{ConfigCommand, DaemonCommand, OperationCommand};
+pub use ssh::{ProxyArgs, SshArgs, SshConfigArgs};
 pub use store::{
     BuildArgs, CacheCommand, ImageCommand, ImportImageArgs, ImportKernelArgs, KernelCommand, PullArgs,
 };
@@ -121,6 +123,10 @@ pub enum Command {
     /// Look at the settings
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Let ssh, scp, rsync and git reach machines as NAME.banger
+    ///
+    /// Without a flag: print the file that is for ssh, and the line that includes it.
+    SshConfig(SshConfigArgs),
     /// Print the script that completes banger's commands and names in a shell
     ///
     /// For bash: source <(banger completion bash)

@@ -7,7 +7,7 @@ use clap_complete::ArgValueCandidates;
 use model::{ImageChoice, ImageName, VmName, signal::Signal, size};
 use wire::{Word, control};
 
-use super::{Format, Shipping, WorkspaceCommand};
+use super::{Format, ProxyArgs, Shipping, SshArgs, WorkspaceCommand};
 use crate::{complete, exec::Streams};
 
 /// What to do with machines.
@@ -41,6 +41,11 @@ pub enum VmCommand {
     Show(ShowArgs),
     /// Run a command in a running machine
     Exec(ExecArgs),
+    /// Log in to a running machine, or run a command in it, with ssh
+    Ssh(SshArgs),
+    /// Connect standard input and output to a machine's sshd; for ssh's ProxyCommand
+    #[command(hide = true)]
+    Proxy(ProxyArgs),
     /// Ship a git repository into a machine, and get the work there back
     #[command(subcommand)]
     Workspace(WorkspaceCommand),

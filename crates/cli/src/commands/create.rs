@@ -113,6 +113,21 @@ pub async fn exec(context: &Context, args: ExecArgs) -> Result<u8, Error> {
     exec::run(context, &mut signals, &args.reference, with_terminal_type(spec, streams), streams).await
 }
 
+/// Runs `command`, or a shell, in a machine by its agent; the exit code is the command's.
+///
+/// # Errors
+/// Why banger failed.
+pub async fn in_guest(
+    context: &Context,
+    signals: &mut Signals,
+    vm: &str,
+    command: Vec<OsString>,
+) -> Result<u8, Error> {
+    let spec = spec(command, None);
+    let streams = streams(Terminal::default(), &spec);
+    exec::run(context, signals, vm, with_terminal_type(spec, streams), streams).await
+}
+
 /// Whether the default image may be built where it is missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Consent {

@@ -11,6 +11,8 @@ pub mod ports;
 pub mod settings;
 mod several;
 pub mod show;
+pub mod ssh;
+pub mod ssh_config;
 pub mod stats;
 pub mod version;
 pub mod workspace;

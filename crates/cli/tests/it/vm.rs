@@ -7,6 +7,7 @@ mod fault;
 mod image;
 mod life;
 mod refused;
+mod ssh;
 mod stream;
 mod workspace;
 

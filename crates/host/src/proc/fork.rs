@@ -30,6 +30,8 @@ use crate::{Error, Result};
 pub(super) enum Leads {
     /// Its own session: no terminal's signals, nobody's group.
     Session,
+    /// Us: what the terminal sends us reaches it too.
+    Ours,
     /// Its own process group, so that it can be signalled with its children.
     Group,
 }
@@ -221,6 +223,7 @@ impl Child<'_> {
             match self.leads {
                 Leads::Session => libc::setsid(),
                 Leads::Group => libc::setpgid(0, 0),
+                Leads::Ours => 0,
             };
             for (number, fd) in (0..).zip(self.stdio) {
                 if libc::dup2(fd, number) < 0 {

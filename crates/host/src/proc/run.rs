@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io::Read,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -72,6 +72,24 @@ impl Command {
         }
         let [(_, stdout), (_, stderr)] = streams;
         Ok(Output { exit: running.wait()?, stdout, stderr })
+    }
+
+    /// Starts it on the standard streams of this process, in its directory and process group, so that it is what the user at
+    /// the terminal talks to.
+    ///
+    /// # Errors
+    /// Where it cannot be executed.
+    pub fn foreground(mut self) -> Result<Foreground> {
+        let own = |stream: BorrowedFd<'_>| {
+            rustix::io::fcntl_dupfd_cloexec(stream, 3)
+                .map(Some)
+                .map_err(|e| Error::new("pass on", "a standard stream", e))
+        };
+        self.stdin = own(rustix::stdio::stdin())?;
+        self.stdout = own(rustix::stdio::stdout())?;
+        self.stderr = own(rustix::stdio::stderr())?;
+        self.directory = Some(".".into());
+        Ok(Foreground(Arc::new(fork(self, Leads::Ours, None)?.executed()?)))
     }
 
     /// Starts it with its output and errors on pipes, unless they were set, and its standard input empty.
@@ -160,6 +178,28 @@ impl Drop for Running {
         stopper.signal(Signal::Kill);
         let _ = self.process.wait_exit(GRACE);
         let _ = stopper.reap();
+    }
+}
+
+/// A process that has the terminal. Clones are the same one.
+#[derive(Debug, Clone)]
+pub struct Foreground(Arc<Process>);
+
+impl Foreground {
+    /// Sends it a signal that only we were sent.
+    ///
+    /// # Errors
+    /// Where it cannot be signalled.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        self.0.signal(signal)
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// Where it cannot be waited for, or somebody did already.
+    pub fn wait(&self) -> Result<Exit> {
+        self.0.wait()
     }
 }
 
