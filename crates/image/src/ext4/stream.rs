@@ -149,6 +149,16 @@ impl Stream {
         Ok(())
     }
 
+    /// Refuses a file of more than the allowed blocks.
+    pub fn check(&self, blocks: u32) -> Result<(), Error> {
+        if blocks > self.limit { Err(self.too_large()) } else { Ok(()) }
+    }
+
+    /// The error for a file that would get more blocks than it may.
+    pub fn too_large(&self) -> Error {
+        Error::TooLarge { limit: u64::from(self.limit) * BLOCK as u64 }
+    }
+
     /// Writes what is left and makes the file `blocks` long.
     pub fn finish(mut self, blocks: u32) -> Result<File, Error> {
         self.settle()?;
@@ -176,9 +186,8 @@ impl Stream {
     /// Hands what is in the buffer to the writing thread.
     fn flush(&mut self) -> Result<(), Error> {
         let end = self.offset + self.filled as u64;
-        let limit = u64::from(self.limit) * BLOCK as u64;
-        if end > limit {
-            return Err(Error::TooLarge { limit });
+        if end > u64::from(self.limit) * BLOCK as u64 {
+            return Err(self.too_large());
         }
         if end > self.reserved && end.is_multiple_of(PIECE as u64) {
             let length = end.min(RESERVE);

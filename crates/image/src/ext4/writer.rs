@@ -319,6 +319,11 @@ impl Writer {
         free.iter().try_for_each(|run| self.stream.discard(run.first, run.count))?;
 
         let layout = Layout::of(self.stream.position(), settled.inodes)?;
+        // What comes behind the content counts too. Many inodes take more groups, and these more descriptors, than content does.
+        self.stream.check(layout.blocks)?;
+        if layout.descriptor_blocks() > self.reserve_end - 1 {
+            return Err(self.stream.too_large());
+        }
         free.push(Run {
             first: 1 + layout.descriptor_blocks(),
             count: self.reserve_end - 1 - layout.descriptor_blocks(),

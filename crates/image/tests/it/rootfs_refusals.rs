@@ -7,11 +7,17 @@ use std::{
     path::Path,
 };
 
-use image::rootfs::{ImportError, ImportOptions, Limits, RootfsReport, import_tar};
+use image::{
+    ext4::{
+        self, AttributeSet,
+        tree::{Meta, ROOT, Timestamp},
+    },
+    rootfs::{ImportError, ImportOptions, Limits, RootfsReport, import_tar},
+};
 
 use crate::{
     kernel_support::Scratch,
-    rootfs_support::{Head, Tar, import, seal},
+    rootfs_support::{Head, Tar, e2fsck, import, seal},
 };
 
 /// The error with its causes, each once.
@@ -233,6 +239,36 @@ fn limits_hold() {
     limited(limits, &zeros, "the archive unpacks to more than 10485760 bytes");
     let limits = Limits { ratio_from: 1 << 20, ..Limits::default() };
     limited(limits, &zeros, "the archive unpacks to more than 200 times its size");
+}
+
+#[test]
+fn the_limit_is_that_of_the_whole_image() {
+    const META: Meta = Meta { mode: 0o755, uid: 0, gid: 0, mtime: Timestamp { seconds: 0, nanoseconds: 0 } };
+    let scratch = Scratch::new("small-limits");
+    let image = scratch.path().join("image");
+    let write = |blocks: u64| {
+        let mut writer = ext4::Writer::create(&image, META, blocks * 4096)?;
+        let file = writer.directory(META, &AttributeSet::default())?;
+        writer.tree_mut().insert(ROOT, b"d", file)?;
+        writer.finish(None, "")
+    };
+    // Superblock, descriptors, two directories, inodes, two bitmaps, and one to be a multiple of eight.
+    let least = (0..20).find(|blocks| match write(*blocks) {
+        Ok(written) => {
+            assert_eq!(written.size, blocks * 4096);
+            true
+        }
+        Err(error) => {
+            assert_eq!(
+                error.to_string(),
+                format!("the file system would be larger than {} bytes", blocks * 4096)
+            );
+            assert!(!image.exists());
+            false
+        }
+    });
+    assert_eq!(least, Some(8));
+    e2fsck(&image);
 }
 
 #[test]
