@@ -49,6 +49,7 @@ pub const LAYERS: &[Layer] = &[
     row("daemon", 4, Role::Program, &["model", "wire", "host", "store", "engine"]),
     row("cli", 4, Role::Program, &["model", "wire", "host"]),
     row("testkit", 4, Role::Development, &["model", "wire", "host", "store", "image", "vmm", "engine"]),
+    row("hostile", 4, Role::Development, &["model", "wire", "host", "image", "vmm"]),
 ];
 
 /// A package from outside, and the only crates that may use it.

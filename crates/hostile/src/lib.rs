@@ -1,0 +1,84 @@
+//! What every parser keeps to, whatever bytes it gets: the bodies of the fuzz targets.
+//!
+//! Each target has a function that takes any bytes and panics where a promise is broken. `fuzz/` calls it with what libFuzzer
+//! thinks of, and the tests of this crate with the corpus in `fuzz/seeds`: no bytes that once broke something do so again.
+//! What only the outside can judge, as e2fsck does, is asked too.
+
+mod catalog;
+mod choices;
+mod cpio;
+mod e2fsck;
+mod ext4;
+mod ext4_image;
+mod image_reference;
+mod kernel_image;
+mod layers;
+mod message;
+mod oci_document;
+mod scratch;
+mod tar;
+mod tar_merge;
+
+pub use e2fsck::Asked;
+
+/// Something that meets bytes of somebody else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// Catalogs, their signatures, and addresses.
+    Catalog,
+    /// The writer of boot payloads.
+    Cpio,
+    /// The writer of file systems.
+    Ext4,
+    /// References to images.
+    ImageReference,
+    /// Kernels, modules and the packages that they come in.
+    KernelImage,
+    /// The documents of an image.
+    OciDocument,
+    /// Archives and layers of them.
+    TarMerge,
+}
+
+impl Target {
+    /// All.
+    pub const ALL: [Self; 7] = [
+        Self::Catalog,
+        Self::Cpio,
+        Self::Ext4,
+        Self::ImageReference,
+        Self::KernelImage,
+        Self::OciDocument,
+        Self::TarMerge,
+    ];
+
+    /// What its program in `fuzz/` and its folder in `fuzz/seeds` are called.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Catalog => "catalog",
+            Self::Cpio => "cpio",
+            Self::Ext4 => "ext4",
+            Self::ImageReference => "image_reference",
+            Self::KernelImage => "kernel_image",
+            Self::OciDocument => "oci_document",
+            Self::TarMerge => "tar_merge",
+        }
+    }
+
+    /// Gives it `data`; file systems that come of it are shown to e2fsck as `asked` says.
+    ///
+    /// # Panics
+    /// Where it does not keep what it promises.
+    pub fn check(self, data: &[u8], asked: Asked) {
+        match self {
+            Self::Catalog => catalog::check(data),
+            Self::Cpio => cpio::check(data),
+            Self::Ext4 => ext4::check(data, asked),
+            Self::ImageReference => image_reference::check(data),
+            Self::KernelImage => kernel_image::check(data, asked),
+            Self::OciDocument => oci_document::check(data),
+            Self::TarMerge => tar_merge::check(data, asked),
+        }
+    }
+}
