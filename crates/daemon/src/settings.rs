@@ -93,6 +93,7 @@ fn of_host(field: Field) -> Option<String> {
         | Field::DefaultImage
         | Field::DefaultKernel
         | Field::Vmm
+        | Field::Accelerator
         | Field::StopTimeout
         | Field::BootTimeout
         | Field::AutoStopStaleAfter

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use host::proc::ProcessId;
-use model::config::Vmm;
+use model::config::{self, Vmm};
 use tokio::sync::OnceCell;
 use vmm::{
     AdoptError, Backend, Machine, Place,
@@ -16,16 +16,15 @@ use crate::{Error, Result, blocking, config::Config};
 /// The backends of this host.
 pub struct Vmms {
     default: Vmm,
-    qemu_bin: Option<PathBuf>,
-    probes: PathBuf,
-    qemu: OnceCell<Arc<dyn Backend>>,
+    qemu: Settings,
+    found: OnceCell<Arc<dyn Backend>>,
     /// Runs all VMs in place of what the host has.
     only: Option<Arc<dyn Backend>>,
 }
 
 impl std::fmt::Debug for Vmms {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Vmms").field("qemu_bin", &self.qemu_bin).finish_non_exhaustive()
+        f.debug_struct("Vmms").field("qemu", &self.qemu).finish_non_exhaustive()
     }
 }
 
@@ -47,10 +46,20 @@ impl Choice {
     }
 }
 
+/// How `config` has QEMU looked for; answers are remembered in `cache_dir`.
+pub fn qemu(config: &Config, cache_dir: PathBuf) -> Settings {
+    let accelerator = match config.accelerator {
+        config::Accelerator::Auto => None,
+        config::Accelerator::Kvm => Some(vmm::Accelerator::Kvm),
+        config::Accelerator::Tcg => Some(vmm::Accelerator::Tcg),
+    };
+    Settings { program: config.qemu_bin.clone(), accelerator, cache_dir }
+}
+
 impl Vmms {
     /// Nothing is probed yet; answers are remembered below `probes`.
     pub fn new(config: &Config, probes: PathBuf, only: Option<Arc<dyn Backend>>) -> Self {
-        Self { default: config.vmm, qemu_bin: config.qemu_bin.clone(), probes, qemu: OnceCell::new(), only }
+        Self { default: config.vmm, qemu: qemu(config, probes), found: OnceCell::new(), only }
     }
 
     /// The VMM for a new VM, by the user's word, else by the configuration.
@@ -75,15 +84,14 @@ impl Vmms {
         if name != "qemu" {
             return Err(Error::invalid("VMM", name, "this version runs VMs with qemu only"));
         }
-        let settings =
-            Settings { program: self.qemu_bin.clone(), accelerator: None, cache_dir: self.probes.clone() };
+        let settings = self.qemu.clone();
         let probe = || {
             blocking(move || {
                 let found = Qemu::find(&settings);
                 found.map(|backend| Arc::new(backend) as Arc<dyn Backend>).map_err(Error::NoVmm)
             })
         };
-        self.qemu.get_or_try_init(probe).await.cloned()
+        self.found.get_or_try_init(probe).await.cloned()
     }
 
     /// Takes hold of the machine in process `id` again. No VMM needs to be usable for that.

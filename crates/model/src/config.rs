@@ -28,6 +28,8 @@ pub enum Field {
     DefaultKernel,
     /// The VMM of a VM for which none is named.
     Vmm,
+    /// Whether QEMU's guests run on KVM.
+    Accelerator,
     /// QEMU's program.
     QemuBin,
     /// How long a stop may take.
@@ -117,6 +119,8 @@ pub const KEYS: &[Key] = &[
         "The kernel of an image that names none."),
     key(Field::Vmm, "vmm", "BANGER_VMM", Kind::Word(Vmm::WORDS), Fallback::Value("auto"),
         "What runs a VM for which `--vmm` was not given."),
+    key(Field::Accelerator, "accelerator", "BANGER_ACCELERATOR", Kind::Word(Accelerator::WORDS), Fallback::Value("auto"),
+        "What runs a guest's instructions: the processor (`kvm`), QEMU's emulation (`tcg`), or the processor where a test guest ran on it."),
     key(Field::QemuBin, "qemu_bin", "BANGER_QEMU_BIN", Kind::Program, Fallback::Auto("`qemu-system-x86_64` in `PATH`"),
         "QEMU's program."),
     key(Field::StopTimeout, "stop_timeout", "BANGER_STOP_TIMEOUT", Kind::Duration, Fallback::Value("10s"),
@@ -191,6 +195,31 @@ impl Vmm {
     }
 }
 
+/// What runs a guest's instructions under QEMU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accelerator {
+    /// The processor, where a test guest ran on it, else software.
+    Auto,
+    /// The processor.
+    Kvm,
+    /// Software.
+    Tcg,
+}
+
+impl Accelerator {
+    const WORDS: &[&str] = &["auto", "kvm", "tcg"];
+
+    /// Its word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Kvm => "kvm",
+            Self::Tcg => "tcg",
+        }
+    }
+}
+
 /// The settings that an installation goes by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -202,6 +231,8 @@ pub struct Config {
     pub default_kernel: KernelName,
     /// The VMM of a VM for which none is named.
     pub vmm: Vmm,
+    /// What runs a guest's instructions.
+    pub accelerator: Accelerator,
     /// QEMU's program, where it is not the one in `PATH`.
     pub qemu_bin: Option<PathBuf>,
     /// How long a stop may take before the VMM ends.
@@ -223,6 +254,7 @@ impl Default for Config {
             default_image: ImageName::try_from("debian-bookworm").expect("it is one"),
             default_kernel: KernelName::try_from("debian-cloud").expect("it is one"),
             vmm: Vmm::Auto,
+            accelerator: Accelerator::Auto,
             qemu_bin: None,
             stop_timeout: Duration::from_secs(10),
             boot_timeout: Duration::from_secs(120),
@@ -340,6 +372,13 @@ impl Config {
             Field::Vmm => {
                 self.vmm = if word(&text, Vmm::WORDS)? == "qemu" { Vmm::Qemu } else { Vmm::Auto };
             }
+            Field::Accelerator => {
+                self.accelerator = match word(&text, Accelerator::WORDS)? {
+                    "kvm" => Accelerator::Kvm,
+                    "tcg" => Accelerator::Tcg,
+                    _ => Accelerator::Auto,
+                };
+            }
             Field::QemuBin if !text.starts_with('/') => return Err(Wrong::Path),
             Field::QemuBin => self.qemu_bin = Some(text.into()),
             Field::StopTimeout => self.stop_timeout = duration(&text)?,
@@ -370,6 +409,7 @@ impl Config {
             Field::DefaultImage => self.default_image.to_string(),
             Field::DefaultKernel => self.default_kernel.to_string(),
             Field::Vmm => self.vmm.as_str().to_owned(),
+            Field::Accelerator => self.accelerator.as_str().to_owned(),
             Field::QemuBin => self.qemu_bin.as_ref()?.display().to_string(),
             Field::StopTimeout => duration_text(self.stop_timeout),
             Field::BootTimeout => duration_text(self.boot_timeout),

@@ -38,6 +38,7 @@ fn settings_are_shown_with_where_they_came_from() {
     default_image             mine          HOME/config/config.toml:1
     default_kernel            debian-cloud  default
     vmm                       qemu          env BANGER_VMM
+    accelerator               auto          default
     qemu_bin                  /opt/qemu     HOME/config/config.toml:3
     stop_timeout              10s           default
     boot_timeout              2m            default
