@@ -28,8 +28,8 @@ use crate::{
     args::{Cli, Command, ConfigCommand, VmCommand},
     client::{Client, Start},
     commands::{
-        Context, create, daemon, events, images, kernels, lifecycle, operations, ports, settings, show, ssh,
-        ssh_config, stats, version, workspace,
+        Context, create, daemon, doctor, events, images, kernels, lifecycle, operations, ports, settings,
+        show, ssh, ssh_config, stats, version, workspace,
     },
     error::Error,
     talk::Talk,
@@ -94,6 +94,7 @@ async fn run(talk: Talk, command: Command) -> Result<u8, Error> {
         Command::Logs(args) => daemon::logs(talk, args).await,
         Command::Config(ConfigCommand::Show(format)) => settings::show(format.output),
         Command::SshConfig(args) => ssh_config::run(&talk, args),
+        Command::Doctor(args) => doctor::run(args).await,
         Command::Completion { shell } => complete::script(shell),
         Command::Version(format) => version::run(format.output).await,
     }

@@ -9,12 +9,17 @@ use daemon::{
     config::{self, Loaded},
     settings::Settings,
 };
-use engine::{Engine, Seams, chain, config::Config};
+use engine::{
+    Engine, Seams, chain,
+    config::Config,
+    doctor::{self, Mode, Patient},
+};
 use host::dirs::Dirs;
+use model::config::FILE;
 use store::{Compatibility, Store};
+use wire::doctor::Row;
 
-const USAGE: &str =
-    "usage: bangerd [--config [--json] | --check-migrations | --openapi | --version | --help]";
+const USAGE: &str = "usage: bangerd [--config [--json] | --doctor [--fix] | --check-migrations | --openapi | --version | --help]";
 const HOMELESS: &str = "neither BANGER_HOME nor HOME is set";
 
 fn main() -> ExitCode {
@@ -25,6 +30,8 @@ fn main() -> ExitCode {
         ["--config", "--json"] => show_config(|settings| {
             serde_json::to_string_pretty(settings).expect("texts and numbers are JSON") + "\n"
         }),
+        ["--doctor"] => examine(Mode::Look),
+        ["--doctor", "--fix"] => examine(Mode::Fix),
         ["--check-migrations"] => check_migrations(),
         ["--openapi"] => print(&daemon::openapi::document()),
         ["--version"] => print(concat!("bangerd ", env!("CARGO_PKG_VERSION"))),
@@ -62,6 +69,24 @@ fn load() -> Result<(Dirs, Loaded), String> {
     let dirs = Dirs::of_user().ok_or(HOMELESS)?;
     let loaded = config::load(&dirs).map_err(|error| chain(&error))?;
     Ok((dirs, loaded))
+}
+
+/// Prints what a look at the installation and the host finds, as JSON.
+fn examine(mode: Mode) -> ExitCode {
+    let Some(dirs) = Dirs::of_user() else {
+        complain(HOMELESS);
+        return ExitCode::FAILURE;
+    };
+    let file = dirs.config.join(FILE);
+    let (row, config) = match config::load(&dirs) {
+        Ok(loaded) => (Row::pass("config", loaded.path.display().to_string()), loaded.checked.config),
+        Err(error) => {
+            (Row::fail("config", chain(&error), format!("edit {}", file.display())), Config::default())
+        }
+    };
+    let patient = Patient { dirs, config, agent: companion("banger-agent") };
+    let rows: Vec<Row> = std::iter::once(row).chain(doctor::examine(&patient, mode)).collect();
+    print(&serde_json::to_string(&rows).expect("texts are JSON"))
 }
 
 /// 0: compatible, 1: a migration is needed, 2: incompatible.

@@ -52,7 +52,7 @@ const DOCKER: &[&str] = &["docker.io", "iptables"];
 const SSHD_DROPIN: &str = "/etc/systemd/system/ssh.service.d";
 const SSHD_CONDITION: &str = "[Unit]\\nConditionPathExists=/etc/ssh/ssh_host_ed25519_key\\n";
 /// The one recipe there is.
-const RECIPE: &str = "debian-bookworm";
+pub(crate) const RECIPE: &str = "debian-bookworm";
 
 /// How long a build may take.
 const BUILD: std::time::Duration = std::time::Duration::from_secs(3600);

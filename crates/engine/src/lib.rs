@@ -13,11 +13,13 @@
 //! | `guest` | talking to an agent |
 //! | `ssh` | keys and pins for a guest's sshd |
 //! | `workspace` | a repository into a VM, a patch out of it |
+//! | `doctor` | looking at an installation and its host |
 //! | `fault` | where tests make things go wrong |
 //!
 //! No argv, no terminals, no HTTP serving: those are the CLI's and the daemon's.
 
 pub mod config;
+pub mod doctor;
 mod error;
 pub mod fault;
 pub mod guest;

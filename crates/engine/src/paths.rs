@@ -20,12 +20,18 @@ pub struct Paths {
 }
 
 impl Paths {
+    /// The layout below `dirs`, of which nothing may be there.
+    #[must_use]
+    pub fn of(dirs: Dirs) -> Self {
+        Self { dirs }
+    }
+
     /// The layout below `dirs`, whose directories are made where they are missing.
     ///
     /// # Errors
     /// Where one of them cannot be made, or is a link or somebody else's.
     pub fn prepare(dirs: Dirs) -> host::Result<Self> {
-        let paths = Self { dirs };
+        let paths = Self::of(dirs);
         let cache = [
             paths.templates(),
             paths.payloads(),

@@ -165,19 +165,51 @@ pub fn private_dir(path: &Path) -> Result<()> {
         .recursive(true)
         .create(path)
         .map_err(|e| Error::path("create", path, e))?;
+    match openness(path, 0o700)? {
+        Openness::Private => Ok(()),
+        Openness::Shared(_) => restrict(path, 0o700),
+        Openness::Foreign => Err(Error::path("use", path, io::Error::other("it belongs to another user"))),
+        Openness::Link => Err(Error::path("use", path, io::Error::other("it is a symbolic link"))),
+    }
+}
+
+/// Who may use what is at a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Openness {
+    /// This user only.
+    Private,
+    /// Others too: it has these permission bits.
+    Shared(u32),
+    /// It belongs to another user.
+    Foreign,
+    /// It is a symbolic link.
+    Link,
+}
+
+/// Who may use what is at `path`, whose permission bits should be `mode`.
+///
+/// # Errors
+/// Where it cannot be looked at.
+pub fn openness(path: &Path, mode: u32) -> Result<Openness> {
     let meta = fs::symlink_metadata(path).map_err(|e| Error::path("stat", path, e))?;
-    let refuse = |why: &str| Err(Error::path("use", path, io::Error::other(why)));
-    if !meta.is_dir() {
-        return refuse("it is a symbolic link or a file, not a directory");
-    }
-    if meta.uid() != rustix::process::geteuid().as_raw() {
-        return refuse("it belongs to another user");
-    }
-    if meta.mode() & 0o777 != 0o700 {
-        fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o700))
-            .map_err(|e| Error::path("restrict", path, e))?;
-    }
-    Ok(())
+    Ok(if meta.is_symlink() {
+        Openness::Link
+    } else if meta.uid() != rustix::process::geteuid().as_raw() {
+        Openness::Foreign
+    } else if meta.mode() & 0o777 != mode {
+        Openness::Shared(meta.mode() & 0o777)
+    } else {
+        Openness::Private
+    })
+}
+
+/// Gives what is at `path` the permission bits `mode`.
+///
+/// # Errors
+/// Where it is not there or not this user's.
+pub fn restrict(path: &Path, mode: u32) -> Result<()> {
+    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode))
+        .map_err(|e| Error::path("restrict", path, e))
 }
 
 /// The names in directory `path`, sorted; none where it is missing.

@@ -31,8 +31,7 @@ pub fn check(path: &Path) -> Result<Compatibility> {
         return Ok(Compatibility::Absent);
     }
     let damaged = |cause| Error::Damaged { path: path.display().to_string(), cause: Box::new(cause) };
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags).map_err(damaged)?;
+    let connection = read_only(path).map_err(damaged)?;
     let version = version(&connection).map_err(damaged)?;
     let health: String =
         connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(damaged)?;
@@ -45,6 +44,11 @@ pub fn check(path: &Path) -> Result<Compatibility> {
         std::cmp::Ordering::Equal => Compatibility::Current,
         std::cmp::Ordering::Greater => Compatibility::Newer,
     })
+}
+
+/// The database at `path`, which this connection cannot change.
+pub fn read_only(path: &Path) -> rusqlite::Result<Connection> {
+    Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
 }
 
 pub fn open(path: &Path) -> Result<Connection> {

@@ -10,6 +10,7 @@ mod connection;
 mod image;
 mod kernel;
 mod ledger;
+mod published;
 mod vm;
 mod workspace;
 
@@ -22,6 +23,7 @@ pub use connection::Compatibility;
 pub use image::{Image, Ready};
 pub use kernel::Kernel;
 pub use ledger::Entry;
+pub use published::Published;
 pub use vm::{Sizes, Vm, VmNews};
 pub use workspace::Workspace;
 
@@ -145,6 +147,14 @@ impl Store {
     /// [`Error::Damaged`], or where the file cannot be read.
     pub fn check(path: &std::path::Path) -> Result<Compatibility> {
         connection::check(path)
+    }
+
+    /// The images and kernels in the database at `path`, which is neither migrated nor written.
+    ///
+    /// # Errors
+    /// Where it cannot be read, or is none of banger's.
+    pub fn published(path: &std::path::Path) -> Result<Published> {
+        published::read(path)
     }
 
     /// Tells `listener` from now on of every VM that was changed or removed, in that order, once it is committed. It holds

@@ -3,6 +3,7 @@
 //! | module | between | carried by |
 //! | --- | --- | --- |
 //! | [`control`] | `banger` and `bangerd` | HTTP/1.1 + JSON on a unix socket |
+//! | [`doctor`] | `bangerd --doctor` and `banger` | JSON on a pipe |
 //! | [`exec`] | `banger`, `bangerd` and the agent | frames on an upgraded connection, or on an HTTP/2 stream |
 //! | [`guest`] | `bangerd` and `banger-agent` | HTTP/2 on one byte stream |
 //! | [`tree`] | the same | bodies of these requests |
@@ -12,6 +13,7 @@
 //! version is refused.
 
 pub mod control;
+pub mod doctor;
 pub mod exec;
 pub mod guest;
 pub mod session;

@@ -127,6 +127,10 @@ pub enum Command {
     ///
     /// Without a flag: print the file that is for ssh, and the line that includes it.
     SshConfig(SshConfigArgs),
+    /// Look at what banger needs here: what works, what does not, and what to type
+    ///
+    /// It starts no daemon, and works also where none can start. Exits with 1 where something is to be mended.
+    Doctor(DoctorArgs),
     /// Print the script that completes banger's commands and names in a shell
     ///
     /// For bash: source <(banger completion bash)
@@ -136,6 +140,16 @@ pub enum Command {
     },
     /// Print the versions of banger's programs
     Version(Format),
+}
+
+/// `banger doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Mend what can be mended without losing anything
+    #[arg(long)]
+    pub fix: bool,
+    #[command(flatten)]
+    pub format: Format,
 }
 
 /// `banger logs`.

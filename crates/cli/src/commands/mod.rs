@@ -2,6 +2,7 @@
 
 pub mod create;
 pub mod daemon;
+pub mod doctor;
 pub mod events;
 pub mod images;
 pub mod kernels;

@@ -5,6 +5,7 @@
 
 mod banger;
 mod batch;
+mod doctor;
 mod exec;
 mod fake;
 mod launch;

@@ -1,0 +1,148 @@
+//! Rows about the host: what runs guests, room on its disk, programs that are needed, what a logout does.
+
+use std::path::{Path, PathBuf};
+
+use host::{dirs::Dirs, env, fs, proc, proc::Program};
+use model::size;
+use vmm::{Accelerator, Backend, qemu::Qemu};
+use wire::doctor::Row;
+
+use crate::{chain, config::Config, vmms};
+
+/// Free bytes below which the default image and a VM hardly fit.
+const SCARCE: u64 = 10 << 30;
+/// Free bytes below which a VM can hardly be started.
+const NONE: u64 = 1 << 30;
+
+/// What runs VMs, and whether on the processor. The test guest is run now, whatever is remembered of an earlier one.
+pub fn vmm(config: &Config) -> Vec<Row> {
+    let probed = Scratch::new().map(|scratch| {
+        let settings = vmms::qemu(config, scratch.0.clone());
+        Qemu::find(&settings)
+    });
+    let qemu = match probed {
+        Ok(Ok(qemu)) => qemu,
+        Ok(Err(error)) => return vec![Row::fail("qemu", chain(&error), error.hint())],
+        Err(error) => {
+            return vec![Row::fail("qemu", chain(&error), "a test guest needs a temporary directory")];
+        }
+    };
+    let report = qemu.report();
+    let found = format!("{} {}", report.program.display(), report.version);
+    let kvm = match (report.accelerator, &report.why_not_kvm) {
+        (Accelerator::Kvm, _) => Row::pass("kvm", "a test guest ran to its end"),
+        (Accelerator::Tcg, why) => Row::warn(
+            "kvm",
+            format!(
+                "{}: guests are emulated, ten to thirty times slower where they compute",
+                why.as_deref().unwrap_or("it is not used")
+            ),
+            way_to_kvm(),
+        ),
+    };
+    vec![Row::pass("qemu", found), kvm]
+}
+
+/// What to do where guests do not run on the processor.
+fn way_to_kvm() -> &'static str {
+    match fs::open_rw("/dev/kvm".as_ref()) {
+        Ok(_) => "this host's KVM does not run ordinary guests; `accelerator = \"kvm\"` tries nevertheless",
+        Err(error) if error.is_missing() => {
+            "switch on virtualization in the firmware, or take a machine with nested virtualization"
+        }
+        Err(_) => "sudo adduser $USER kvm, and log in again",
+    }
+}
+
+/// A directory for the time of a look.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> host::Result<Self> {
+        let suffix =
+            host::rand::bytes::<8>().iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
+        let path = std::env::temp_dir().join(format!("banger-doctor-{suffix}"));
+        fs::create_dir(&path).map(|()| Self(path))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // It is empty but for what a probe could not remove, and the system clears its temporary directory.
+        let _ = fs::remove_all(&self.0);
+    }
+}
+
+/// Room for images and VMs.
+pub fn disk(dirs: &Dirs) -> Row {
+    // Of what is not made yet, the nearest directory that there is.
+    let there = dirs.state.ancestors().find(|path| fs::is_dir(path)).unwrap_or(Path::new("/"));
+    let free = match fs::free_space(there) {
+        Ok(free) => free,
+        Err(error) => return Row::warn("disk", chain(&error), "banger cannot tell how much room there is"),
+    };
+    let found = format!("{} free at {}", size::human(free), dirs.state.display());
+    let hint = "banger vm prune, banger image cache prune, or set XDG_STATE_HOME to a larger disk";
+    match free {
+        ..NONE => Row::fail("disk", found, hint),
+        NONE..SCARCE => Row::warn("disk", found, hint),
+        SCARCE.. => Row::pass("disk", found),
+    }
+}
+
+/// What ships workspaces.
+pub fn git() -> Row {
+    match Program::Git.path() {
+        Ok(path) => Row::pass("git", path.display().to_string()),
+        Err(_) => Row::warn(
+            "git",
+            "it is not installed: `vm run PATH` and `vm workspace` need it",
+            "sudo apt-get install git",
+        ),
+    }
+}
+
+/// Whether VMs go when their user logs out.
+pub fn logout() -> Row {
+    let kills = ["/usr/lib/systemd", "/run/systemd", "/etc/systemd"].iter().fold(false, |before, dir| {
+        let dropped = fs::list(&Path::new(dir).join("logind.conf.d")).unwrap_or_default();
+        let files = std::iter::once(Path::new(dir).join("logind.conf")).chain(dropped);
+        files
+            .filter_map(|path| fs::read_text(&path).ok())
+            .fold(before, |before, text| kill_user_processes(&text).unwrap_or(before))
+    });
+    let user = env::text("USER").unwrap_or_default();
+    let lingers = fs::exists(&Path::new("/var/lib/systemd/linger").join(&user));
+    // logind spares root (logind.conf(5), KillExcludeUsers).
+    if !kills || lingers || proc::own_uid() == 0 {
+        return Row::pass("logout", "VMs outlive it");
+    }
+    Row::warn("logout", "systemd ends all of a user's processes at logout, VMs too", "loginctl enable-linger")
+}
+
+/// What a `logind.conf(5)` says of `KillUserProcesses=`, where it says something.
+fn kill_user_processes(text: &str) -> Option<bool> {
+    let mut values = text
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("KillUserProcesses")?.trim().strip_prefix('='));
+    let word = values.next_back()?.trim().to_ascii_lowercase();
+    Some(["yes", "true", "on", "1"].contains(&word.as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_word_of_a_file_counts() {
+        for (text, expect) in [
+            ("", None),
+            ("[Login]\n#KillUserProcesses=yes\n", None),
+            ("[Login]\nKillUserProcesses=yes\n", Some(true)),
+            ("[Login]\n KillUserProcesses = On \n", Some(true)),
+            ("KillUserProcesses=yes\nKillUserProcesses=no\n", Some(false)),
+        ] {
+            assert_eq!(kill_user_processes(text), expect, "{text:?}");
+        }
+    }
+}
