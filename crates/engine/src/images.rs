@@ -383,7 +383,7 @@ impl Engine {
     }
 
     fn image_named(&self, name: &str) -> Result<Option<store::Image>> {
-        Ok(self.store().image_list()?.into_iter().find(|image| image.name.as_str() == name))
+        Ok(self.store().image_named(name)?)
     }
 
     /// How the maker of `image` wants it to be run.

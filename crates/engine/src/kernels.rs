@@ -74,7 +74,7 @@ impl Engine {
         name: KernelName,
         from: ImportKernel,
     ) -> Result<store::Kernel> {
-        if self.store().kernel_list()?.iter().any(|kernel| kernel.name == name) {
+        if self.store().kernel_named(name.as_str())?.is_some() {
             return Err(store::Error::Taken(name.to_string()).into());
         }
         operation.stage("importing kernel");
@@ -131,8 +131,7 @@ impl Engine {
 
     /// The kernel `name`.
     pub(crate) fn kernel_named(&self, name: &str) -> Result<store::Kernel> {
-        let found = self.store().kernel_list()?.into_iter().find(|kernel| kernel.name.as_str() == name);
-        found.ok_or_else(|| {
+        self.store().kernel_named(name)?.ok_or_else(|| {
             let hint = format!(
                 "banger kernel list shows those there are; banger kernel import {name} --from SRC makes one"
             );

@@ -47,8 +47,8 @@ impl Engine {
     }
 
     async fn reconcile_vm(&self, record: &store::Vm, entries: Vec<Entry>) -> Result<()> {
-        // Its creation is through when that was written down; a crash in undoing it leaves no entry at all.
-        let unborn = !entries.iter().any(|entry| entry.undo == Undo::VmDirectory && entry.taken);
+        // Its creation is through when that is not to be undone any more.
+        let unborn = entries.iter().any(|entry| entry.undo == Undo::Record);
         if unborn || record.rm || record.state == State::Deleting {
             tracing::info!(vm = %record.name, "removing a VM that was not to stay");
             return self.remove(record.id).await;
@@ -68,9 +68,12 @@ impl Engine {
     async fn find_again(&self, record: &store::Vm, entries: Vec<Entry>) -> Result<()> {
         let process = entries.iter().rev().find_map(|entry| match &entry.undo {
             Undo::Process(process) => Some(process_id(process)),
-            Undo::RunDirectory | Undo::Disk(_) | Undo::OldOverlay | Undo::VmDirectory | Undo::Staging(_) => {
-                None
-            }
+            Undo::RunDirectory
+            | Undo::Disk(_)
+            | Undo::OldOverlay
+            | Undo::VmDirectory
+            | Undo::Record
+            | Undo::Staging(_) => None,
         });
         let (Some(process), Some(secret)) = (process, record.secret.as_deref().and_then(Secret::from_hex))
         else {

@@ -103,12 +103,24 @@ impl<'a> Saga<'a> {
     }
 }
 
-/// Forgets how to remove disks: from now on they are the VM's, but for one that is half made. Gives what could not be done.
+/// Forgets how to remove disks: from now on they are the VM's, but for one that is half made. Its directory stays as well, if
+/// it was made. Gives what could not be done.
 pub fn keep_disks(world: &World, entries: &[Entry]) -> Vec<String> {
     let keep = |entry: &Entry| -> Result<()> {
-        let (Undo::Disk(disk), Some(vm)) = (&entry.undo, entry.vm) else { return Ok(()) };
-        host::fs::remove(&world.paths.unfinished_disk(vm, *disk))?;
-        Ok(world.store.ledger_close(entry.id)?)
+        let Some(vm) = entry.vm else { return Ok(()) };
+        match &entry.undo {
+            Undo::Disk(disk) => {
+                host::fs::remove(&world.paths.unfinished_disk(vm, *disk))?;
+                world.store.ledger_close(entry.id)?;
+            }
+            Undo::VmDirectory if !host::fs::exists(&world.paths.vm(vm)) => {
+                world.store.ledger_close(entry.id)?;
+            }
+            Undo::VmDirectory if !entry.taken => world.store.ledger_taken(entry.id)?,
+            Undo::VmDirectory => {}
+            Undo::RunDirectory | Undo::OldOverlay | Undo::Process(_) | Undo::Record | Undo::Staging(_) => {}
+        }
+        Ok(())
     };
     entries.iter().filter_map(|entry| keep(entry).err()).map(|error| chain(&error)).collect()
 }
@@ -128,7 +140,7 @@ pub fn and_then(cause: Error, written: store::Result<()>) -> Error {
 pub fn is_runtime(undo: &Undo) -> bool {
     match undo {
         Undo::RunDirectory | Undo::OldOverlay | Undo::Process(_) => true,
-        Undo::Disk(_) | Undo::VmDirectory | Undo::Staging(_) => false,
+        Undo::Disk(_) | Undo::VmDirectory | Undo::Record | Undo::Staging(_) => false,
     }
 }
 
@@ -137,6 +149,11 @@ pub async fn unwind(world: &World, entries: Vec<Entry>) -> Vec<String> {
     let mut left = Vec::new();
     for entry in entries.into_iter().rev() {
         let (paths, id) = (world.paths.clone(), entry.id);
+        if let (Undo::Record, Some(vm)) = (&entry.undo, entry.vm) {
+            // With its row goes the entry.
+            left.extend(world.store.vm_delete(vm).err().map(|error| chain(&error)));
+            continue;
+        }
         let effect = blocking(move || undo(&paths, entry.vm, &entry.undo));
         let undone = world.points.around("undo", effect).await;
         if let Err(error) = undone.and_then(|()| Ok(world.store.ledger_close(id)?)) {
@@ -187,6 +204,8 @@ fn undo(paths: &Paths, vm: Option<VmId>, undo: &Undo) -> Result<()> {
             host::fs::remove(&paths.unfinished_disk(id, *disk))?;
             host::fs::remove(&paths.disk(id, *disk))?;
         }
+        // It is no effect outside of the database, where it is undone together with its entry.
+        Undo::Record => {}
         Undo::Staging(name) => host::fs::remove_all(&paths.staging().join(name))?,
         Undo::Process(entry) => end_process(entry)?,
     }

@@ -16,6 +16,8 @@ pub enum Undo {
     OldOverlay,
     /// Remove the VM's directory with everything in it, disks and logs included.
     VmDirectory,
+    /// Remove the record of a VM whose creation is not through.
+    Record,
     /// Remove the staging directory of an image or kernel that was not published; a plain name below `staging/`.
     Staging(String),
 }
@@ -51,6 +53,7 @@ impl Undo {
             Self::OldOverlay => "old_overlay",
             Self::Process(_) => "process",
             Self::VmDirectory => "vm_directory",
+            Self::Record => "record",
             Self::Staging(_) => "staging",
         }
     }
@@ -59,7 +62,9 @@ impl Undo {
     #[must_use]
     pub fn detail(&self) -> String {
         match self {
-            Self::RunDirectory | Self::Disk(_) | Self::OldOverlay | Self::VmDirectory => String::new(),
+            Self::RunDirectory | Self::Disk(_) | Self::OldOverlay | Self::VmDirectory | Self::Record => {
+                String::new()
+            }
             Self::Process(p) => format!("{} {} {}", p.pid, p.start, p.boot),
             Self::Staging(name) => name.clone(),
         }
@@ -74,6 +79,7 @@ impl Undo {
             "disk_work" => Self::Disk(NewDisk::Work),
             "old_overlay" => Self::OldOverlay,
             "vm_directory" => Self::VmDirectory,
+            "record" => Self::Record,
             "process" => {
                 let mut words = detail.split(' ');
                 let pid = words.next()?.parse().ok()?;
@@ -103,6 +109,7 @@ mod tests {
             Undo::Process(ProcessEntry { pid: 7, start: 99, boot: "b".to_owned() }),
             Undo::OldOverlay,
             Undo::VmDirectory,
+            Undo::Record,
             Undo::Staging("image-x".to_owned()),
         ] {
             assert_eq!(Undo::parse(undo.kind(), &undo.detail()), Some(undo));

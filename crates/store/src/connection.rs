@@ -9,6 +9,9 @@ use crate::{Error, Result};
 /// The migrations, oldest first; never changed once released, only added to. `user_version` counts those applied.
 const MIGRATIONS: &[&str] = &[include_str!("migrations/0001.sql"), include_str!("migrations/0002.sql")];
 
+/// How long another program may hold the database locked.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// What opening a database would do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compatibility {
@@ -61,7 +64,7 @@ pub fn open(path: &Path) -> Result<Connection> {
         Compatibility::Absent | Compatibility::Current => {}
     }
     let mut connection = Connection::open(path)?;
-    connection.busy_timeout(Duration::from_secs(10))?;
+    connection.busy_timeout(PATIENCE)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "NORMAL")?;
     connection.pragma_update(None, "foreign_keys", true)?;
@@ -71,6 +74,14 @@ pub fn open(path: &Path) -> Result<Connection> {
         transaction.pragma_update(None, "user_version", number + 1)?;
         transaction.commit()?;
     }
+    Ok(connection)
+}
+
+/// A connection that only reads, to a database that is open for writing.
+pub fn open_to_read(path: &Path) -> Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(PATIENCE)?;
     Ok(connection)
 }
 

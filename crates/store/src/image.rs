@@ -108,7 +108,7 @@ impl Store {
     /// # Errors
     /// Where the database cannot be read.
     pub fn image_list(&self) -> Result<Vec<Image>> {
-        self.transaction(|db| {
+        self.read(|db| {
             let mut statement = db.prepare_cached(&format!("SELECT {COLUMNS} FROM image ORDER BY name"))?;
             let mut rows = statement.query([])?;
             let mut all = Vec::new();
@@ -119,13 +119,25 @@ impl Store {
         })
     }
 
+    /// The image that is called `name`.
+    ///
+    /// # Errors
+    /// Where the database cannot be read.
+    pub fn image_named(&self, name: &str) -> Result<Option<Image>> {
+        self.read(|db| {
+            let mut statement = db.prepare_cached(&format!("SELECT {COLUMNS} FROM image WHERE name = ?"))?;
+            let mut rows = statement.query([name])?;
+            rows.next()?.map(read).transpose()
+        })
+    }
+
     /// The names of the VMs that use the image.
     ///
     /// # Errors
     /// Where the database cannot be read.
     pub fn image_users(&self, id: &str) -> Result<Vec<String>> {
         let id = id.to_owned();
-        self.transaction(move |db| users(db, &id))
+        self.read(move |db| users(db, &id))
     }
 
     /// Removes the record of an unused image.
@@ -148,13 +160,13 @@ impl Store {
 }
 
 /// The id of the image of that name.
-fn named(db: &rusqlite::Transaction<'_>, name: &ImageName) -> Result<Option<String>> {
+fn named(db: &rusqlite::Connection, name: &ImageName) -> Result<Option<String>> {
     let mut statement = db.prepare_cached("SELECT id FROM image WHERE name = ?")?;
     let mut rows = statement.query([name.as_str()])?;
     Ok(rows.next()?.map(|row| row.get(0)).transpose()?)
 }
 
-fn insert(db: &rusqlite::Transaction<'_>, image: &Image, staging: i64) -> Result<()> {
+fn insert(db: &rusqlite::Connection, image: &Image, staging: i64) -> Result<()> {
     // It may have been deleted while the image was made.
     let there: bool = db.query_row(
         "SELECT ?1 IS NULL OR EXISTS (SELECT 1 FROM kernel WHERE name = ?1)",
@@ -182,7 +194,7 @@ fn insert(db: &rusqlite::Transaction<'_>, image: &Image, staging: i64) -> Result
     crate::ledger::close(db, staging)
 }
 
-fn users(db: &rusqlite::Transaction<'_>, id: &str) -> Result<Vec<String>> {
+fn users(db: &rusqlite::Connection, id: &str) -> Result<Vec<String>> {
     let mut statement = db.prepare_cached("SELECT name FROM vm WHERE image = ? ORDER BY name")?;
     Ok(statement.query_map([id], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
 }

@@ -70,7 +70,7 @@ impl Store {
     /// # Errors
     /// Where the database cannot be read.
     pub fn kernel_list(&self) -> Result<Vec<Kernel>> {
-        self.transaction(|db| {
+        self.read(|db| {
             let mut statement = db.prepare_cached(&format!("SELECT {COLUMNS} FROM kernel ORDER BY name"))?;
             let mut rows = statement.query([])?;
             let mut all = Vec::new();
@@ -81,13 +81,25 @@ impl Store {
         })
     }
 
+    /// The kernel that is called `name`.
+    ///
+    /// # Errors
+    /// Where the database cannot be read.
+    pub fn kernel_named(&self, name: &str) -> Result<Option<Kernel>> {
+        self.read(|db| {
+            let mut statement = db.prepare_cached(&format!("SELECT {COLUMNS} FROM kernel WHERE name = ?"))?;
+            let mut rows = statement.query([name])?;
+            rows.next()?.map(read).transpose()
+        })
+    }
+
     /// The names of what uses the kernel: VMs, and images that name it.
     ///
     /// # Errors
     /// Where the database cannot be read.
     pub fn kernel_users(&self, id: &str) -> Result<Vec<String>> {
         let id = id.to_owned();
-        self.transaction(move |db| users(db, &id))
+        self.read(move |db| users(db, &id))
     }
 
     /// Removes the record of an unused kernel.
@@ -109,7 +121,7 @@ impl Store {
     }
 }
 
-fn users(db: &rusqlite::Transaction<'_>, id: &str) -> Result<Vec<String>> {
+fn users(db: &rusqlite::Connection, id: &str) -> Result<Vec<String>> {
     let mut statement = db.prepare_cached(
         "SELECT 'VM ' || name FROM vm WHERE kernel = ?1
          UNION ALL SELECT 'image ' || image.name FROM image JOIN kernel ON image.kernel = kernel.name WHERE kernel.id = ?1

@@ -22,7 +22,7 @@ pub struct Entry {
 }
 
 /// Removes entry `id` in the transaction of what ends it.
-pub(crate) fn close(db: &rusqlite::Transaction<'_>, id: i64) -> Result<()> {
+pub(crate) fn close(db: &rusqlite::Connection, id: i64) -> Result<()> {
     db.prepare_cached("DELETE FROM ledger WHERE id = ?")?.execute([id])?;
     Ok(())
 }
@@ -67,7 +67,7 @@ impl Store {
     /// Where the database cannot be read, or an entry is of a kind that this version cannot undo.
     pub fn ledger_list(&self, vm: Option<VmId>) -> Result<Vec<Entry>> {
         let vm = vm.map(|id| id.to_string());
-        self.transaction(move |db| {
+        self.read(move |db| {
             let mut statement = db.prepare_cached(
                 "SELECT id, vm, kind, detail, taken FROM ledger WHERE ?1 IS NULL OR vm = ?1 ORDER BY id",
             )?;

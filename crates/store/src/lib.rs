@@ -1,8 +1,11 @@
 //! The one reader and writer of the database: records of VMs, images and kernels, and the ledger.
 //!
 //! SQLite in WAL mode with `synchronous=NORMAL`: a crash of the daemon loses nothing, a power loss may lose the last
-//! commits, which reconcile copes with. All statements run on one thread that owns the connection, so a call here blocks
-//! its caller for one transaction, a fraction of a millisecond.
+//! commits, which reconcile copes with. One thread writes ([`writer`]); whoever reads does so on a connection of its own, and
+//! sees all that was committed before. So a call here blocks its caller for one transaction, a fraction of a millisecond.
+//!
+//! # Locking
+//! `readers` holds the connections for reading that nobody uses; a leaf, held to take one or to put it back.
 //!
 //! No SQL type leaves this crate.
 
@@ -13,10 +16,12 @@ mod ledger;
 mod published;
 mod vm;
 mod workspace;
+mod writer;
 
 use std::{
-    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
-    sync::{Arc, OnceLock, mpsc},
+    panic::resume_unwind,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc},
 };
 
 pub use connection::Compatibility;
@@ -26,6 +31,8 @@ pub use ledger::Entry;
 pub use published::Published;
 pub use vm::{Sizes, Vm, VmNews};
 pub use workspace::Workspace;
+pub use writer::Answer;
+use writer::{Change, Request};
 
 /// Why the database did not do it.
 #[derive(Debug, thiserror::Error)]
@@ -89,7 +96,6 @@ impl From<rusqlite::Error> for Error {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 type News = Box<dyn Fn(VmNews) + Send + Sync>;
-type Job = Box<dyn FnOnce(&mut rusqlite::Connection) + Send>;
 
 /// A moment of a transaction that changes something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,9 +115,22 @@ pub type Witness = Arc<dyn Fn(Commit) -> Result<()> + Send + Sync>;
 /// The open database. Clones share it; it is closed when the last one is gone.
 #[derive(Clone)]
 pub struct Store {
-    jobs: Arc<mpsc::Sender<Job>>,
+    changes: Arc<mpsc::Sender<Box<dyn Change>>>,
+    readers: Arc<Readers>,
     witness: Option<Witness>,
     news: Arc<OnceLock<News>>,
+}
+
+/// Connections that read.
+struct Readers {
+    path: PathBuf,
+    free: Mutex<Vec<rusqlite::Connection>>,
+}
+
+impl Readers {
+    fn free(&self) -> MutexGuard<'_, Vec<rusqlite::Connection>> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl std::fmt::Debug for Store {
@@ -125,14 +144,15 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Newer`] or [`Error::Damaged`] with the file untouched, or what the file system or SQLite says.
-    pub fn open(path: &std::path::Path) -> Result<Self> {
-        let mut connection = connection::open(path)?;
-        let (jobs, queue) = mpsc::channel::<Job>();
+    pub fn open(path: &Path) -> Result<Self> {
+        let connection = connection::open(path)?;
+        let (changes, queue) = mpsc::channel();
         std::thread::Builder::new()
             .name("store".to_owned())
-            .spawn(move || queue.into_iter().for_each(|job| job(&mut connection)))
+            .spawn(move || writer::serve(&connection, &queue))
             .map_err(|e| host::Error::new("start", "the thread of the store", e))?;
-        Ok(Self { jobs: Arc::new(jobs), witness: None, news: Arc::default() })
+        let readers = Arc::new(Readers { path: path.to_owned(), free: Mutex::default() });
+        Ok(Self { changes: Arc::new(changes), readers, witness: None, news: Arc::default() })
     }
 
     /// The same database, with `witness` told of all that this clone and its clones commit.
@@ -145,7 +165,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Damaged`], or where the file cannot be read.
-    pub fn check(path: &std::path::Path) -> Result<Compatibility> {
+    pub fn check(path: &Path) -> Result<Compatibility> {
         connection::check(path)
     }
 
@@ -153,7 +173,7 @@ impl Store {
     ///
     /// # Errors
     /// Where it cannot be read, or is none of banger's.
-    pub fn published(path: &std::path::Path) -> Result<Published> {
+    pub fn published(path: &Path) -> Result<Published> {
         published::read(path)
     }
 
@@ -163,10 +183,22 @@ impl Store {
         let _ = self.news.set(Box::new(listener));
     }
 
+    /// Runs `work`, which only reads, by one statement, on the caller's thread.
+    fn read<T>(&self, work: impl FnOnce(&rusqlite::Connection) -> Result<T>) -> Result<T> {
+        let free = self.readers.free().pop();
+        let connection = match free {
+            Some(connection) => connection,
+            None => connection::open_to_read(&self.readers.path)?,
+        };
+        let result = work(&connection);
+        self.readers.free().push(connection);
+        result
+    }
+
     /// Runs `work` in one transaction on the store's thread: all of it happens or nothing.
     fn transaction<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&rusqlite::Transaction<'_>) -> Result<T> + Send + 'static,
+        work: impl FnOnce(&rusqlite::Connection) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         self.transaction_then(work, |_| {})
     }
@@ -174,29 +206,27 @@ impl Store {
     /// The same, and `after` once it is committed, on the same thread.
     fn transaction_then<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&rusqlite::Transaction<'_>) -> Result<T> + Send + 'static,
+        work: impl FnOnce(&rusqlite::Connection) -> Result<T> + Send + 'static,
         after: impl FnOnce(&T) + Send + 'static,
     ) -> Result<T> {
-        let (reply, answer) = mpsc::sync_channel(1);
-        let witness = self.witness.clone();
-        let job: Job = Box::new(move |connection| {
-            let run = || {
-                let before = connection.total_changes();
-                let transaction = connection.transaction()?;
-                let value = work(&transaction)?;
-                let witness = witness.filter(|_| transaction.total_changes() != before);
-                witness.as_ref().map_or(Ok(()), |witness| witness(Commit::Before))?;
-                transaction.commit()?;
-                after(&value);
-                witness.map_or(Ok(()), |witness| witness(Commit::After))?;
-                Ok(value)
-            };
-            // A panic is its caller's, and the thread goes on for the others.
-            let _ = reply.send(catch_unwind(AssertUnwindSafe(run)));
-        });
+        let (sender, answer) = mpsc::sync_channel(1);
+        self.transaction_soon(work, after, move |answer| drop(sender.send(answer)));
         let gone = |_| Error::Sql("its thread is gone".into());
-        self.jobs.send(job).map_err(|_| Error::Sql("its thread is gone".into()))?;
         answer.recv().map_err(gone)?.unwrap_or_else(|panic| resume_unwind(panic))
+    }
+
+    /// The same without waiting: `reply` is told on the store's thread what came of it. It is dropped where that thread is
+    /// gone.
+    fn transaction_soon<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&rusqlite::Connection) -> Result<T> + Send + 'static,
+        after: impl FnOnce(&T) + Send + 'static,
+        reply: impl FnOnce(Answer<T>) + Send + 'static,
+    ) {
+        let witness = self.witness.clone();
+        let change = Request { work: Some(work), after, reply, witness, answer: None };
+        // A queue that nobody serves gives the change back, whose drop tells.
+        let _ = self.changes.send(Box::new(change));
     }
 }
 

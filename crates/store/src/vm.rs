@@ -1,6 +1,6 @@
 //! Records of VMs: what each is, and what was last intended.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use model::{
     OperationId, VmId, VmName,
@@ -8,9 +8,9 @@ use model::{
     undo::{NewDisk, Undo},
     vm::State,
 };
-use rusqlite::{Row, Transaction, params};
+use rusqlite::{Connection, Row, params};
 
-use crate::{Error, News, Ready, Result, Store, known};
+use crate::{Answer, Error, News, Ready, Result, Store, known};
 
 /// A VM's size with the origin of each value; see [`Sizing`].
 pub type Sizes = Sizing;
@@ -112,60 +112,30 @@ fn read(row: &Row<'_>) -> Result<Vm> {
 }
 
 impl Store {
-    /// Reserves the VM in one transaction: its exact name is free, its image and kernel are still there, and the ledger
-    /// knows how to take its directory back.
+    /// Reserves the VM in one transaction: its exact name is free, and its image and kernel are still there. Where it is
+    /// `made` by an operation that is not through with that, the ledger knows how to take the record back, by the entry that
+    /// is given. `reply` is told of it on another thread, or dropped where the database is closed.
     ///
-    /// # Errors
-    /// [`Error::Taken`]; [`Error::Missing`] where the image or kernel went meanwhile; or where the database cannot be
-    /// written.
-    pub fn vm_insert(&self, vm: Vm, operation: &OperationId) -> Result<i64> {
-        let operation = operation.to_string();
+    /// The errors are [`Error::Taken`]; [`Error::Missing`] where the image or kernel went meanwhile; or that the database
+    /// cannot be written.
+    pub fn vm_insert(
+        &self,
+        vm: Vm,
+        made: Option<&OperationId>,
+        reply: impl FnOnce(Answer<Option<i64>>) + Send + 'static,
+    ) {
+        let made = made.map(OperationId::to_string);
         let id = vm.id;
-        self.change(id, move |db| {
-            let taken: bool =
-                db.query_row("SELECT EXISTS (SELECT 1 FROM vm WHERE name = ?)", [vm.name.as_str()], |row| row.get(0))?;
-            if taken {
-                return Err(Error::Taken(vm.name.to_string()));
-            }
-            let there: bool = db.query_row(
-                "SELECT EXISTS (SELECT 1 FROM image WHERE id = ?) AND EXISTS (SELECT 1 FROM kernel WHERE id = ?)",
-                [&vm.image, &vm.kernel],
-                |row| row.get(0),
-            )?;
-            if !there {
-                return Err(Error::Missing);
-            }
-            let marks = vec!["?"; COLUMNS.split(',').count()].join(", ");
-            db.prepare_cached(&format!("INSERT INTO vm ({COLUMNS}) VALUES ({marks})"))?.execute(params![
-                vm.id.to_string(),
-                vm.name.as_str(),
-                vm.state.name(),
-                vm.reason,
-                vm.image,
-                vm.kernel,
-                vm.vmm,
-                vm.sizes.vcpu.0,
-                origin_name(vm.sizes.vcpu.1),
-                vm.sizes.memory.0.cast_signed(),
-                origin_name(vm.sizes.memory.1),
-                vm.sizes.disk.0.cast_signed(),
-                origin_name(vm.sizes.disk.1),
-                vm.sizes.overlay.0.cast_signed(),
-                origin_name(vm.sizes.overlay.1),
-                vm.env,
-                vm.ready.map(Ready::name),
-                vm.rm,
-                vm.machine_id,
-                vm.secret,
-                vm.created_ms.cast_signed(),
-                vm.started_ms.map(u64::cast_signed),
-                vm.timeline,
-            ])?;
-            let (kind, detail) = (Undo::VmDirectory.kind(), Undo::VmDirectory.detail());
-            db.prepare_cached("INSERT INTO ledger (vm, operation, kind, detail) VALUES (?, ?, ?, ?)")?
-                .execute(params![vm.id.to_string(), operation, kind, detail])?;
-            Ok(db.last_insert_rowid())
-        })
+        let inserted =
+            VmNews { id, name: vm.name.to_string(), state: Some(vm.state), reason: vm.reason.clone() };
+        let work = move |db: &Connection| {
+            insert(db, &vm)?;
+            let Some(operation) = made else { return Ok(None) };
+            open_entry(db, id, &operation, &Undo::Record)?;
+            Ok(Some(db.last_insert_rowid()))
+        };
+        let news = Arc::clone(&self.news);
+        self.transaction_soon(work, move |_| tell(&news, Some(inserted)), reply);
     }
 
     /// The record of VM `id`.
@@ -173,7 +143,7 @@ impl Store {
     /// # Errors
     /// [`Error::Missing`], or where the database cannot be read.
     pub fn vm_get(&self, id: VmId) -> Result<Vm> {
-        self.transaction(move |db| {
+        self.read(move |db| {
             let mut statement = db.prepare_cached(&format!("SELECT {COLUMNS} FROM vm WHERE id = ?"))?;
             let mut rows = statement.query([id.to_string()])?;
             read(rows.next()?.ok_or(Error::Missing)?)
@@ -185,7 +155,7 @@ impl Store {
     /// # Errors
     /// Where the database cannot be read.
     pub fn vm_list(&self) -> Result<Vec<Vm>> {
-        self.transaction(|db| {
+        self.read(|db| {
             let mut statement =
                 db.prepare_cached(&format!("SELECT {COLUMNS} FROM vm ORDER BY created_ms, rowid"))?;
             let mut rows = statement.query([])?;
@@ -203,7 +173,7 @@ impl Store {
     /// Where the database cannot be read.
     pub fn vm_is_named(&self, name: &VmName) -> Result<bool> {
         let name = name.to_string();
-        self.transaction(move |db| {
+        self.read(move |db| {
             let sql = "SELECT EXISTS (SELECT 1 FROM vm WHERE name = ?)";
             Ok(db.prepare_cached(sql)?.query_row([name], |row| row.get(0))?)
         })
@@ -215,7 +185,7 @@ impl Store {
     /// Where the database cannot be read.
     pub fn vm_beginning(&self, text: &str) -> Result<Vec<(VmId, VmName)>> {
         let text = text.to_owned();
-        self.transaction(move |db| {
+        self.read(move |db| {
             let sql = "SELECT id, name FROM vm WHERE substr(id, 1, length(?1)) = ?1 \
                        OR substr(name, 1, length(?1)) = ?1 ORDER BY created_ms, rowid";
             let mut statement = db.prepare_cached(sql)?;
@@ -261,11 +231,9 @@ impl Store {
             if db.prepare_cached(sql)?.execute(params![id, started_ms.cast_signed(), timeline])? == 0 {
                 return Err(Error::Missing);
             }
-            for disk in NewDisk::ALL {
-                db.prepare_cached("DELETE FROM ledger WHERE vm = ? AND kind = ?")?
-                    .execute([&id, Undo::Disk(disk).kind()])?;
+            for undo in NewDisk::ALL.map(Undo::Disk).into_iter().chain([Undo::Record]) {
+                forget(db, &id, &undo)?;
             }
-            db.prepare_cached("UPDATE ledger SET taken = 1 WHERE vm = ?")?.execute([&id])?;
             Ok(())
         })
     }
@@ -281,8 +249,7 @@ impl Store {
             if db.prepare_cached(sql)?.execute([&id, &reason])? == 0 {
                 return Err(Error::Missing);
             }
-            db.prepare_cached("UPDATE ledger SET taken = 1 WHERE vm = ?")?.execute([&id])?;
-            Ok(())
+            forget(db, &id, &Undo::Record)
         })
     }
 
@@ -322,22 +289,21 @@ impl Store {
             if db.prepare_cached(sql)?.execute([id.to_string(), image, state.name().to_owned()])? == 0 {
                 return Err(Error::Missing);
             }
-            let (kind, detail) = (Undo::OldOverlay.kind(), Undo::OldOverlay.detail());
-            db.prepare_cached("INSERT INTO ledger (vm, operation, kind, detail) VALUES (?, ?, ?, ?)")?
-                .execute(params![id.to_string(), operation, kind, detail])?;
-            Ok(())
+            open_entry(db, id, &operation, &Undo::OldOverlay)
         })
     }
 
-    /// Removes the record of VM `id`.
+    /// Removes the record of VM `id`, and what the ledger has for that.
     ///
     /// # Errors
     /// Where the database cannot be written.
     pub fn vm_delete(&self, id: VmId) -> Result<()> {
         let news = Arc::clone(&self.news);
-        let work = move |db: &Transaction<'_>| {
+        let work = move |db: &Connection| {
             let removed = news_of(db, id)?.map(|news| VmNews { state: None, reason: None, ..news });
-            db.prepare_cached("DELETE FROM vm WHERE id = ?")?.execute([id.to_string()])?;
+            let id = id.to_string();
+            db.prepare_cached("DELETE FROM vm WHERE id = ?")?.execute([&id])?;
+            forget(db, &id, &Undo::Record)?;
             Ok(removed)
         };
         self.transaction_then(work, move |removed| tell(&news, removed.clone())).map(drop)
@@ -347,10 +313,10 @@ impl Store {
     fn change<T: Send + 'static>(
         &self,
         id: VmId,
-        work: impl FnOnce(&Transaction<'_>) -> Result<T> + Send + 'static,
+        work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let news = Arc::clone(&self.news);
-        let work = move |db: &Transaction<'_>| {
+        let work = move |db: &Connection| {
             let value = work(db)?;
             Ok((value, news_of(db, id)?))
         };
@@ -369,8 +335,68 @@ impl Store {
     }
 }
 
+fn insert(db: &Connection, vm: &Vm) -> Result<()> {
+    let is_there = |sql: &str, words: &[&str]| -> Result<bool> {
+        Ok(db.prepare_cached(sql)?.query_row(rusqlite::params_from_iter(words), |row| row.get(0))?)
+    };
+    if is_there("SELECT EXISTS (SELECT 1 FROM vm WHERE name = ?)", &[vm.name.as_str()])? {
+        return Err(Error::Taken(vm.name.to_string()));
+    }
+    let sources =
+        "SELECT EXISTS (SELECT 1 FROM image WHERE id = ?) AND EXISTS (SELECT 1 FROM kernel WHERE id = ?)";
+    if !is_there(sources, &[&vm.image, &vm.kernel])? {
+        return Err(Error::Missing);
+    }
+    static INSERT: LazyLock<String> = LazyLock::new(|| {
+        let marks = vec!["?"; COLUMNS.split(',').count()].join(", ");
+        format!("INSERT INTO vm ({COLUMNS}) VALUES ({marks})")
+    });
+    db.prepare_cached(&INSERT)?.execute(params![
+        vm.id.to_string(),
+        vm.name.as_str(),
+        vm.state.name(),
+        vm.reason,
+        vm.image,
+        vm.kernel,
+        vm.vmm,
+        vm.sizes.vcpu.0,
+        origin_name(vm.sizes.vcpu.1),
+        vm.sizes.memory.0.cast_signed(),
+        origin_name(vm.sizes.memory.1),
+        vm.sizes.disk.0.cast_signed(),
+        origin_name(vm.sizes.disk.1),
+        vm.sizes.overlay.0.cast_signed(),
+        origin_name(vm.sizes.overlay.1),
+        vm.env,
+        vm.ready.map(Ready::name),
+        vm.rm,
+        vm.machine_id,
+        vm.secret,
+        vm.created_ms.cast_signed(),
+        vm.started_ms.map(u64::cast_signed),
+        vm.timeline,
+    ])?;
+    Ok(())
+}
+
+fn open_entry(db: &Connection, id: VmId, operation: &str, undo: &Undo) -> Result<()> {
+    db.prepare_cached("INSERT INTO ledger (vm, operation, kind, detail) VALUES (?, ?, ?, ?)")?.execute([
+        &*id.to_string(),
+        operation,
+        undo.kind(),
+        &undo.detail(),
+    ])?;
+    Ok(())
+}
+
+/// Removes what the ledger has of that kind for the VM.
+fn forget(db: &Connection, id: &str, undo: &Undo) -> Result<()> {
+    db.prepare_cached("DELETE FROM ledger WHERE vm = ? AND kind = ?")?.execute([id, undo.kind()])?;
+    Ok(())
+}
+
 /// VM `id` as it is told of.
-fn news_of(db: &Transaction<'_>, id: VmId) -> Result<Option<VmNews>> {
+fn news_of(db: &Connection, id: VmId) -> Result<Option<VmNews>> {
     let mut statement = db.prepare_cached("SELECT name, state, reason FROM vm WHERE id = ?")?;
     let mut rows = statement.query([id.to_string()])?;
     let Some(row) = rows.next()? else { return Ok(None) };

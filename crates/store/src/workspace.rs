@@ -52,7 +52,7 @@ impl Store {
     /// # Errors
     /// Where the database cannot be read.
     pub fn workspace_get(&self, id: VmId) -> Result<Option<Workspace>> {
-        self.transaction(move |db| {
+        self.read(move |db| {
             let sql = "SELECT guest_path, host_path, head, tree, prepared_ms FROM workspace WHERE vm = ?";
             let row = db.prepare_cached(sql)?.query_row([id.to_string()], |row| {
                 let host_path: Vec<u8> = row.get(1)?;
@@ -73,7 +73,7 @@ impl Store {
     /// # Errors
     /// Where the database cannot be read.
     pub fn workspace_list(&self) -> Result<Vec<(VmId, GuestPath)>> {
-        self.transaction(|db| {
+        self.read(|db| {
             let mut statement = db.prepare_cached("SELECT vm, guest_path FROM workspace")?;
             let mut rows = statement.query([])?;
             let mut all = Vec::new();

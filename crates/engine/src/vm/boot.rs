@@ -1,7 +1,8 @@
 //! Boot: from a record to a machine whose agent answers.
 //!
-//! Run directory → disks → boot payload → VMM behind its gate → agent. Each resource is in the ledger before it is taken;
-//! the process is there before its entry, but it waits at the gate and dies with the daemon until the entry is written.
+//! The VM's directory, before its first start → run directory → disks → boot payload → VMM behind its gate → agent. Each
+//! resource is in the ledger before it is taken; the process is there before its entry, but it waits at the gate and dies with
+//! the daemon until the entry is written.
 
 use std::{sync::Arc, time::Instant};
 
@@ -125,7 +126,7 @@ impl Engine {
         }
     }
 
-    /// Boots the VM of `record`, whose turn is held and whose directory is there.
+    /// Boots the VM of `record`, whose turn is held.
     pub(crate) async fn boot(
         &self,
         operation: &Operation,
@@ -146,6 +147,10 @@ impl Engine {
         self.store().vm_starting(record.id, secret.to_hex()).map_err(Error::from)?;
         operation.stage("preparing");
 
+        let directory = self.paths().vm(record.id);
+        if !host::fs::exists(&directory) {
+            saga.step(Undo::VmDirectory, move || Ok(host::fs::create_dir(&directory)?)).await?;
+        }
         let run = self.paths().run(record.id);
         saga.step(Undo::RunDirectory, {
             let (world, record, run, kernel) = (world.clone(), record.clone(), run.clone(), kernel.clone());

@@ -1,13 +1,14 @@
 //! Create: resolve, reserve, start.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, panic::resume_unwind};
 
 use model::{VmId, VmName, sizing, undo::Undo, vm::State};
+use tokio::sync::oneshot;
 use wire::control::{self, CreateVm, Event, Outcome};
 
 use super::boot::{Aim, Failure};
 use crate::{
-    Engine, Error, Operation, Result, blocking,
+    Engine, Error, Operation, Result,
     config::host_size,
     saga::{Saga, and_then},
     view,
@@ -15,6 +16,15 @@ use crate::{
 
 /// How often a made-up name is tried before the creation gives up.
 const NAMES: usize = 64;
+
+/// When a VM that is made is to start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Start {
+    /// At once: the creation is through when it has.
+    Now,
+    /// When somebody asks for it.
+    Later,
+}
 
 impl Engine {
     /// Makes a VM and, unless the request says otherwise, starts it and waits until it is ready.
@@ -76,42 +86,34 @@ impl Engine {
             started_ms: None,
             timeline: "[]".to_owned(),
         };
-        let (entry, record) = match self.reserve(record, name.is_some(), &operation) {
+        let start = if request.no_start { Start::Later } else { Start::Now };
+        let (entry, record) = match self.reserve(record, name.is_some(), start, &operation).await {
             Ok(reserved) => reserved,
             Err(error) => {
                 self.forget(id);
                 return Err(error);
             }
         };
-
-        let mut saga = Saga::new(&self.0.world, id, operation.id());
-        let step = saga.adopt(entry, Undo::VmDirectory);
-        let directory = self.paths().vm(id);
-        let make = blocking(move || Ok(host::fs::create_dir(&directory)?));
-        let made = self.points().around("vm_directory", make).await;
-        // Start, under this VM's own turn only.
-        let result = match made {
-            Err(error) => Err(Failure::Before(error)),
-            Ok(()) if request.no_start => saga.taken(step).map_err(Failure::Before),
-            Ok(()) => {
-                turn.interruptible_by_kill(operation.token().clone());
-                self.boot(&operation, &record, &mut saga, Aim::First).await
-            }
+        let Some(entry) = entry else {
+            // It is as it was inserted, and holds nothing of the host yet.
+            return Ok(Outcome::Vm(Box::new(self.view(record, &[image], &[kernel], &HashMap::new()))));
         };
+
+        // Start, under this VM's own turn only.
+        let mut saga = Saga::new(&self.0.world, id, operation.id());
+        let _until_it_started = saga.adopt(entry, Undo::Record);
+        turn.interruptible_by_kill(operation.token().clone());
+        let result = self.boot(&operation, &record, &mut saga, Aim::First).await;
         match result {
-            // It is as it was inserted.
-            Ok(()) if request.no_start => {
-                Ok(Outcome::Vm(Box::new(self.view(record, &[image], &[kernel], &HashMap::new()))))
-            }
             Ok(()) => {
                 drop(turn);
                 let run = Some(view::run(image_run)).filter(|run| !run.command().is_empty());
                 Ok(Outcome::Vm(Box::new(control::Vm { run, ..self.vm_view(id)? })))
             }
             Err(Failure::Before(error)) => {
-                let error = saga.unwind(error).await;
+                // While the name is still taken: with its record it is free.
                 self.unpin_vm(&record.name).await;
-                let error = and_then(error, self.store().vm_delete(id));
+                let error = saga.unwind(error).await;
                 self.forget(id);
                 Err(error)
             }
@@ -123,11 +125,21 @@ impl Engine {
         }
     }
 
-    /// Inserts the record under its name, or under a free made-up one.
-    fn reserve(&self, record: store::Vm, named: bool, operation: &Operation) -> Result<(i64, store::Vm)> {
+    /// Inserts the record under its name, or under a free made-up one. Gives the entry that undoes that, if it is to start.
+    async fn reserve(
+        &self,
+        record: store::Vm,
+        named: bool,
+        start: Start,
+        operation: &Operation,
+    ) -> Result<(Option<i64>, store::Vm)> {
         let mut record = record;
+        let made = (start == Start::Now).then_some(operation.id());
         for _ in 0..NAMES {
-            match self.store().vm_insert(record.clone(), operation.id()) {
+            let (sender, answer) = oneshot::channel();
+            self.store().vm_insert(record.clone(), made, |answer| drop(sender.send(answer)));
+            let answer = answer.await.map_err(|_| Error::ShuttingDown)?;
+            match answer.unwrap_or_else(|panic| resume_unwind(panic)) {
                 Err(store::Error::Taken(_)) if !named => record.name = made_up_name(),
                 Err(error) => return Err(error.into()),
                 Ok(entry) => return Ok((entry, record)),

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use model::{
     VmId,
     signal::Signal,
+    undo::Undo,
     vm::{Answer, Request, State, answer},
 };
 use wire::{control::Outcome, guest::Poweroff};
@@ -133,7 +134,10 @@ impl Engine {
         if let Some(live) = self.cell(id).live.send_replace(None) {
             live.asked.get_or_init(|| "it was deleted");
         }
-        let left = unwind(&self.0.world, self.store().ledger_list(Some(id))?).await;
+        // The record goes last, whether its creation was through or not.
+        let entries = self.store().ledger_list(Some(id))?;
+        let entries = entries.into_iter().filter(|entry| entry.undo != Undo::Record).collect();
+        let left = unwind(&self.0.world, entries).await;
         if !left.is_empty() {
             return Err(Error::Left { action: "remove", name: record.name, left });
         }

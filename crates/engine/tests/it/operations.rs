@@ -40,22 +40,22 @@ const RAN: &[&str] = &["vm a error", "vm a stopped"];
 
 #[test]
 fn create() {
-    check(&case(Create("a"), &[], 38, &["vm a error"]));
+    check(&case(Create("a"), &[], 42, &["vm a error"]));
 }
 
 #[test]
 fn create_unstarted() {
-    check(&case(CreateUnstarted("a"), &[], 6, &[]));
+    check(&case(CreateUnstarted("a"), &[], 2, &[]));
 }
 
 #[test]
 fn create_owned() {
-    check(&case(CreateOwned("a"), &[], 38, &["vm a error"]));
+    check(&case(CreateOwned("a"), &[], 42, &["vm a error"]));
 }
 
 #[test]
 fn first_start() {
-    check(&case(Start("a"), &[CreateUnstarted("a")], 34, RAN));
+    check(&case(Start("a"), &[CreateUnstarted("a")], 40, RAN));
 }
 
 #[test]
@@ -80,7 +80,7 @@ fn kill() {
 
 #[test]
 fn delete() {
-    check(&case(Delete("a"), &[CreateUnstarted("a")], 8, &[]));
+    check(&case(Delete("a"), &[CreateUnstarted("a")], 4, &[]));
 }
 
 #[test]

@@ -52,7 +52,11 @@ impl Scene {
                 }
                 !is_own
             });
-            let mut missing: BTreeSet<&str> = BTreeSet::from(["vm_directory"]);
+            // It gets a directory when it first starts.
+            let mut missing = BTreeSet::new();
+            if runs || directory.exists() {
+                missing.insert("vm_directory");
+            }
             if runs {
                 missing.extend(["run_directory", "process"]);
             }
@@ -68,7 +72,9 @@ impl Scene {
                 }
             }
             scene.leaks.extend(missing.iter().map(|kind| format!("{}: no {kind} in the ledger", vm.name)));
-            scene.look_into(&directory, vm.name.as_str(), runs);
+            if runs || directory.exists() {
+                scene.look_into(&directory, vm.name.as_str(), runs);
+            }
         }
         for image in store.image_list().unwrap() {
             scene.seen.insert(format!("image {}", image.name));

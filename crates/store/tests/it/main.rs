@@ -88,13 +88,20 @@ fn vm(number: u8, name: &str) -> Vm {
     }
 }
 
+/// Reserves a VM that an operation makes.
+fn insert(store: &Store, vm: Vm) -> store::Result<Option<i64>> {
+    let (sender, answer) = std::sync::mpsc::channel();
+    store.vm_insert(vm, Some(&operation()), move |answer| sender.send(answer).unwrap());
+    answer.recv().unwrap().unwrap()
+}
+
 #[test]
 fn records_are_read_back_as_they_were_written() {
     let scratch = Scratch::new("records");
     let store = Store::open(&scratch.database()).unwrap();
     store.kernel_insert(kernel(), NO_ENTRY).unwrap();
     store.image_insert(image(), NO_ENTRY).unwrap();
-    store.vm_insert(vm(1, "one"), &operation()).unwrap();
+    insert(&store, vm(1, "one")).unwrap();
     drop(store);
     assert_eq!(Store::check(&scratch.database()).unwrap(), Compatibility::Current);
     let store = Store::open(&scratch.database()).unwrap();
@@ -117,20 +124,18 @@ fn records_are_read_back_as_they_were_written() {
 fn a_name_is_reserved_once_and_exactly() {
     let scratch = Scratch::new("names");
     let store = Store::open(&scratch.database()).unwrap();
-    assert!(matches!(store.vm_insert(vm(1, "beta"), &operation()), Err(Error::Missing)), "no image yet");
+    assert!(matches!(insert(&store, vm(1, "beta")), Err(Error::Missing)), "no image yet");
     store.kernel_insert(kernel(), NO_ENTRY).unwrap();
     store.image_insert(image(), NO_ENTRY).unwrap();
-    store.vm_insert(vm(1, "beta-sandbox"), &operation()).unwrap();
-    store.vm_insert(vm(2, "beta"), &operation()).unwrap();
-    assert!(
-        matches!(store.vm_insert(vm(3, "beta"), &operation()), Err(Error::Taken(name)) if name == "beta")
-    );
+    insert(&store, vm(1, "beta-sandbox")).unwrap();
+    insert(&store, vm(2, "beta")).unwrap();
+    assert!(matches!(insert(&store, vm(3, "beta")), Err(Error::Taken(name)) if name == "beta"));
     assert!(matches!(store.image_insert(image(), NO_ENTRY), Err(Error::Taken(_))));
     let outcomes: Vec<bool> = std::thread::scope(|scope| {
         let tries: Vec<_> = (10..30)
             .map(|n| {
                 let store = store.clone();
-                scope.spawn(move || store.vm_insert(vm(n, "race"), &operation()).is_ok())
+                scope.spawn(move || insert(&store, vm(n, "race")).is_ok())
             })
             .collect();
         tries.into_iter().map(|t| t.join().unwrap()).collect()
@@ -164,7 +169,7 @@ fn what_is_in_use_stays() {
     let store = Store::open(&scratch.database()).unwrap();
     store.kernel_insert(kernel(), NO_ENTRY).unwrap();
     store.image_insert(image(), NO_ENTRY).unwrap();
-    store.vm_insert(vm(1, "one"), &operation()).unwrap();
+    insert(&store, vm(1, "one")).unwrap();
     assert!(matches!(store.image_delete("i1"), Err(Error::InUse(users)) if users == ["one"]));
     assert!(
         matches!(store.kernel_delete("k1"), Err(Error::InUse(users)) if users == ["VM one", "image debian"])
@@ -246,6 +251,47 @@ fn a_witness_sees_what_is_committed_and_can_prevent_it() {
 }
 
 #[test]
+fn what_waits_together_is_committed_together_and_each_has_its_own_answer() {
+    let scratch = Scratch::new("together");
+    let store = Store::open(&scratch.database()).unwrap();
+    store.kernel_insert(kernel(), NO_ENTRY).unwrap();
+    store.image_insert(image(), NO_ENTRY).unwrap();
+    // The first one's news hold up the thread, until the others wait for it.
+    let (go_on, held) = std::sync::mpsc::channel::<()>();
+    let held = std::sync::Mutex::new(held);
+    let (enter, entered) = std::sync::mpsc::channel();
+    store.listen(move |_| {
+        let _ = enter.send(());
+        let _ = held.lock().unwrap().recv();
+    });
+    let (sender, seen) = std::sync::mpsc::channel();
+    let watched = store.clone().with_witness(std::sync::Arc::new(move |commit| {
+        sender.send(commit).unwrap();
+        Ok(())
+    }));
+    let (sender, answers) = std::sync::mpsc::channel();
+    store.vm_insert(vm(1, "one"), None, |_| {});
+    entered.recv().unwrap();
+    for (number, name) in [(2, "two"), (3, "two"), (4, "four")] {
+        let sender = sender.clone();
+        let reply = move |answer: store::Answer<_>| sender.send((number, answer.unwrap())).unwrap();
+        watched.vm_insert(vm(number, name), Some(&operation()), reply);
+    }
+    drop(go_on);
+    drop(sender);
+    let answers: Vec<_> = answers.iter().collect();
+    assert!(matches!(
+        &answers[..],
+        [(2, Ok(Some(_))), (3, Err(Error::Taken(name))), (4, Ok(Some(_)))] if name == "two"
+    ));
+    let [before, after] = [Commit::Before, Commit::After];
+    assert_eq!(seen.try_iter().collect::<Vec<_>>(), [before, before, after, after]);
+    let names: Vec<String> = store.vm_list().unwrap().into_iter().map(|vm| vm.name.to_string()).collect();
+    assert_eq!(names, ["one", "two", "four"]);
+    assert_eq!(store.ledger_list(None).unwrap().len(), 2);
+}
+
+#[test]
 fn a_panic_in_a_transaction_is_its_callers_alone() {
     let scratch = Scratch::new("panic");
     let store = Store::open(&scratch.database()).unwrap();
@@ -276,7 +322,7 @@ fn a_vm_has_one_workspace_which_goes_with_it() {
     store.image_insert(image(), NO_ENTRY).unwrap();
     let id = vm(1, "one").id;
     assert!(matches!(store.workspace_put(id, workspace("a")), Err(Error::Missing)));
-    store.vm_insert(vm(1, "one"), &operation()).unwrap();
+    insert(&store, vm(1, "one")).unwrap();
     assert_eq!(store.workspace_get(id).unwrap(), None);
     store.workspace_put(id, workspace("a")).unwrap();
     store.workspace_put(id, workspace("b")).unwrap();
@@ -305,7 +351,7 @@ fn a_database_of_the_first_version_is_taken_over_and_kept() {
     assert_eq!(Store::check(&path).unwrap(), Compatibility::Older);
     let store = Store::open(&path).unwrap();
     assert_eq!((store.kernel_list().unwrap(), store.image_list().unwrap()), (vec![kernel()], vec![image()]));
-    store.vm_insert(vm(1, "one"), &operation()).unwrap();
+    insert(&store, vm(1, "one")).unwrap();
     store.workspace_put(vm(1, "one").id, workspace("a")).unwrap();
     assert_eq!(Store::check(&scratch.0.join("banger.db.v1")).unwrap(), Compatibility::Older);
 }

@@ -95,7 +95,7 @@ fn leaks(home: &Home, state: &str) -> Vec<String> {
 
 #[test]
 fn a_daemon_killed_at_any_point_of_a_create() {
-    check(&create("dev"), &[], 19, &["gone", "running"]);
+    check(&create("dev"), &[], 21, &["gone", "running"]);
 }
 
 #[test]
