@@ -3,7 +3,11 @@
 #[cfg(feature = "faults")]
 mod crash;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
 use daemon::{
     config::{self, Loaded},
@@ -20,6 +24,10 @@ use store::{Compatibility, Store};
 use wire::doctor::Row;
 
 const USAGE: &str = "usage: bangerd [--config [--json] | --doctor [--fix] | --check-migrations | --openapi | --version | --help]";
+/// How long a daemon that ends may take to undo what it was doing.
+const ENDING: Duration = Duration::from_secs(25);
+/// How often it is looked whether it has ended.
+const LOOK: Duration = Duration::from_millis(10);
 const HOMELESS: &str = "neither BANGER_HOME nor HOME is set";
 
 fn main() -> ExitCode {
@@ -131,13 +139,29 @@ fn serve() -> ExitCode {
 async fn run(dirs: Dirs, config: Config) -> Result<(), String> {
     let agent =
         companion("banger-agent").ok_or("banger-agent is neither beside bangerd nor in ../libexec/banger")?;
-    let opened = Engine::open(dirs.clone(), config, agent, seams()).await.map_err(|error| chain(&error))?;
     // 20 first commands at once start 20 daemons: all but one end here, and their clients find the one.
-    let Some(engine) = opened else {
+    let Some(engine) = open(&dirs, &config, &agent).await? else {
         tracing::info!("another daemon has this installation");
         return Ok(());
     };
     daemon::server::serve(engine, &dirs.socket()).await.map_err(|error| chain(&error))
+}
+
+/// Opens the installation, unless a daemon that has it listens or is about to. One that is ending is waited for.
+async fn open(dirs: &Dirs, config: &Config, agent: &Path) -> Result<Option<Engine>, String> {
+    let (begin, mut told) = (Instant::now(), false);
+    loop {
+        let opening = Engine::open(dirs.clone(), config.clone(), agent.to_owned(), seams());
+        let opened = opening.await.map_err(|error| chain(&error))?;
+        let listens = || host::sock::connect(&dirs.socket()).is_ok();
+        if opened.is_some() || listens() || begin.elapsed() > ENDING {
+            return Ok(opened);
+        }
+        if !std::mem::replace(&mut told, true) {
+            tracing::info!("another daemon has this installation and does not listen, waiting for it");
+        }
+        tokio::time::sleep(LOOK).await;
+    }
 }
 
 /// What tests put in the place of the real thing: nothing in the program that users get.

@@ -25,6 +25,28 @@ fn a_vm_outlives_its_daemon_and_is_found_again() {
 }
 
 #[test]
+fn a_daemon_that_starts_waits_for_one_that_is_ending() {
+    let Some(home) = home() else { return };
+    let _ = home.run(&["daemon", "stop"]);
+    let state = home.path().join("state");
+    // Held as by a daemon that listens no more and undoes what it was doing.
+    let mut ending = None;
+    wait_until(SOON, "the daemon has ended", || {
+        ending = host::lock::try_exclusive(&state.join("lock")).unwrap();
+        ending.is_some()
+    });
+    let mut daemon = home.daemon().spawn().unwrap();
+    let log = || host::fs::read_text(&state.join("bangerd.log")).unwrap();
+    wait_until(SOON, "it waits", || log().contains("does not listen, waiting for it"));
+    drop(ending);
+    let socket = home.path().join("run/bangerd.sock");
+    wait_until(SOON, "it listens", || host::sock::connect(&socket).is_ok());
+    assert_eq!(home.daemon_pid(), i32::try_from(daemon.id()).unwrap());
+    let _ = home.run(&["daemon", "stop"]);
+    assert!(daemon.wait().unwrap().success());
+}
+
+#[test]
 fn a_vmm_that_died_without_a_daemon_leaves_its_vm_stopped() {
     let Some(home) = home() else { return };
     let _ = home.ok(&create("dev"));
