@@ -1,12 +1,16 @@
 //! Any sequence of operations, failures, cancels, crashes and dying machines leads to the worlds that a simple model says.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Instant,
+};
 
 use model::vm::State;
 use proptest::{
     prelude::*,
     sample::select,
-    test_runner::{Config, TestCaseError},
+    test_runner::{Config, TestCaseError, TestRunner},
 };
 use testkit::home::wait_until;
 use wire::control::Code;
@@ -156,19 +160,45 @@ fn happen(world: &mut World, model: &Model, event: &Event) -> Result<Model, Test
     }
 }
 
+/// Lets `events` happen one after the other in a world of their own.
+fn live_through(events: &[Event]) -> Result<(), TestCaseError> {
+    let mut world = World::new();
+    let mut model = Model::default();
+    for event in events {
+        model = happen(&mut world, &model, event)?;
+        let scene = world.look();
+        prop_assert_eq!(scene.seen, model.seen(), "after {:?}", event);
+        prop_assert_eq!(scene.leaks, Vec::<String>::new(), "after {:?}", event);
+    }
+    Ok(())
+}
+
 #[test]
 fn any_sequence_leads_where_the_model_says() {
-    // Each is long; PROPTEST_CASES asks for more.
-    let cases = Config::default().cases / 2;
-    let config = Config { cases, failure_persistence: None, max_shrink_iters: 200, ..Config::default() };
-    proptest!(config, |(events in prop::collection::vec(event(), 1..16))| {
-        let mut world = World::new();
-        let mut model = Model::default();
-        for event in &events {
-            model = happen(&mut world, &model, event)?;
-            let scene = world.look();
-            prop_assert_eq!(scene.seen, model.seen(), "after {:?}", event);
-            prop_assert_eq!(scene.leaks, Vec::<String>::new(), "after {:?}", event);
-        }
+    // Some 2,000; PROPTEST_CASES asks for more. Most of a case is waiting for threads and processes to end, so there are more
+    // at once than processors.
+    let cases = Config::default().cases * 8;
+    let at_once = 2 * u32::try_from(std::thread::available_parallelism().unwrap().get()).unwrap();
+    let share = Config {
+        cases: cases.div_ceil(at_once),
+        failure_persistence: None,
+        max_shrink_iters: 200,
+        ..Config::default()
+    };
+    let (begin, events) = (Instant::now(), AtomicUsize::new(0));
+    let results: Vec<_> = std::thread::scope(|scope| {
+        let one = || {
+            TestRunner::new(share.clone()).run(&prop::collection::vec(event(), 1..16), |sequence| {
+                events.fetch_add(sequence.len(), Ordering::Relaxed);
+                live_through(&sequence)
+            })
+        };
+        let all: Vec<_> = (0..at_once).map(|_| scope.spawn(one)).collect();
+        all.into_iter().map(|one| one.join().unwrap()).collect()
     });
+    let seconds = begin.elapsed().as_secs_f64();
+    println!("{} sequences of {} events in {seconds:.0} s", share.cases * at_once, events.into_inner());
+    if let Some(failure) = results.into_iter().find_map(Result::err) {
+        panic!("{failure}");
+    }
 }
