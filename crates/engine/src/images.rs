@@ -51,6 +51,11 @@ const DOCKER: &[&str] = &["docker.io", "iptables"];
 /// Starts the image's sshd only in a VM that was given a host key.
 const SSHD_DROPIN: &str = "/etc/systemd/system/ssh.service.d";
 const SSHD_CONDITION: &str = "[Unit]\\nConditionPathExists=/etc/ssh/ssh_host_ed25519_key\\n";
+/// Units that wait until they are wanted: docker's socket starts docker, and a machine that may live for a minute has nothing to
+/// upgrade in the background, least of all while somebody uses its package manager.
+const SETTLED: &str = "multi-user.target.wants/docker.service multi-user.target.wants/containerd.service \
+                       multi-user.target.wants/e2scrub_reap.service timers.target.wants/e2scrub_all.timer \
+                       timers.target.wants/apt-daily.timer timers.target.wants/apt-daily-upgrade.timer";
 /// The one recipe there is.
 pub(crate) const RECIPE: &str = "debian-bookworm";
 
@@ -209,6 +214,7 @@ impl Engine {
             // Each VM gets keys and an identity of its own; and what apt can fetch again is dead weight.
             "--customize-hook=rm -f \"$1\"/etc/ssh/ssh_host_*_key* \"$1\"/etc/hostname".to_owned(),
             "--customize-hook=: > \"$1\"/etc/machine-id".to_owned(),
+            format!("--customize-hook=cd \"$1\"/etc/systemd/system && rm -f {SETTLED}"),
             // Without a key sshd would fail, and take long to do so.
             format!(
                 "--customize-hook=mkdir \"$1\"{SSHD_DROPIN}; printf '{SSHD_CONDITION}' > \"$1\"{SSHD_DROPIN}/key.conf"

@@ -243,6 +243,10 @@ fn the_default_image_is_built_when_first_needed_and_runs_docker() {
     let created = home.run_long(&create, Duration::from_secs(900));
     assert!(created.status.success(), "{}", created.stderr);
     assert_eq!(home.run(&["image", "show", "debian-bookworm", "-o", "json"]).json()["ready"], "init");
+    // Nobody waits for docker who does not use it.
+    let active =
+        home.run(&["vm", "exec", "dev", "--", "systemctl", "is-active", "docker.socket", "docker.service"]);
+    assert_eq!(active.text(), "active\ninactive", "{}", active.stderr);
     let image = with_busybox(&busybox).finish();
     let loaded = home.run_with(&["vm", "exec", "dev", "--", "docker", "import", "-", "local"], &image);
     assert!(loaded.status.success(), "{}", loaded.stderr);
