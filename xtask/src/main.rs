@@ -14,6 +14,7 @@ mod ci;
 mod demo;
 mod deny;
 mod elf;
+mod fuzz;
 mod generate;
 mod layers;
 mod links;
@@ -39,6 +40,8 @@ Commands:
   gen [--check]        Make the reference pages from the programs, or tell whether they are stale
   bench [--runs N] [NAME...]
                        Measure the figures of SPECIFICATION.md on a release build
+  fuzz [--minutes N] [TARGET...]
+                       Throw random bytes at what meets them, ten minutes each; needs cargo-fuzz
   check                The checks on the repository itself: layers, tidiness, licences and banned packages
 
 --yes does not ask before packages are installed; without a terminal nothing asks.";
@@ -69,6 +72,7 @@ fn run(words: &[&str]) -> Result<()> {
         ["gen"] => generate::run(generate::Action::Write),
         ["gen", "--check"] => generate::run(generate::Action::Compare),
         ["bench", rest @ ..] => bench::run(rest),
+        ["fuzz", rest @ ..] => fuzz::run(rest),
         ["check"] => ci::check_repository(),
         other => bail!("unknown command: {}\n\n{HELP}", other.join(" ")),
     }
