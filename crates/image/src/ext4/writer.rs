@@ -80,8 +80,8 @@ pub enum Error {
     /// A file would be larger than ext4 can address.
     #[error("the file is larger than 16 TiB")]
     FileTooLarge,
-    /// A symbolic link's target is longer than any path.
-    #[error("the link's target is empty or longer than 4095 bytes")]
+    /// A symbolic link's target is none that a link can have.
+    #[error("the link's target is empty, longer than 4095 bytes, or has a zero byte in it")]
     BadTarget,
     /// A file's extended attributes cannot be kept.
     #[error(transparent)]
@@ -219,9 +219,12 @@ impl Writer {
     /// Adds a symbolic link to `target`.
     ///
     /// # Errors
-    /// Where the target is empty or too long, or cannot be written.
+    /// Where the target is empty, too long or has a zero byte, or cannot be written.
     pub fn link(&mut self, meta: Meta, attributes: &AttributeSet, target: &[u8]) -> Result<InodeId, Error> {
         const LONGER: usize = SHORT_LINK + 1;
+        if target.contains(&0) {
+            return Err(Error::BadTarget);
+        }
         let content = match target.len() {
             1..=SHORT_LINK => Content::ShortLink(self.tree.keep_name(target)?),
             LONGER..=LONG_LINK => Content::LongLink(self.stream.append(target)?),

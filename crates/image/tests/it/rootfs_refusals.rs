@@ -20,6 +20,8 @@ use crate::{
     rootfs_support::{Head, Tar, e2fsck, import, seal},
 };
 
+const META: Meta = Meta { mode: 0o755, uid: 0, gid: 0, mtime: Timestamp { seconds: 0, nanoseconds: 0 } };
+
 /// The error with its causes, each once.
 pub fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
@@ -242,8 +244,20 @@ fn limits_hold() {
 }
 
 #[test]
+fn targets_that_no_link_has() {
+    let scratch = Scratch::new("targets");
+    let image = scratch.path().join("image");
+    let mut writer = ext4::Writer::create(&image, META, 1 << 20).unwrap();
+    let mut link = |target: &[u8]| writer.link(META, &AttributeSet::default(), target).map(drop);
+    let long = [b'x'; 4096];
+    for target in [&b""[..], b"a\0b", &long] {
+        assert!(matches!(link(target), Err(ext4::Error::BadTarget)), "{}", target.escape_ascii());
+    }
+    link(&long[1..]).unwrap();
+}
+
+#[test]
 fn the_limit_is_that_of_the_whole_image() {
-    const META: Meta = Meta { mode: 0o755, uid: 0, gid: 0, mtime: Timestamp { seconds: 0, nanoseconds: 0 } };
     let scratch = Scratch::new("small-limits");
     let image = scratch.path().join("image");
     let write = |blocks: u64| {
