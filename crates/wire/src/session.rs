@@ -113,6 +113,8 @@ pub struct Receiver {
     finder: memmem::Finder<'static>,
     side: Side,
     open: bool,
+    /// Whether a marker was heard before.
+    was_open: bool,
     buffer: BytesMut,
     /// Up to here `buffer` was used by frames or dropped; a few used bytes stay for the scanner.
     used: usize,
@@ -145,12 +147,27 @@ impl Receiver {
 
     fn new(pattern: &[u8], side: Side) -> Self {
         let finder = memmem::Finder::new(pattern).into_owned();
-        Self { finder, side, open: false, buffer: BytesMut::new(), used: 0, scanned: 0, left: 0 }
+        Self {
+            finder,
+            side,
+            open: false,
+            was_open: false,
+            buffer: BytesMut::new(),
+            used: 0,
+            scanned: 0,
+            left: 0,
+        }
     }
 
     /// Adds bytes that arrived.
     pub fn push(&mut self, bytes: &[u8]) {
         self.buffer.extend_from_slice(bytes);
+    }
+
+    /// How many bytes are held: few, whatever came, once there is no further event.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.buffer.len()
     }
 
     /// The next event; `None` until more bytes arrive. After [`Event::Broken`] the guest's end waits for a marker.
@@ -172,7 +189,11 @@ impl Receiver {
     /// Where the next marker begins, as far as it can be seen yet.
     fn scan(&mut self) -> Option<usize> {
         match self.side {
-            Side::Host if self.open => return None,
+            Side::Host if self.was_open => {
+                // Nothing is looked for any more, so nothing need be kept for it.
+                self.scanned = self.buffer.len();
+                return None;
+            }
             Side::Host | Side::Guest => {}
         }
         // The last bytes that were scanned may be the beginning of one.
@@ -187,7 +208,7 @@ impl Receiver {
         let nonce = self.buffer.get(at + 16..at + MARK)?;
         let nonce = Nonce(nonce.try_into().expect("16 bytes"));
         self.buffer.advance(at + MARK);
-        (self.used, self.scanned, self.left, self.open) = (0, 0, 0, true);
+        (self.used, self.scanned, self.left, self.open, self.was_open) = (0, 0, 0, true, true);
         Some(Event::Opened(nonce))
     }
 
@@ -294,6 +315,40 @@ mod tests {
             ];
             assert_eq!(joined(events), expect, "in pieces of {step}");
         }
+    }
+
+    #[test]
+    fn what_was_used_is_not_held() {
+        let nonce = Nonce([1; 16]);
+        for mut receiver in [Receiver::guest(&secret()), Receiver::host(&secret(), nonce)] {
+            receiver.push(&mark(&secret(), nonce));
+            for _ in 0..100 {
+                receiver.push(&framed(&[9; 10_000]));
+                drain(&mut receiver);
+                assert!(receiver.held() < 100, "{} bytes", receiver.held());
+            }
+        }
+    }
+
+    #[test]
+    fn the_host_hears_its_echo_once() {
+        let own = Nonce([2; 16]);
+        let mut receiver = Receiver::host(&secret(), own);
+        let echo = mark(&secret(), own);
+        receiver.push(&[&echo[..], &[9; 4], &echo, &framed(b"more")].concat());
+        assert_eq!(drain(&mut receiver), [Event::Opened(own), Event::Broken]);
+    }
+
+    #[test]
+    fn a_marker_behind_one_that_was_cut_off_is_heard_when_it_is_sent_again() {
+        let own = Nonce([2; 16]);
+        let half = &mark(&secret(), Nonce([1; 16]))[..24];
+        let mut receiver = Receiver::guest(&secret());
+        // The first one is taken for the end of the half.
+        receiver.push(&[half, &mark(&secret(), own)].concat());
+        assert!(!drain(&mut receiver).contains(&Event::Opened(own)));
+        receiver.push(&mark(&secret(), own));
+        assert_eq!(drain(&mut receiver), [Event::Opened(own)]);
     }
 
     #[test]
