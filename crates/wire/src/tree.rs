@@ -8,6 +8,9 @@
 //! picked = tag: u8 · length: u64, big endian · that many bytes of content, of a link its target
 //! ```
 
+mod listing;
+
+pub use listing::{Listing, ListingError};
 use serde::{Deserialize, Serialize};
 
 use crate::Word;

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use model::workspace::{GuestPathError, TreePathError};
-use wire::control::Code;
+use wire::{control::Code, tree::ListingError};
 
+use super::repository::path_of;
 use crate::guest::GuestError;
 
 /// Why not.
@@ -109,7 +110,7 @@ pub enum WorkspaceError {
         cause: TreePathError,
     },
     /// A link in the guest's tree leads out of it.
-    #[error("the link {path:?} of the guest is not taken: it leads to {target:?}, out of the tree")]
+    #[error("the link {path:?} of the guest is not taken: by {target:?} it may lead out of the tree")]
     Link {
         /// The link.
         path: PathBuf,
@@ -122,6 +123,16 @@ pub enum WorkspaceError {
     /// There is no such export.
     #[error("there is no export {0} any more")]
     NoExport(String),
+}
+
+impl From<ListingError> for WorkspaceError {
+    fn from(error: ListingError) -> Self {
+        match error {
+            ListingError::Malformed(what) => Self::Malformed(what),
+            ListingError::TooMuch { what, limit } => Self::TooMuch { what, limit },
+            ListingError::Path { path, cause } => Self::Path { path: path_of(&path), cause },
+        }
+    }
 }
 
 impl WorkspaceError {

@@ -13,15 +13,12 @@ use std::{
     sync::Arc,
 };
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use model::workspace::{
-    GuestPath, MAX_CHANGED, MAX_CHANGED_BYTES, MAX_ENTRIES, MAX_IGNORE, MAX_LISTING, MAX_PATH,
-    check_tree_path, link_stays,
-};
+use model::workspace::{GuestPath, MAX_CHANGED, MAX_CHANGED_BYTES, MAX_IGNORE, MAX_PATH, link_stays};
 use tokio::sync::mpsc;
-use wire::tree::{Entry, HEADER, Kind, Known, Line, MAX_LINE, MAX_WANTED, Picked, Wanted};
+use wire::tree::{Entry, HEADER, Kind, Known, Listing, MAX_WANTED, Picked, Wanted};
 
 use super::{
     Scratch,
@@ -123,35 +120,13 @@ fn limit(what: &'static str, count: u64, limit: u64) -> Result<()> {
 pub async fn list(guest: &Guest, path: &GuestPath) -> Result<BTreeMap<Vec<u8>, Entry>> {
     let failed = |cause| WorkspaceError::Guest { action: "list its files", cause };
     let mut body = guest.tree_list(path).await.map_err(failed)?;
-    let (mut buffer, mut bytes, mut found) = (BytesMut::new(), 0, BTreeMap::new());
-    while let Some(frame) = body.frame().await {
-        let data = frame.map_err(|e| failed(e.into()))?.into_data().unwrap_or_default();
-        bytes += data.len() as u64;
-        limit("bytes of names", bytes, MAX_LISTING)?;
-        buffer.extend_from_slice(&data);
-        while let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
-            let line = buffer.split_to(end);
-            buffer.advance(1);
-            let malformed = |_| WorkspaceError::Malformed("a line of its list");
-            match serde_json::from_slice(&line).map_err(malformed)? {
-                Line::Entry(entry) => {
-                    let path = entry.path.as_bytes().to_vec();
-                    check_tree_path(&path)
-                        .map_err(|cause| WorkspaceError::Path { path: path_of(&path), cause })?;
-                    if found.insert(path, entry).is_some() {
-                        return Err(WorkspaceError::Malformed("a file that is listed twice"));
-                    }
-                    limit("files", found.len() as u64, MAX_ENTRIES)?;
-                }
-                Line::End(count) if count == found.len() as u64 && buffer.is_empty() => return Ok(found),
-                Line::End(_) => return Err(WorkspaceError::Malformed("the end of its list")),
-            }
-        }
-        if buffer.len() > MAX_LINE {
-            return Err(WorkspaceError::Malformed("a line of its list is too long"));
-        }
+    let mut listing = Listing::default();
+    while !listing.is_whole()
+        && let Some(frame) = body.frame().await
+    {
+        listing.push(&frame.map_err(|e| failed(e.into()))?.into_data().unwrap_or_default())?;
     }
-    Err(WorkspaceError::Malformed("its list has no end"))
+    Ok(listing.finish()?)
 }
 
 /// Asks for contents.
