@@ -220,20 +220,23 @@ fn unseen(c: char) -> bool {
     matches!(c, '\u{200c}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{206a}'..='\u{206f}' | '\u{feff}')
 }
 
-/// Whether a symbolic link at `path` to `target` leads to something in the same tree, by the words alone.
+/// Whether a symbolic link at `path` to `target` leads to something in the same tree, by the words alone and whatever other such
+/// links the tree has. So it goes up only at its beginning, where it is in directories for sure: another name may be a link,
+/// and what is above what that leads to is not known.
 #[must_use]
 pub fn link_stays(path: &[u8], target: &[u8]) -> bool {
     if target.is_empty() || target.starts_with(b"/") || target.contains(&0) || target.len() > MAX_PATH.0 {
         return false;
     }
     let mut depth = path.iter().filter(|byte| **byte == b'/').count();
+    let mut is_beginning = true;
     for name in target.split(|byte| *byte == b'/') {
         match name {
             b"" | b"." => {}
-            b".." if depth == 0 => return false,
+            b".." if depth == 0 || !is_beginning => return false,
             b".." => depth -= 1,
             _ if name.split(|byte| *byte == b'\\').any(is_dot_git) => return false,
-            _ => depth += 1,
+            _ => is_beginning = false,
         }
     }
     true
@@ -349,7 +352,10 @@ mod tests {
             ("a", "..", false),
             ("a", "/etc/passwd", false),
             ("a/b/c", "../../x/../../y", false),
-            ("a/b/c", "../../x/../y", true),
+            ("a/b/c", "../.././x/y", true),
+            // Where `x` is a link to `.`, this would lead out.
+            ("a", "x/../y", false),
+            ("a/b/c", "../../x/../y", false),
             ("a", ".git/config", false),
             ("a", "", false),
         ] {

@@ -479,7 +479,7 @@ fn a_hostile_tree_is_refused_or_harmless() {
         assert!(refused(path).contains("is not taken"));
         fs::remove_dir_all(guest.join(path.split('/').next().unwrap())).unwrap();
     }
-    for target in ["/etc/passwd", "../outside", "sub/../../outside", ".git/config"] {
+    for target in ["/etc/passwd", "../outside", "sub/../../outside", "sub/../file", ".git/config"] {
         symlink(target, guest.join("link")).unwrap();
         assert!(refused(target).contains("out of the tree"));
         fs::remove_file(guest.join("link")).unwrap();
