@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use vmm::Machine;
 use wire::{
     control::ErrorBody,
-    guest::{Grown, Health, MAX_ANSWER, Ports, Poweroff, Stats},
+    guest::{Grown, Health, MAX_ANSWER, Ports, Poweroff, Stats, answer, refusal},
 };
 
 /// How long the agent may take over an answer that needs no waiting in the guest.
@@ -100,7 +100,7 @@ impl Guest {
             return Ok(response);
         }
         let status = response.status();
-        let body: Option<ErrorBody> = read(response.into_body()).await.ok();
+        let body = read(response.into_body()).await.ok().and_then(|bytes| refusal(&bytes));
         Err(GuestError::Refused(Box::new(body.unwrap_or_else(|| unexplained(status)))))
     }
 
@@ -110,8 +110,11 @@ impl Guest {
         path: &str,
         body: Body,
     ) -> Result<T, GuestError> {
-        let answer = async { read(self.send(method, path, body).await?.into_body()).await };
-        tokio::time::timeout(ANSWER, answer).await.map_err(|_| GuestError::Timeout(ANSWER))?
+        let answered = async {
+            let bytes = read(self.send(method, path, body).await?.into_body()).await?;
+            answer(&bytes).map_err(|e| GuestError::Malformed(Box::new(e)))
+        };
+        tokio::time::timeout(ANSWER, answered).await.map_err(|_| GuestError::Timeout(ANSWER))?
     }
 
     /// How the agent and the guest are.
@@ -252,7 +255,7 @@ fn unexplained(status: StatusCode) -> ErrorBody {
     ErrorBody::new(wire::control::Code::Guest, format!("status {status}"))
 }
 
-async fn read<T: DeserializeOwned>(body: Incoming) -> Result<T, GuestError> {
+async fn read(body: Incoming) -> Result<BytesMut, GuestError> {
     let mut bytes = BytesMut::new();
     let mut body = Limited::new(body, MAX_ANSWER);
     while let Some(frame) = body.frame().await {
@@ -260,5 +263,5 @@ async fn read<T: DeserializeOwned>(body: Incoming) -> Result<T, GuestError> {
             bytes.extend_from_slice(&data);
         }
     }
-    serde_json::from_slice(&bytes).map_err(|e| GuestError::Malformed(Box::new(e)))
+    Ok(bytes)
 }

@@ -21,6 +21,9 @@
 //!
 //! A query value is percent-encoded. Failures are [`crate::control::ErrorBody`] with a 4xx or 5xx status.
 
+mod answer;
+
+pub use answer::{AnswerError, answer, refusal};
 use serde::{Deserialize, Serialize};
 
 use crate::Word;
