@@ -11,13 +11,16 @@ mod e2fsck;
 mod ext4;
 mod ext4_image;
 mod image_reference;
+mod json;
 mod kernel_image;
 mod layers;
 mod message;
 mod oci_document;
 mod scratch;
+mod session;
 mod tar;
 mod tar_merge;
+mod tree;
 
 pub use e2fsck::Asked;
 
@@ -32,24 +35,33 @@ pub enum Target {
     Ext4,
     /// References to images.
     ImageReference,
+    /// What clients ask and guests answer, and the names in it.
+    Json,
     /// Kernels, modules and the packages that they come in.
     KernelImage,
     /// The documents of an image.
     OciDocument,
+    /// What a guest sends on its port: sessions and the frames of commands.
+    Session,
     /// Archives and layers of them.
     TarMerge,
+    /// A guest's tree: its listing, its names and its links.
+    Tree,
 }
 
 impl Target {
     /// All.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 10] = [
         Self::Catalog,
         Self::Cpio,
         Self::Ext4,
         Self::ImageReference,
+        Self::Json,
         Self::KernelImage,
         Self::OciDocument,
+        Self::Session,
         Self::TarMerge,
+        Self::Tree,
     ];
 
     /// What its program in `fuzz/` and its folder in `fuzz/seeds` are called.
@@ -60,9 +72,12 @@ impl Target {
             Self::Cpio => "cpio",
             Self::Ext4 => "ext4",
             Self::ImageReference => "image_reference",
+            Self::Json => "json",
             Self::KernelImage => "kernel_image",
             Self::OciDocument => "oci_document",
+            Self::Session => "session",
             Self::TarMerge => "tar_merge",
+            Self::Tree => "tree",
         }
     }
 
@@ -76,9 +91,12 @@ impl Target {
             Self::Cpio => cpio::check(data),
             Self::Ext4 => ext4::check(data, asked),
             Self::ImageReference => image_reference::check(data),
+            Self::Json => json::check(data),
             Self::KernelImage => kernel_image::check(data, asked),
             Self::OciDocument => oci_document::check(data),
+            Self::Session => session::check(data),
             Self::TarMerge => tar_merge::check(data, asked),
+            Self::Tree => tree::check(data),
         }
     }
 }

@@ -54,6 +54,11 @@ fn references_to_images() {
 }
 
 #[test]
+fn requests_and_answers() {
+    replay(Target::Json);
+}
+
+#[test]
 fn kernels() {
     let Some(_) = need::program("e2fsck", "e2fsck") else { return };
     replay(Target::KernelImage);
@@ -68,6 +73,16 @@ fn documents_of_images() {
 fn layers() {
     let Some(_) = need::program("e2fsck", "e2fsck") else { return };
     replay(Target::TarMerge);
+}
+
+#[test]
+fn sessions() {
+    replay(Target::Session);
+}
+
+#[test]
+fn trees_of_guests() {
+    replay(Target::Tree);
 }
 
 #[test]
