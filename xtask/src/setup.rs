@@ -61,6 +61,7 @@ pub static CI: Needs = Needs {
         ("umoci", "makes and unpacks images to compare with"),
         ("skopeo", "makes archives of images and pushes them"),
         ("docker-registry", "a registry to pull from"),
+        ("minisign", "signs catalogs to pull from"),
     ],
     fetched: &[KERNEL],
     ordinary: &[NEWUIDMAP],

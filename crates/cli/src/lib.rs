@@ -28,8 +28,8 @@ use crate::{
     args::{Cli, Command, ConfigCommand, VmCommand},
     client::{Client, Start},
     commands::{
-        Context, create, daemon, doctor, events, images, kernels, lifecycle, operations, ports, settings,
-        show, ssh, ssh_config, stats, version, workspace,
+        Context, catalogs, create, daemon, doctor, events, images, kernels, lifecycle, operations, ports,
+        settings, show, ssh, ssh_config, stats, version, workspace,
     },
     error::Error,
     talk::Talk,
@@ -88,6 +88,7 @@ async fn run(talk: Talk, command: Command) -> Result<u8, Error> {
         Command::Ps(args) => show::ps(&context(talk)?, args).await,
         Command::Image(command) => images::run(&context(talk)?, command).await,
         Command::Kernel(command) => kernels::run(&context(talk)?, command).await,
+        Command::Catalog(command) => catalogs::run(&context(talk)?, command).await,
         Command::Daemon(command) => daemon::run(talk, command).await,
         Command::Operation(command) => operations::run(&context(talk)?, command).await,
         Command::Events(format) => events::run(&context(talk)?, format.output).await,

@@ -10,7 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use engine::{Engine, Part, Source};
+use engine::{CatalogKind, Engine, Part, Source};
 use futures_util::{Stream, StreamExt};
 use model::signal::Signal;
 use serde::Deserialize;
@@ -19,9 +19,9 @@ use tokio_util::{
     sync::CancellationToken,
 };
 use wire::control::{
-    self, AllStats, BuildImage, CacheContent, Changes, CreateVm, Daemon, ErrorBody, ExportWorkspace, Images,
-    ImportImage, ImportKernel, Kernels, Operations, PrepareWorkspace, PullImage, SetVm, Vms, Wait, Workspace,
-    WorkspacePlan,
+    self, AllStats, BuildImage, CacheContent, Catalog, Catalogs, Changes, CreateVm, Daemon, ErrorBody,
+    ExportWorkspace, Images, ImportImage, ImportKernel, Kernels, Operations, PrepareWorkspace, PullImage,
+    PullKernel, SetVm, Vms, Wait, Workspace, WorkspacePlan,
 };
 
 use crate::{
@@ -84,6 +84,9 @@ pub fn router(engine: Engine, streams: Streams, socket: &Path) -> Router {
         .route("/v1/kernels", get(kernel_list))
         .route("/v1/kernels/{name}", get(kernel_show).delete(kernel_delete))
         .route("/v1/kernels/{name}/import", post(kernel_import))
+        .route("/v1/kernels/{name}/pull", post(kernel_pull))
+        .route("/v1/catalogs/refresh", post(catalog_refresh))
+        .route("/v1/catalogs/{kind}", get(catalog_show))
         .route("/v1/events", get(events))
         .route("/v1/operations", get(operation_list))
         .route("/v1/operations/{id}", get(operation_show))
@@ -619,7 +622,7 @@ pub async fn image_build(
     Ok(answer(app.engine, operation, detach.binding()))
 }
 
-/// Pulls an image from a registry.
+/// Pulls an image of the catalog, or from a registry.
 #[utoipa::path(post, path = "/v1/images/pull", params(Detach), request_body = PullImage,
     responses((status = 200, body = control::Event, content_type = "application/x-ndjson")))]
 pub async fn image_pull(
@@ -686,6 +689,40 @@ pub async fn kernel_import(
     let what = format!("kernel.import {name}");
     let operation = app.engine.begin(what, |engine, operation| engine.kernel_import(operation, name, from));
     Ok(answer(app.engine, operation, detach.binding()))
+}
+
+/// Gets a kernel of the catalog.
+#[utoipa::path(post, path = "/v1/kernels/{name}/pull", params(("name" = String, Path), Detach),
+    request_body = PullKernel, responses((status = 200, body = control::Event, content_type = "application/x-ndjson")))]
+pub async fn kernel_pull(
+    State(app): State<App>,
+    Segment(name): Segment<String>,
+    Params(detach): Params<Detach>,
+    Payload(body): Payload,
+) -> Result<Response, Fail> {
+    let pull: PullKernel = parse(&body)?;
+    let what = format!("kernel.pull {name}");
+    let operation = app.engine.begin(what, |engine, operation| engine.kernel_pull(operation, name, pull));
+    Ok(answer(app.engine, operation, detach.binding()))
+}
+
+/// What the catalog of `images` or of `kernels` has for this host.
+#[utoipa::path(get, path = "/v1/catalogs/{kind}", params(("kind" = String, Path)),
+    responses((status = 200, body = Catalog), (status = 404, body = ErrorBody)))]
+pub async fn catalog_show(
+    State(app): State<App>,
+    Segment(kind): Segment<String>,
+) -> Result<Json<Catalog>, Fail> {
+    let Some(kind) = CatalogKind::from_name(&kind) else {
+        return Err(engine::Error::NotFound { kind: "catalog", name: kind, hint: None }.into());
+    };
+    Ok(Json(look(&app, move |engine| engine.catalog_show(kind)).await?))
+}
+
+/// Gets newer catalogs from where they are configured to be.
+#[utoipa::path(post, path = "/v1/catalogs/refresh", responses((status = 200, body = Catalogs)))]
+pub async fn catalog_refresh(State(app): State<App>) -> Result<Json<Catalogs>, Fail> {
+    Ok(Json(app.engine.catalog_refresh().await?))
 }
 
 /// What happens from now on, one line each.

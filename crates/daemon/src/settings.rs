@@ -92,6 +92,9 @@ fn of_host(field: Field) -> Option<String> {
         Field::LogLevel
         | Field::DefaultImage
         | Field::DefaultKernel
+        | Field::ImageCatalog
+        | Field::KernelCatalog
+        | Field::CatalogKey
         | Field::Vmm
         | Field::Accelerator
         | Field::StopTimeout

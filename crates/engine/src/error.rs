@@ -5,10 +5,10 @@
 use std::error::Error as _;
 
 use image::oci::SinkError;
-use model::VmName;
+use model::{KernelName, VmName};
 use wire::control::{Code, ErrorBody};
 
-use crate::registry::RegistryError;
+use crate::{catalogs::RefreshError, registry::RegistryError};
 
 /// The result of a call to the engine.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -165,6 +165,37 @@ pub enum Error {
         #[source]
         cause: Box<RegistryError>,
     },
+    /// A catalog cannot be used.
+    #[error("cannot {action} the catalog of {kind} {place}")]
+    Catalog {
+        /// `read` or `refresh`.
+        action: &'static str,
+        /// `images` or `kernels`.
+        kind: &'static str,
+        /// Where it is.
+        place: String,
+        /// Why.
+        #[source]
+        cause: Box<RefreshError>,
+    },
+    /// Nobody said where there are catalogs.
+    #[error("no catalog is configured")]
+    NoCatalog,
+    /// The catalog has it, but not for this host.
+    #[error("the catalog of {kind} has {name} for {others}, and this host is {host}")]
+    OtherArch {
+        /// `images` or `kernels`.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+        /// The processors that it is for.
+        others: String,
+        /// This host's.
+        host: &'static str,
+    },
+    /// Another kernel has the name of one of the catalog.
+    #[error("there is another kernel {0}")]
+    OtherKernel(KernelName),
     /// What an image says of itself cannot be read.
     #[error("cannot read image {name}")]
     ReadImage {
@@ -263,6 +294,10 @@ impl Error {
             Self::Broken => Code::Internal,
             Self::Forgotten(_) => Code::Gone,
             Self::Pull { cause, .. } => pull_code(cause),
+            Self::Catalog { cause, .. } => catalog_code(cause),
+            Self::NoCatalog => Code::Invalid,
+            Self::OtherKernel(_) => Code::Taken,
+            Self::OtherArch { .. } => Code::Refused,
             Self::ImportImage { .. } | Self::ImportKernel { .. } if self.is_full() => Code::Host,
             Self::ImportImage { .. } | Self::ImportKernel { .. } => Code::Refused,
             Self::Spawn { .. }
@@ -305,6 +340,16 @@ impl Error {
             Self::Workspace(cause) => cause.hint(),
             Self::Launch { cause, .. } => cause.hint().map(str::to_owned),
             Self::Pull { cause, .. } => pull_hint(cause),
+            Self::NoCatalog => {
+                Some("set image_catalog, kernel_catalog and catalog_key in config.toml".to_owned())
+            }
+            Self::Catalog { cause, .. } if matches!(**cause, RefreshError::NoKey) => {
+                Some("set catalog_key in config.toml to the public key of who signs it".to_owned())
+            }
+            Self::OtherKernel(name) => {
+                Some(format!("banger kernel pull {name} --force puts the catalog's in its place"))
+            }
+            Self::Catalog { action: "read", .. } => Some("banger catalog refresh".to_owned()),
             Self::NoVmm(cause) => Some(cause.hint().to_owned()),
             Self::Store(store::Error::Taken(name)) => {
                 Some(format!("choose another --name, or delete the one there is: {name}"))
@@ -355,9 +400,23 @@ impl Error {
     }
 }
 
+fn catalog_code(cause: &RefreshError) -> Code {
+    match cause {
+        RefreshError::Get { cause, .. } => pull_code(cause),
+        RefreshError::NoKey | RefreshError::Key(_) => Code::Invalid,
+        RefreshError::Host(_) => Code::Host,
+        RefreshError::Signature(_)
+        | RefreshError::Catalog(_)
+        | RefreshError::OtherKind(_)
+        | RefreshError::Older { .. }
+        | RefreshError::Reused(_)
+        | RefreshError::Damaged(_) => Code::Refused,
+    }
+}
+
 fn pull_code(cause: &RegistryError) -> Code {
     match cause {
-        RegistryError::NotFound { .. } => Code::NotFound,
+        RegistryError::NotFound { .. } | RegistryError::Nothing { .. } => Code::NotFound,
         RegistryError::Document { .. }
         | RegistryError::Blob(SinkError::Refused { .. })
         | RegistryError::NoBlob { .. }

@@ -3,6 +3,7 @@
 //! The slow work happens in a staging directory without any lock; publication renames the directory into place and inserts
 //! the row. The loser of a race for a name fails at the row, and its directory goes.
 
+mod bundle;
 mod pull;
 
 use std::{
@@ -13,6 +14,7 @@ use std::{
 
 use host::proc::{Command, Program};
 use image::{
+    catalog::Kind,
     manifest::{self, ImageManifest, RunConfig},
     oci::{self, Digest, Imported, Manifest, OciError, Opened},
     rootfs::{self, ImportOptions},
@@ -345,7 +347,8 @@ impl Engine {
         })
     }
 
-    /// The image that `request` wants; the default one is built where it is missing and that was asked for.
+    /// The image that `request` wants. One that is missing is pulled where the catalog has it; the default one is built
+    /// where that was asked for.
     pub(crate) async fn image_for(&self, operation: &Operation, request: &CreateVm) -> Result<store::Image> {
         let default = self.0.config.default_image.to_string();
         let name = request.image.clone().unwrap_or_else(|| default.clone());
@@ -354,6 +357,9 @@ impl Engine {
         }
         if let Ok(ImageChoice::Remote(_)) = ImageChoice::try_from(&*name) {
             return self.image_by_reference(operation, &name).await;
+        }
+        if let Some(found) = self.in_catalog(Kind::Images, &name)? {
+            return self.image_of_catalog(operation, found, None, None).await;
         }
         if request.image.is_some() && name != default {
             return Err(unknown_image(&name));
@@ -460,6 +466,7 @@ impl Engine {
         let Imported { rootfs, run, origin } = imported.map_err(|e| import_error(&draft.name, e))?;
         let digest = image::identity::sha256_of(&path)?;
         rootfs.file.sync_all().map_err(|e| host::Error::path("sync", &path, e))?;
+        let init = draft.init.unwrap_or_else(|| rootfs.init.map_or("agent", Init::name).to_owned());
         let manifest = ImageManifest {
             version: manifest::VERSION,
             name: draft.name.to_string(),
@@ -470,6 +477,9 @@ impl Engine {
             sha256: digest,
             size: rootfs.size,
             created_ms: host::clock::now_ms(),
+            kernel: draft.kernel.as_ref().map(KernelName::to_string),
+            ready: Some(draft.ready.name().to_owned()),
+            init: Some(init.clone()),
             run,
         };
         let written = manifest.write(directory);
@@ -483,7 +493,7 @@ impl Engine {
             uuid: uuid_text(rootfs.uuid),
             kernel: draft.kernel,
             ready: draft.ready,
-            init: draft.init.unwrap_or_else(|| rootfs.init.map_or("agent", Init::name).to_owned()),
+            init,
             created_ms: manifest.created_ms,
         };
         Ok(Staged { image, supersedes: draft.resolved.is_some() })
@@ -491,8 +501,9 @@ impl Engine {
 }
 
 fn unknown_image(name: &str) -> Error {
-    let hint =
-        format!("banger image list shows those there are; banger image import SRC --name {name} makes one");
+    let hint = format!(
+        "it is not in the catalog either; banger image list shows those there are; banger image import SRC --name {name} makes one"
+    );
     Error::NotFound { kind: "image", name: name.to_owned(), hint: Some(hint) }
 }
 

@@ -1,4 +1,6 @@
-//! Kernels: importing them and finding the one that an image boots.
+//! Kernels: importing them, getting those of the catalog, and finding the one that an image boots.
+
+mod bundle;
 
 use std::{
     ops::ControlFlow,
@@ -6,10 +8,14 @@ use std::{
 };
 
 use host::proc::{Command, Program};
-use image::kernel::{self, Source};
+use image::{
+    catalog::Kind,
+    kernel::{self, Source},
+};
 use model::{KernelName, undo::Undo};
 use wire::control::{self, Event, ImportKernel, Outcome};
 
+use self::bundle::Existing;
 use crate::{
     Engine, Error, Operation, Result, blocking, program,
     saga::{self, chain},
@@ -98,7 +104,7 @@ impl Engine {
         saga::undo_staging(&self.0.world, entry, imported).await
     }
 
-    /// The kernel that `image` boots. The default one is taken from the distribution, or from the host, where it is
+    /// The kernel that `image` boots. The default one is taken from the catalog, the distribution or the host, where it is
     /// missing.
     pub(crate) async fn kernel_for(
         &self,
@@ -110,9 +116,15 @@ impl Engine {
         }
         let name = self.0.config.default_kernel.clone();
         match self.kernel_named(name.as_str()) {
-            // Only the built-in default stands for the distribution's; another one is somebody's own.
-            Err(Error::NotFound { .. }) if name == crate::config::Config::default().default_kernel => {}
+            Err(Error::NotFound { .. }) => {}
             found => return found,
+        }
+        if let Some(found) = self.in_catalog(Kind::Kernels, name.as_str())? {
+            return self.kernel_of_catalog(operation, found, Existing::Use).await;
+        }
+        // Only the built-in default stands for the distribution's; another one is somebody's own.
+        if name != crate::config::Config::default().default_kernel {
+            return self.kernel_named(name.as_str());
         }
         let _claim = operation.cancellable(async { Ok(self.claim(format!("kernel {name}")).await) }).await?;
         match self.kernel_named(name.as_str()) {

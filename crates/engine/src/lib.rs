@@ -9,6 +9,7 @@
 //! | `vm` | create, boot, stop, delete; what happens when a guest ends by itself |
 //! | `reconcile` | what a crash left open |
 //! | `images`, `kernels` | making and publishing them |
+//! | `catalogs` | which catalog is in force, fetching what it names |
 //! | `registry` | fetching what images are made of |
 //! | `guest` | talking to an agent |
 //! | `ssh` | keys and pins for a guest's sshd |
@@ -18,6 +19,7 @@
 //!
 //! No argv, no terminals, no HTTP serving: those are the CLI's and the daemon's.
 
+mod catalogs;
 pub mod config;
 pub mod doctor;
 mod error;
@@ -45,6 +47,7 @@ use std::{collections::HashMap, path::PathBuf, sync::Arc};
 pub use error::{Error, Result};
 pub use happenings::Listener;
 use host::{dirs::Dirs, lock::Lock};
+pub use image::catalog::Kind as CatalogKind;
 use model::{VmId, refs::RefError};
 pub use operation::{Follow, Operation, Operations};
 pub use saga::chain;

@@ -5,12 +5,14 @@
 //!         images/<id>/ rootfs.ext4 manifest.json  kernels/<id>/…
 //!         vms/<id>/  overlay.ext4 work.ext4  console.log vmm.log  run/ (sockets, links, payload)
 //!                    workspace/ (what was shipped, exports)
+//!         catalogs/ images.json kernels.json (each with its signature)
 //! cache/  templates/  payload/  probe/  blobs/sha256/<hex>  partial/  aside/
 //! ```
 
 use std::path::{Path, PathBuf};
 
 use host::dirs::Dirs;
+use image::catalog::Kind;
 use model::{VmId, undo::NewDisk};
 
 /// The layout of one installation.
@@ -40,7 +42,13 @@ impl Paths {
             paths.partial(),
             paths.blobs_aside(),
         ];
-        let state = [paths.staging(), paths.images(), paths.kernels(), paths.vms()];
+        let state = [
+            paths.staging(),
+            paths.images(),
+            paths.kernels(),
+            paths.vms(),
+            paths.dirs.state.join("catalogs"),
+        ];
         let tops = [paths.dirs.state.clone(), paths.dirs.cache.clone(), paths.dirs.runtime.clone()];
         for directory in tops.iter().chain(&state).chain(&cache) {
             host::fs::private_dir(directory)?;
@@ -82,6 +90,12 @@ impl Paths {
     #[must_use]
     pub fn kernels(&self) -> PathBuf {
         self.dirs.state.join("kernels")
+    }
+
+    /// The newest catalog of that kind that was taken.
+    #[must_use]
+    pub fn catalog(&self, kind: Kind) -> PathBuf {
+        self.dirs.state.join("catalogs").join(format!("{}.json", kind.name()))
     }
 
     /// The directories of VMs, by id.

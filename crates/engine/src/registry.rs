@@ -9,15 +9,13 @@
 
 mod auth;
 mod credentials;
+pub(crate) mod download;
 mod error;
 mod http;
 
 use std::{
     path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
 
@@ -28,7 +26,8 @@ use image::oci::{
 };
 use model::{ImageReference, reference};
 
-use self::{auth::Auth, http::Http};
+use self::auth::Auth;
+pub(crate) use self::http::Http;
 pub use self::{error::RegistryError, http::Patience};
 use crate::blocking;
 
@@ -52,10 +51,6 @@ pub struct Settings {
 
 /// Where Docker Hub's API is.
 const HUB_API: &str = "registry-1.docker.io";
-/// The bytes that go to the disk at once.
-const PIECE: usize = 1 << 20;
-/// A connection that brought less than this before it broke off brought nothing: a registry cannot go on like that for ever.
-const ENOUGH: u64 = 64 << 10;
 
 /// One repository of a registry.
 #[derive(Debug)]
@@ -174,123 +169,13 @@ impl Registry {
     ) -> Result<Arc<std::fs::File>, RegistryError> {
         let (digest, size) = (blob.digest, blob.size);
         let partial = target.partial;
-        let mut sink = blocking(move || Ok(Sink::create(&partial, digest, size)?))
+        let sink = blocking(move || Ok(Sink::create(&partial, digest, size)?))
             .await
             .map_err(RegistryError::engine)?;
-        let mut failures = 0;
-        while !sink.is_complete() {
-            let before = sink.written();
-            let (returned, result) = self.fetch(sink, blob, &done).await;
-            sink = returned.ok_or(RegistryError::Stopped)?;
-            match result {
-                Ok(()) if sink.is_complete() => break,
-                // It ended where it should not, without any error.
-                Ok(()) => {}
-                Err(error) if error.is_passing() => {
-                    tracing::debug!(%digest, error = crate::chain(&error), at = sink.written(), "a download broke off");
-                    if failures + 1 >= self.http.patience().attempts {
-                        return Err(RegistryError::Broken {
-                            digest,
-                            times: failures + 1,
-                            cause: Box::new(error),
-                        });
-                    }
-                }
-                Err(error) => return Err(error),
-            }
-            failures = if sink.written() >= before.saturating_add(ENOUGH) { 0 } else { failures + 1 };
-            if failures >= self.http.patience().attempts {
-                let cause = BlobError::Shorter { expected: size, found: sink.written() };
-                return Err(SinkError::Refused { digest, cause }.into());
-            }
-            tokio::time::sleep(self.http.patience().pause * 2_u32.saturating_pow(failures)).await;
-        }
+        let source = Blob { registry: self, blob };
+        let sink = download::fill(&self.http, &source, sink, &done).await?;
         let finished = tokio::task::spawn_blocking(move || sink.finish(&target.cached)).await;
         Ok(finished.map_err(|_| RegistryError::Stopped)??)
-    }
-
-    /// One request for what `sink` lacks. The sink comes back unless this process is going down.
-    async fn fetch(
-        &self,
-        sink: Sink,
-        blob: &Descriptor,
-        done: &AtomicU64,
-    ) -> (Option<Sink>, Result<(), RegistryError>) {
-        let from = sink.written();
-        let mut response = match self.request_blob(blob, from).await {
-            Ok(response) => response,
-            Err(error) => return (Some(sink), Err(error)),
-        };
-        let mut sink = sink;
-        if response.status() == StatusCode::OK && from > 0 {
-            // It gives only whole ones.
-            done.fetch_sub(from, Ordering::Relaxed);
-            if let Err(error) = sink.restart() {
-                return (Some(sink), Err(SinkError::from(error).into()));
-            }
-        }
-        let mut piece = Vec::with_capacity(PIECE);
-        loop {
-            let next = self.http.next(&mut response).await;
-            let is_end = !matches!(next, Ok(Some(_)));
-            if let Ok(Some(bytes)) = &next {
-                piece.extend_from_slice(bytes);
-            }
-            if piece.len() >= PIECE || (is_end && !piece.is_empty()) {
-                let bytes = std::mem::replace(&mut piece, Vec::with_capacity(PIECE));
-                let count = bytes.len() as u64;
-                let written = tokio::task::spawn_blocking(move || {
-                    let written = sink.write(&bytes);
-                    (sink, written)
-                });
-                let Ok((returned, written)) = written.await else {
-                    return (None, Err(RegistryError::Stopped));
-                };
-                sink = returned;
-                if let Err(error) = written {
-                    return (Some(sink), Err(error.into()));
-                }
-                done.fetch_add(count, Ordering::Relaxed);
-            }
-            match next {
-                Ok(Some(_)) => {}
-                Ok(None) => return (Some(sink), Ok(())),
-                Err(error) => return (Some(sink), Err(error)),
-            }
-        }
-    }
-
-    async fn request_blob(&self, blob: &Descriptor, from: u64) -> Result<Response<Incoming>, RegistryError> {
-        let (digest, size) = (blob.digest, blob.size);
-        let mut headers = HeaderMap::new();
-        if from > 0 {
-            let range = HeaderValue::from_str(&format!("bytes={from}-")).expect("a number is plain");
-            headers.insert(header::RANGE, range);
-        }
-        let response = self.get(&format!("blobs/{digest}"), &headers).await?;
-        let text = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
-        let expected = match response.status() {
-            StatusCode::OK => size,
-            StatusCode::PARTIAL_CONTENT if from > 0 => {
-                let range = text(header::CONTENT_RANGE).unwrap_or_default();
-                if !range.starts_with(&format!("bytes {from}-")) {
-                    return Err(RegistryError::WrongPart { digest });
-                }
-                size - from
-            }
-            StatusCode::NOT_FOUND => return Err(RegistryError::NoBlob { digest }),
-            _ => return Err(self.status(response).await),
-        };
-        // What will be wrong need not be fetched.
-        let stated = text(header::CONTENT_LENGTH).and_then(|length| length.parse::<u64>().ok());
-        let refused = |cause| Err(SinkError::Refused { digest, cause }.into());
-        match stated {
-            Some(length) if length > expected => refused(BlobError::Longer { expected: size }),
-            Some(length) if length < expected => {
-                refused(BlobError::Shorter { expected: size, found: size - expected + length })
-            }
-            _ => Ok(response),
-        }
     }
 
     /// Asks for something of the repository, with authorization where the registry wants it.
@@ -319,6 +204,25 @@ impl Registry {
         // What it says of it helps, if it comes.
         let said = self.http.body(response, 64 << 10).await.unwrap_or_default();
         RegistryError::Status { host: self.reference.host().to_owned(), status, said: error::said(&said) }
+    }
+}
+
+/// One blob of a registry.
+struct Blob<'a> {
+    registry: &'a Registry,
+    blob: &'a Descriptor,
+}
+
+impl download::Source for Blob<'_> {
+    async fn request(&self, headers: &HeaderMap) -> Result<Response<Incoming>, RegistryError> {
+        self.registry.get(&format!("blobs/{}", self.blob.digest), headers).await
+    }
+
+    async fn refuse(&self, response: Response<Incoming>) -> RegistryError {
+        match response.status() {
+            StatusCode::NOT_FOUND => RegistryError::NoBlob { digest: self.blob.digest },
+            _ => self.registry.status(response).await,
+        }
     }
 }
 

@@ -8,6 +8,7 @@
 //! A url without a scheme is the name of a file beside the catalog, so a directory with both can be put anywhere. Nothing is
 //! fetched here; that a catalog is genuine is for its signature to say.
 
+pub mod bundle;
 pub mod signature;
 
 use std::collections::HashSet;

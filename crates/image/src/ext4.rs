@@ -36,6 +36,7 @@ pub(crate) mod directory;
 pub(crate) mod extent;
 mod hash;
 pub(crate) mod inode;
+pub mod inspect;
 mod stream;
 pub(crate) mod superblock;
 pub mod tree;

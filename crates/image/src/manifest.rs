@@ -33,6 +33,15 @@ pub struct ImageManifest {
     pub size: u64,
     /// When it was made: milliseconds since the Unix epoch.
     pub created_ms: u64,
+    /// The name of the kernel it boots, where it is not the default one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<String>,
+    /// What makes a VM of it ready: `agent` or `init`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready: Option<String>,
+    /// What becomes PID 1, as the store says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init: Option<String>,
     /// How it is run.
     #[serde(flatten)]
     pub run: RunConfig,

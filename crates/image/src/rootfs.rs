@@ -23,7 +23,7 @@ pub use merge::Refusal;
 pub use tar::Malformed;
 
 use crate::ext4::{self, tree::EntryPath};
-use decompress::{Stop, Unpacked};
+pub(crate) use decompress::{Stop, Unpacked};
 use merge::Merge;
 
 /// How an image is made.

@@ -8,7 +8,7 @@
 
 use std::{ops::Range, path::PathBuf, time::Duration};
 
-use crate::{ImageName, KernelName, size, sizing, sizing::Wish};
+use crate::{ImageName, KernelName, location::Location, size, sizing, sizing::Wish};
 
 mod mistake;
 
@@ -26,6 +26,12 @@ pub enum Field {
     DefaultImage,
     /// The kernel of an image that names none.
     DefaultKernel,
+    /// Where the catalog of images is refreshed from.
+    ImageCatalog,
+    /// Where the catalog of kernels is refreshed from.
+    KernelCatalog,
+    /// Who signs both.
+    CatalogKey,
     /// The VMM of a VM for which none is named.
     Vmm,
     /// Whether QEMU's guests run on KVM.
@@ -57,6 +63,10 @@ pub enum Kind {
     Image,
     /// The name of a kernel.
     Kernel,
+    /// Where a file can be fetched from.
+    Location,
+    /// A public key of minisign.
+    SigningKey,
     /// The absolute path of a program.
     Program,
     /// One of these words.
@@ -117,6 +127,12 @@ pub const KEYS: &[Key] = &[
         "The image of a VM for which none is named."),
     key(Field::DefaultKernel, "default_kernel", "BANGER_DEFAULT_KERNEL", Kind::Kernel, Fallback::Value("debian-cloud"),
         "The kernel of an image that names none."),
+    key(Field::ImageCatalog, "image_catalog", "BANGER_IMAGE_CATALOG", Kind::Location, Fallback::Auto("none"),
+        "Where `banger catalog refresh` gets the catalog of images; its signature lies beside it, as `.minisig`."),
+    key(Field::KernelCatalog, "kernel_catalog", "BANGER_KERNEL_CATALOG", Kind::Location, Fallback::Auto("none"),
+        "The same for the catalog of kernels."),
+    key(Field::CatalogKey, "catalog_key", "BANGER_CATALOG_KEY", Kind::SigningKey, Fallback::Auto("none"),
+        "Whose signature a catalog must have."),
     key(Field::Vmm, "vmm", "BANGER_VMM", Kind::Word(Vmm::WORDS), Fallback::Value("auto"),
         "What runs a VM for which `--vmm` was not given."),
     key(Field::Accelerator, "accelerator", "BANGER_ACCELERATOR", Kind::Word(Accelerator::WORDS), Fallback::Value("auto"),
@@ -220,6 +236,32 @@ impl Accelerator {
     }
 }
 
+/// A public key of minisign. Whether it is a point of its curve shows when it is used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SigningKey(String);
+
+impl SigningKey {
+    /// Its text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<&str> for SigningKey {
+    type Error = Wrong;
+
+    /// 42 bytes in base 64, which begin with `Ed`.
+    fn try_from(text: &str) -> Result<Self, Wrong> {
+        let is_digit = |c: char| c.is_ascii_alphanumeric() || c == '+' || c == '/';
+        let begins = text.starts_with("RW") && text[2..].starts_with(['Q', 'R', 'S', 'T']);
+        match begins && text.len() == 56 && text.chars().all(is_digit) {
+            true => Ok(Self(text.to_owned())),
+            false => Err(Wrong::Key),
+        }
+    }
+}
+
 /// The settings that an installation goes by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -229,6 +271,12 @@ pub struct Config {
     pub default_image: ImageName,
     /// The kernel of an image that names none.
     pub default_kernel: KernelName,
+    /// Where the catalog of images is refreshed from.
+    pub image_catalog: Option<Location>,
+    /// Where the catalog of kernels is refreshed from.
+    pub kernel_catalog: Option<Location>,
+    /// Who signs both.
+    pub catalog_key: Option<SigningKey>,
     /// The VMM of a VM for which none is named.
     pub vmm: Vmm,
     /// What runs a guest's instructions.
@@ -253,6 +301,9 @@ impl Default for Config {
             log_level: LogLevel("info"),
             default_image: ImageName::try_from("debian-bookworm").expect("it is one"),
             default_kernel: KernelName::try_from("debian-cloud").expect("it is one"),
+            image_catalog: None,
+            kernel_catalog: None,
+            catalog_key: None,
             vmm: Vmm::Auto,
             accelerator: Accelerator::Auto,
             qemu_bin: None,
@@ -368,6 +419,9 @@ impl Config {
             Field::DefaultKernel => {
                 self.default_kernel = KernelName::try_from(text.as_str()).map_err(Wrong::Name)?;
             }
+            Field::ImageCatalog => self.image_catalog = Some(location(&text)?),
+            Field::KernelCatalog => self.kernel_catalog = Some(location(&text)?),
+            Field::CatalogKey => self.catalog_key = Some(SigningKey::try_from(&*text)?),
             Field::Vmm if text == "firecracker" => return Err(Wrong::Firecracker),
             Field::Vmm => {
                 self.vmm = if word(&text, Vmm::WORDS)? == "qemu" { Vmm::Qemu } else { Vmm::Auto };
@@ -408,6 +462,9 @@ impl Config {
             Field::LogLevel => self.log_level.as_str().to_owned(),
             Field::DefaultImage => self.default_image.to_string(),
             Field::DefaultKernel => self.default_kernel.to_string(),
+            Field::ImageCatalog => self.image_catalog.as_ref()?.to_string(),
+            Field::KernelCatalog => self.kernel_catalog.as_ref()?.to_string(),
+            Field::CatalogKey => self.catalog_key.as_ref()?.as_str().to_owned(),
             Field::Vmm => self.vmm.as_str().to_owned(),
             Field::Accelerator => self.accelerator.as_str().to_owned(),
             Field::QemuBin => self.qemu_bin.as_ref()?.display().to_string(),
@@ -434,9 +491,15 @@ impl Kind {
             (Value::Text(text), _) => Ok(text.clone()),
             (Value::Integer(number), Self::Vcpu | Self::Size) => Ok(number.to_string()),
             (Value::Integer(_), Self::Duration | Self::DurationOrNever) => Err(Wrong::Duration),
-            (Value::Integer(_), Self::Image | Self::Kernel | Self::Program | Self::Word(_)) => {
-                Err(Wrong::Type("a number"))
-            }
+            (
+                Value::Integer(_),
+                Self::Image
+                | Self::Kernel
+                | Self::Location
+                | Self::SigningKey
+                | Self::Program
+                | Self::Word(_),
+            ) => Err(Wrong::Type("a number")),
             (Value::Other(found), _) => Err(Wrong::Type(found)),
         }
     }
@@ -447,6 +510,8 @@ impl Kind {
         match self {
             Self::Image => "the name of an image".to_owned(),
             Self::Kernel => "the name of a kernel".to_owned(),
+            Self::Location => "an address: `https://…`, `file:///…`".to_owned(),
+            Self::SigningKey => "a public key of minisign".to_owned(),
             Self::Program => "an absolute path".to_owned(),
             Self::Word(words) => format!("`{}`", words.join("`, `")),
             Self::Duration => "a time: `10s`, `5m`, `2h`".to_owned(),
@@ -455,6 +520,10 @@ impl Kind {
             Self::Size => "a size: `512M`, `8G`".to_owned(),
         }
     }
+}
+
+fn location(text: &str) -> Result<Location, Wrong> {
+    Location::try_from(text).map_err(Wrong::Location)
 }
 
 fn word(text: &str, words: &'static [&'static str]) -> Result<&'static str, Wrong> {

@@ -93,6 +93,25 @@ impl Location {
     }
 }
 
+impl Location {
+    /// The signature of this file, which lies beside it.
+    #[must_use]
+    pub fn signature(&self) -> Self {
+        const END: &str = ".minisig";
+        match self {
+            Self::File(path) => {
+                let mut path = path.clone().into_os_string();
+                path.push(END);
+                Self::File(path.into())
+            }
+            Self::Web(text) => {
+                let (path, query) = text.split_at(text.find('?').unwrap_or(text.len()));
+                Self::Web(format!("{path}{END}{query}"))
+            }
+        }
+    }
+}
+
 impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -148,6 +167,13 @@ mod tests {
             ("file:///m/c.json", "file:///m/n"),
         ] {
             assert_eq!(Location::try_from(of).unwrap().beside("n").to_string(), expected);
+        }
+        for (of, expected) in [
+            ("https://a/c.json", "https://a/c.json.minisig"),
+            ("https://a/c.json?x=/y", "https://a/c.json.minisig?x=/y"),
+            ("file:///m/c.json", "file:///m/c.json.minisig"),
+        ] {
+            assert_eq!(Location::try_from(of).unwrap().signature().to_string(), expected);
         }
     }
 }

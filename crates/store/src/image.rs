@@ -15,14 +15,18 @@ pub enum Ready {
 }
 
 impl Ready {
-    pub(crate) fn name(self) -> &'static str {
+    /// Its stable name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
         match self {
             Self::Agent => "agent",
             Self::Init => "init",
         }
     }
 
-    pub(crate) fn from_name(name: &str) -> Option<Self> {
+    /// The one of that name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
         [Self::Agent, Self::Init].into_iter().find(|ready| ready.name() == name)
     }
 }

@@ -41,27 +41,27 @@ impl Store {
     /// # Errors
     /// [`Error::Taken`], or where the database cannot be written.
     pub fn kernel_insert(&self, kernel: Kernel, staging: i64) -> Result<()> {
+        self.transaction(move |db| match named(db, &kernel.name)? {
+            Some(_) => Err(Error::Taken(kernel.name.to_string())),
+            None => insert(db, &kernel, staging),
+        })
+    }
+
+    /// Records a kernel as [`Store::kernel_insert`], but as the one of its name: one that had it before gets another, made of
+    /// the name and its id, and its id is given. Images that name it boot the new one from now on.
+    ///
+    /// # Errors
+    /// Where the database cannot be written.
+    pub fn kernel_supersede(&self, kernel: Kernel, staging: i64) -> Result<Option<String>> {
         self.transaction(move |db| {
-            let taken: bool = db.query_row(
-                "SELECT EXISTS (SELECT 1 FROM kernel WHERE name = ?)",
-                [kernel.name.as_str()],
-                |row| row.get(0),
-            )?;
-            if taken {
-                return Err(Error::Taken(kernel.name.to_string()));
+            let old = named(db, &kernel.name)?;
+            if let Some(old) = &old {
+                let name: String = kernel.name.as_str().chars().take(100).collect();
+                let name = format!("{name}-{}", &old[..old.len().min(12)]);
+                db.execute("UPDATE kernel SET name = ? WHERE id = ?", [&name, old])?;
             }
-            db.execute(
-                &format!("INSERT INTO kernel ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)"),
-                params![
-                    kernel.id,
-                    kernel.name.as_str(),
-                    kernel.release,
-                    kernel.source,
-                    kernel.size.cast_signed(),
-                    kernel.created_ms.cast_signed()
-                ],
-            )?;
-            crate::ledger::close(db, staging)
+            insert(db, &kernel, staging)?;
+            Ok(old)
         })
     }
 
@@ -119,6 +119,28 @@ impl Store {
             }
         })
     }
+}
+
+/// The id of the kernel of that name.
+fn named(db: &rusqlite::Connection, name: &KernelName) -> Result<Option<String>> {
+    let mut statement = db.prepare_cached("SELECT id FROM kernel WHERE name = ?")?;
+    let mut rows = statement.query([name.as_str()])?;
+    Ok(rows.next()?.map(|row| row.get(0)).transpose()?)
+}
+
+fn insert(db: &rusqlite::Connection, kernel: &Kernel, staging: i64) -> Result<()> {
+    db.execute(
+        &format!("INSERT INTO kernel ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)"),
+        params![
+            kernel.id,
+            kernel.name.as_str(),
+            kernel.release,
+            kernel.source,
+            kernel.size.cast_signed(),
+            kernel.created_ms.cast_signed()
+        ],
+    )?;
+    crate::ledger::close(db, staging)
 }
 
 fn users(db: &rusqlite::Connection, id: &str) -> Result<Vec<String>> {

@@ -538,14 +538,14 @@ pub struct ImportImage {
     pub layout: Option<String>,
 }
 
-/// `POST /v1/images/pull`: gets an image from a registry.
+/// `POST /v1/images/pull`: gets an image of the catalog, or of a registry.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PullImage {
-    /// `[host[:port]/]path[:tag][@digest]`.
+    /// The name of an image of the catalog, else `[host[:port]/]path[:tag][@digest]`.
     pub reference: String,
-    /// The image's name; without it the last part of the path and the tag.
+    /// The image's name; without it that of the catalog, or the last part of the path and the tag.
     #[serde(default)]
     pub name: Option<String>,
     /// The kernel to boot it with.
@@ -622,6 +622,60 @@ pub enum ImportKernel {
     Host,
     /// The distribution's package, fetched with the host's own tools.
     Distribution,
+}
+
+/// `POST /v1/kernels/{name}/pull`: gets a kernel of the catalog.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct PullKernel {
+    /// Put it in the place of one of that name.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// `GET /v1/catalogs/{kind}`: what can be had by name alone, for this host.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Catalog {
+    /// `images` or `kernels`.
+    pub kind: String,
+    /// Where it came from; none for the one that banger was built with.
+    #[serde(default)]
+    pub source: Option<String>,
+    /// Its serial, which grows with each one that is published.
+    pub serial: u64,
+    /// In its own order.
+    pub entries: Vec<CatalogEntry>,
+}
+
+/// An image or kernel that can be had.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct CatalogEntry {
+    /// Its name.
+    pub name: String,
+    /// The distribution it is of.
+    pub distro: String,
+    /// The processors that it is for.
+    pub arch: String,
+    /// The kernel that an image boots, where it is not the default one.
+    #[serde(default)]
+    pub kernel: Option<String>,
+    /// Bytes to be fetched.
+    pub size: u64,
+    /// What it is, for people.
+    pub description: String,
+    /// Whether there is one of its name here.
+    pub here: bool,
+}
+
+/// `POST /v1/catalogs/refresh`: those that have an address, as they are now.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Catalogs {
+    /// The catalogs.
+    pub catalogs: Vec<Catalog>,
 }
 
 /// One thing that a user asked for.

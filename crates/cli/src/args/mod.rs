@@ -9,7 +9,8 @@ mod workspace;
 pub use host::{ConfigCommand, DaemonCommand, OperationCommand};
 pub use ssh::{ProxyArgs, SshArgs, SshConfigArgs};
 pub use store::{
-    BuildArgs, CacheCommand, ImageCommand, ImportImageArgs, ImportKernelArgs, KernelCommand, PullArgs,
+    BuildArgs, CacheCommand, CatalogCommand, ImageCommand, ImportImageArgs, ImportKernelArgs, KernelCommand,
+    PullArgs, PullKernelArgs,
 };
 pub use vm::{
     CreateArgs, ExecArgs, Forward, ForwardArgs, HealthArgs, KillArgs, ListArgs, LogsArgs, Machine, PortsArgs,
@@ -110,6 +111,9 @@ pub enum Command {
     /// Manage guest kernels
     #[command(subcommand)]
     Kernel(KernelCommand),
+    /// Look after the lists of images and kernels that can be pulled by name
+    #[command(subcommand)]
+    Catalog(CatalogCommand),
     /// Start, stop and look at the background daemon
     #[command(subcommand)]
     Daemon(DaemonCommand),

@@ -4,7 +4,7 @@ use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Args, Subcommand};
 use clap_complete::ArgValueCandidates;
-use model::{ImageName, ImageReference, KernelName};
+use model::{ImageChoice, ImageName, KernelName};
 
 use super::Format;
 use crate::complete;
@@ -14,13 +14,13 @@ use crate::complete;
 pub enum ImageCommand {
     /// Make an image of a root tar, an OCI layout or archive, or what `docker save` writes
     Import(ImportImageArgs),
-    /// Get an image from a registry
+    /// Get an image of the catalog, or from a registry
     Pull(PullArgs),
     /// Build an image from a named recipe with this host's own tools
     Build(BuildArgs),
     /// List all images
     #[command(visible_alias = "ls")]
-    List(Format),
+    List(AvailableArgs),
     /// Show everything about one image
     Show {
         /// The image
@@ -76,6 +76,7 @@ pub struct ImportImageArgs {
 #[command(
     before_help = "\
 Examples:
+  banger image pull debian-bookworm
   banger image pull alpine:3.20
   banger image pull ghcr.io/org/app:1.2 --name app
   banger image pull localhost:5000/mine
@@ -83,10 +84,10 @@ Examples:
     help_template = "{about-with-newline}\n{before-help}{usage-heading} {usage}\n\n{all-args}{after-help}"
 )]
 pub struct PullArgs {
-    /// `[HOST[:PORT]/]PATH[:TAG][@DIGEST]`; without a host Docker Hub's
-    #[arg(value_name = "REF", value_parser = |text: &str| ImageReference::try_from(text))]
-    pub reference: ImageReference,
-    /// The image's name; without it the last part of the path and the tag
+    /// A name of the catalog, else `[HOST[:PORT]/]PATH[:TAG][@DIGEST]`; without a host Docker Hub's
+    #[arg(value_name = "REF", value_parser = |text: &str| ImageChoice::try_from(text))]
+    pub reference: ImageChoice,
+    /// The image's name; without it the catalog's, or the last part of the path and the tag
     #[arg(long, value_parser = |text: &str| ImageName::try_from(text))]
     pub name: Option<ImageName>,
     /// The kernel it boots; without it the default kernel
@@ -95,6 +96,16 @@ pub struct PullArgs {
     /// Speak plain HTTP with the registry; one on this host gets that anyway
     #[arg(long)]
     pub insecure: bool,
+}
+
+/// `image list` and `kernel list`.
+#[derive(Debug, Args)]
+pub struct AvailableArgs {
+    /// What the catalog has for this host instead of what is here
+    #[arg(long)]
+    pub available: bool,
+    #[command(flatten)]
+    pub format: Format,
 }
 
 /// What to do with the cache of images.
@@ -129,9 +140,11 @@ pub struct BuildArgs {
 pub enum KernelCommand {
     /// Take a kernel from a package, a file, a directory or this host
     Import(ImportKernelArgs),
+    /// Get a kernel of the catalog
+    Pull(PullKernelArgs),
     /// List all kernels
     #[command(visible_alias = "ls")]
-    List(Format),
+    List(AvailableArgs),
     /// Show everything about one kernel
     Show {
         /// The kernel
@@ -148,6 +161,24 @@ pub enum KernelCommand {
             add = ArgValueCandidates::new(complete::kernels))]
         names: Vec<KernelName>,
     },
+}
+
+/// `kernel pull`.
+#[derive(Debug, Args)]
+pub struct PullKernelArgs {
+    /// The name of a kernel of the catalog
+    #[arg(value_parser = |text: &str| KernelName::try_from(text))]
+    pub name: KernelName,
+    /// Put it in the place of another one of that name; machines keep theirs
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// What to do with catalogs.
+#[derive(Debug, Subcommand)]
+pub enum CatalogCommand {
+    /// Get newer catalogs of images and kernels from where `config.toml` says
+    Refresh(Format),
 }
 
 /// `kernel import`.

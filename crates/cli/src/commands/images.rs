@@ -10,7 +10,7 @@ use model::size::human;
 use tokio::sync::mpsc;
 use wire::control::{BuildImage, CacheContent, Image, Images, Outcome, PullImage, Wait};
 
-use super::{Context, several};
+use super::{Context, catalogs, several};
 use crate::{
     args::{BuildArgs, CacheCommand, ImageCommand, ImportImageArgs, Output, PullArgs},
     client::{Body, empty, json, path, with},
@@ -34,7 +34,10 @@ pub async fn run(context: &Context, command: ImageCommand) -> Result<(), Error> 
         ImageCommand::Pull(args) => pull(context, args).await,
         ImageCommand::Cache(CacheCommand::Prune { dry_run }) => prune_cache(context, dry_run).await,
         ImageCommand::Build(args) => build(context, args).await,
-        ImageCommand::List(format) => list(context, format.output).await,
+        ImageCommand::List(args) if args.available => {
+            catalogs::list(context, "images", args.format.output).await
+        }
+        ImageCommand::List(args) => list(context, args.format.output).await,
         ImageCommand::Show { name, format } => {
             let image: Image = context.client.get(&path(&["images", name.as_str()])).await?;
             match format.output {

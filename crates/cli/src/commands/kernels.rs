@@ -2,12 +2,12 @@
 
 use hyper::Method;
 use model::size::human;
-use wire::control::{ImportKernel, Kernel, Kernels, Outcome};
+use wire::control::{ImportKernel, Kernel, Kernels, Outcome, PullKernel};
 
-use super::{Context, several};
+use super::{Context, catalogs, several};
 use crate::{
-    args::{ImportKernelArgs, KernelCommand, Output},
-    client::{json, path},
+    args::{ImportKernelArgs, KernelCommand, Output, PullKernelArgs},
+    client::{Body, json, path},
     error::Error,
     progress::Progress,
     signals::Signals,
@@ -22,7 +22,11 @@ use crate::{
 pub async fn run(context: &Context, command: KernelCommand) -> Result<(), Error> {
     match command {
         KernelCommand::Import(args) => import(context, args).await,
-        KernelCommand::List(format) => list(context, format.output).await,
+        KernelCommand::Pull(args) => pull(context, args).await,
+        KernelCommand::List(args) if args.available => {
+            catalogs::list(context, "kernels", args.format.output).await
+        }
+        KernelCommand::List(args) => list(context, args.format.output).await,
         KernelCommand::Show { name, format } => {
             let kernel: Kernel = context.client.get(&path(&["kernels", name.as_str()])).await?;
             match format.output {
@@ -84,9 +88,19 @@ async fn import(context: &Context, args: ImportKernelArgs) -> Result<(), Error> 
         None if args.host => ImportKernel::Host,
         None => ImportKernel::Distribution,
     };
+    let target = path(&["kernels", args.name.as_str(), "import"]);
+    made(context, &target, json(&source)).await
+}
+
+async fn pull(context: &Context, args: PullKernelArgs) -> Result<(), Error> {
+    let target = path(&["kernels", args.name.as_str(), "pull"]);
+    made(context, &target, json(&PullKernel { force: args.force })).await
+}
+
+/// Follows the operation that makes a kernel, and prints the kernel's name.
+async fn made(context: &Context, target: &str, body: Body) -> Result<(), Error> {
     let work = async {
-        let target = path(&["kernels", args.name.as_str(), "import"]);
-        let mut events = context.client.operate(Method::POST, &target, json(&source)).await?;
+        let mut events = context.client.operate(Method::POST, target, body).await?;
         match Progress::new(&context.talk).follow(&mut events).await? {
             Outcome::Kernel(kernel) => print(&format!("{}\n", visible(&kernel.name))),
             Outcome::None

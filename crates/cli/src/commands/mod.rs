@@ -1,5 +1,6 @@
 //! What each command does: a request or a few, and their answers in words.
 
+pub mod catalogs;
 pub mod create;
 pub mod daemon;
 pub mod doctor;

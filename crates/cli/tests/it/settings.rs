@@ -37,6 +37,9 @@ fn settings_are_shown_with_where_they_came_from() {
     log_level                 info          default
     default_image             mine          HOME/config/config.toml:1
     default_kernel            debian-cloud  default
+    image_catalog             (none found)  auto
+    kernel_catalog            (none found)  auto
+    catalog_key               (none found)  auto
     vmm                       qemu          env BANGER_VMM
     accelerator               auto          default
     qemu_bin                  /opt/qemu     HOME/config/config.toml:3

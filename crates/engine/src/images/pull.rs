@@ -16,10 +16,11 @@ use std::{
 };
 
 use image::{
+    catalog::Kind,
     manifest::ImageManifest,
     oci::{Choice, Descriptor, Digest, Directory, Manifest, Opened},
 };
-use model::{ImageName, ImageReference, KernelName};
+use model::{ImageChoice, ImageName, ImageReference, KernelName};
 use store::Ready;
 use tokio::{sync::Semaphore, task::JoinSet};
 use wire::control::{CacheContent, Event, Outcome, PullImage};
@@ -44,14 +45,28 @@ struct Wish {
 }
 
 impl Engine {
-    /// Pulls an image from a registry.
+    /// Pulls an image of the catalog, or from a registry.
     ///
     /// # Errors
-    /// Where the reference is none, the registry cannot be reached or does not have it, what it gives is refused, or the name
+    /// Where the catalog cannot be used, the reference is none, the registry cannot be reached or does not have it, what it gives is refused, or the name
     /// is that of an image from elsewhere; nothing is left then but whole blobs in the cache.
     pub async fn image_pull(self, operation: Operation, pull: PullImage) -> Result<Outcome> {
-        let wish = self.wish(&pull)?;
-        let image = self.pulled(&operation, wish).await?;
+        // What could be the name of an image is looked for there first.
+        let found = match ImageChoice::try_from(&*pull.reference) {
+            Ok(ImageChoice::Stored(name)) => self.in_catalog(Kind::Images, name.as_str())?,
+            Ok(ImageChoice::Remote(_)) | Err(_) => None,
+        };
+        let image = match found {
+            Some(found) => {
+                let name = pull.name.as_deref().map(|name| {
+                    ImageName::try_from(name).map_err(|why| Error::invalid("image name", name, why))
+                });
+                let kernel = pull.kernel.as_deref().map(|kernel| self.kernel_named(kernel)).transpose()?;
+                let kernel = kernel.map(|kernel| kernel.name);
+                self.image_of_catalog(&operation, found, name.transpose()?, kernel).await?
+            }
+            None => self.pulled(&operation, self.wish(&pull)?).await?,
+        };
         Ok(Outcome::Image(Box::new(self.image_view(image)?)))
     }
 
@@ -132,7 +147,7 @@ impl Engine {
     }
 
     /// Whether `image` was made of what `resolved` names.
-    fn is_of(&self, image: &store::Image, resolved: Digest) -> bool {
+    pub(super) fn is_of(&self, image: &store::Image, resolved: Digest) -> bool {
         let manifest = ImageManifest::read(&self.paths().images().join(&image.id));
         // One that cannot be read is made again.
         manifest.ok().flatten().and_then(|manifest| manifest.resolved) == Some(resolved)

@@ -29,7 +29,7 @@ pub enum RegistryError {
         host: String,
     },
     /// A connection broke off.
-    #[error("the connection to the registry broke off")]
+    #[error("the connection broke off")]
     BrokenOff(#[source] Cause),
     /// A connection broke off too often.
     #[error("the download of blob {digest} broke off {times} times")]
@@ -64,6 +64,12 @@ pub enum RegistryError {
         /// The blob.
         digest: Digest,
     },
+    /// There is no such file.
+    #[error("there is nothing at {address}")]
+    Nothing {
+        /// Where.
+        address: String,
+    },
     /// It wants other credentials, or some at all.
     #[error("{} does not allow to pull {}", reference.host(), reference.path())]
     Denied {
@@ -71,7 +77,7 @@ pub enum RegistryError {
         reference: ImageReference,
     },
     /// It sends us somewhere we do not go.
-    #[error("the registry leads to {to}, {why}")]
+    #[error("the server leads to {to}, {why}")]
     Lead {
         /// Where to.
         to: String,
@@ -91,13 +97,13 @@ pub enum RegistryError {
         host: String,
     },
     /// An answer is longer than it can be.
-    #[error("an answer of the registry is longer than {limit} bytes")]
+    #[error("an answer is longer than {limit} bytes")]
     TooLong {
         /// The allowed length.
         limit: u64,
     },
     /// It goes on elsewhere than where it was asked to.
-    #[error("the registry gives another part of blob {digest} than was asked for")]
+    #[error("the server gives another part of blob {digest} than was asked for")]
     WrongPart {
         /// The blob.
         digest: Digest,
@@ -143,7 +149,7 @@ impl RegistryError {
     }
 
     /// The error of a call to the engine's own helpers.
-    pub(super) fn engine(error: crate::Error) -> Self {
+    pub(crate) fn engine(error: crate::Error) -> Self {
         match error {
             crate::Error::Host(error) => Self::Blob(error.into()),
             _ => Self::Stopped,

@@ -31,7 +31,7 @@ pub struct Patience {
 
 /// Speaks HTTP and HTTPS.
 #[derive(Debug)]
-pub(super) struct Http {
+pub(crate) struct Http {
     patience: Patience,
     plain: Client<HttpConnector, Full<Bytes>>,
     /// Made when it is needed first, because that reads this host's certificates.
@@ -111,7 +111,7 @@ impl Http {
     pub async fn next(&self, response: &mut Response<Incoming>) -> Result<Option<Bytes>, RegistryError> {
         loop {
             match tokio::time::timeout(self.patience.stall, response.body_mut().frame()).await {
-                Err(_) => return Err(RegistryError::Stalled { host: "the registry".to_owned() }),
+                Err(_) => return Err(RegistryError::Stalled { host: "the server".to_owned() }),
                 Ok(None) => return Ok(None),
                 Ok(Some(Err(error))) => return Err(RegistryError::BrokenOff(error.into())),
                 Ok(Some(Ok(frame))) => {
@@ -203,14 +203,14 @@ mod tests {
         check(
             "https://a/",
             "http://a/y",
-            Err("the registry leads to http://a/y, where nothing protects what is sent"),
+            Err("the server leads to http://a/y, where nothing protects what is sent"),
         );
         check(
             "https://a/",
             "ftp://a/y",
-            Err("the registry leads to ftp://a/y, which is no address of the web"),
+            Err("the server leads to ftp://a/y, which is no address of the web"),
         );
-        check("https://a/", "", Err("the registry leads to , which is no address"));
+        check("https://a/", "", Err("the server leads to , which is no address"));
         assert!(is_same_place(&"https://a/x".parse().unwrap(), &"https://a/y".parse().unwrap()));
         for other in ["http://a/x", "https://a:444/x", "https://b/x"] {
             assert!(!is_same_place(&"https://a/x".parse().unwrap(), &other.parse().unwrap()), "{other}");

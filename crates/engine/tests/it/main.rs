@@ -6,6 +6,8 @@
 )]
 
 mod behaviour;
+mod catalog;
+mod catalog_hostile;
 mod end;
 mod fault;
 mod guest;
@@ -15,6 +17,7 @@ mod pull;
 mod pull_hostile;
 mod race;
 mod scene;
+mod server;
 mod verb;
 mod workspace;
 mod world;

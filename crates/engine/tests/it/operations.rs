@@ -4,18 +4,25 @@
 
 use std::collections::BTreeSet;
 
+use engine::config::Config;
 use engine::fault::{Moment, Point};
-use testkit::oci::{Access, Registry, layout};
+use image::oci::Digest;
+use model::{config::SigningKey, location::Location};
+use testkit::{
+    catalog::{Publisher, entry},
+    oci::{Access, Registry, layout},
+};
 use wire::control::Code;
 
 use crate::{
+    catalog,
     fault::Fault,
     scene::{Disks, Scene},
     verb::{
         self,
         Verb::{self, *},
     },
-    world::World,
+    world::{World, default_config},
 };
 
 /// An operation and the worlds that are right after it, beside the one before and the one that it makes.
@@ -29,10 +36,12 @@ struct Case {
     or: &'static [&'static str],
     /// The disks of its VM that it changes, and so may a failure.
     changes: &'static [&'static str],
+    /// What its worlds go by.
+    config: Option<Config>,
 }
 
 const fn case(verb: Verb, before: &'static [Verb], points: usize, or: &'static [&'static str]) -> Case {
-    Case { verb, before, points, or, changes: &[] }
+    Case { verb, before, points, or, changes: &[], config: None }
 }
 
 /// Where the guest ran, or may have run.
@@ -129,6 +138,55 @@ fn image_pull() {
 }
 
 #[test]
+fn image_pull_from_a_catalog() {
+    let Some(scratch) = Published::new("image") else { return };
+    check(&scratch.case(PullImage("new"), &[RefreshCatalogs], 8));
+}
+
+#[test]
+fn kernel_pull() {
+    let Some(scratch) = Published::new("kernel") else { return };
+    check(&scratch.case(PullKernel("new"), &[RefreshCatalogs], 8));
+}
+
+/// Catalogs with an image and a kernel `new`, outside of all worlds. They go with the value.
+struct Published(Publisher);
+
+impl Published {
+    fn new(name: &str) -> Option<Self> {
+        let directory = format!("banger-engine-catalog-{}-{name}", std::process::id());
+        let publisher = Publisher::new(&std::env::temp_dir().join(directory))?;
+        let world = World::new();
+        for kind in ["images", "kernels"] {
+            let bundle = publisher.bundle("new.tar.zst", &catalog::only(&world, kind));
+            let name = format!("{kind}.tar.zst");
+            host::fs::rename(&publisher.directory().join("new.tar.zst"), &publisher.directory().join(&name))
+                .unwrap();
+            let digest = Digest::of(&bundle).hex();
+            publisher.publish(kind, 1, &[entry("new", &name, &digest, bundle.len())]);
+        }
+        Some(Self(publisher))
+    }
+
+    fn case(&self, verb: Verb, before: &'static [Verb], points: usize) -> Case {
+        let at = |name| Some(Location::try_from(&*self.0.address(name)).unwrap());
+        let config = Config {
+            image_catalog: at("images.json"),
+            kernel_catalog: at("kernels.json"),
+            catalog_key: Some(SigningKey::try_from(self.0.key()).unwrap()),
+            ..default_config()
+        };
+        Case { config: Some(config), ..case(verb, before, points, &[]) }
+    }
+}
+
+impl Drop for Published {
+    fn drop(&mut self) {
+        let _ = host::fs::remove_all(self.0.directory());
+    }
+}
+
+#[test]
 fn image_delete() {
     check(&case(DeleteImage("new"), &[ImportImage("new")], 4, &[]));
 }
@@ -175,7 +233,7 @@ fn check(case: &Case) {
 }
 
 fn world(case: &Case) -> World {
-    let world = World::new();
+    let world = World::with(case.config.clone().unwrap_or_else(default_config));
     // Others are never touched.
     world.prepare(&[Create("other")]);
     world.prepare(case.before);

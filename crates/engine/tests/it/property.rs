@@ -73,6 +73,7 @@ impl Model {
             ImportKernel(_) => add(&mut next.kernel)?,
             DeleteKernel(_) => remove(&mut next.kernel)?,
             Prepare(..) | Export(..) => unreachable!("these sequences have no workspaces"),
+            PullKernel(..) | RefreshCatalogs => unreachable!("these sequences have no catalogs"),
         }
         Ok(next)
     }

@@ -2,8 +2,8 @@
 
 use std::{
     collections::HashMap,
-    io::{BufRead, BufReader, Read, Write},
-    net::{TcpListener, TcpStream},
+    io::{Read, Write},
+    net::TcpStream,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -16,23 +16,11 @@ use serde_json::json;
 use testkit::images::Tar;
 use wire::control::{Code, ErrorBody, Event, PullImage};
 
-use crate::{pull::nothing_is_left, world::World};
-
-/// One request: its path and the byte from which on it wants a blob.
-struct Asked {
-    path: String,
-    from: usize,
-    authorization: Option<String>,
-}
-
-type Behave = dyn Fn(&Asked, &mut TcpStream) -> bool + Send + Sync;
-
-/// A server that speaks as much HTTP as it takes, and behaves as a test wants.
-struct Server {
-    address: String,
-    asked: Arc<Mutex<Vec<String>>>,
-    ended: Arc<AtomicBool>,
-}
+use crate::{
+    pull::nothing_is_left,
+    server::{Asked, Server, answer, head, serve},
+    world::World,
+};
 
 /// What an honest registry has: a manifest of one large layer.
 #[derive(Clone)]
@@ -71,11 +59,7 @@ impl Goods {
     fn serve(&self, asked: &Asked, stream: &mut TcpStream) -> bool {
         match self.documents.get(&asked.path) {
             None => answer(stream, "404 Not Found", "", b""),
-            Some(bytes) if asked.from > 0 => {
-                let range =
-                    format!("Content-Range: bytes {}-{}/{}\r\n", asked.from, bytes.len() - 1, bytes.len());
-                answer(stream, "206 Partial Content", &range, &bytes[asked.from..])
-            }
+            Some(bytes) if asked.from > 0 => serve(asked, stream, bytes),
             Some(bytes) => answer(
                 stream,
                 "200 OK",
@@ -86,81 +70,12 @@ impl Goods {
     }
 }
 
-fn answer(stream: &mut TcpStream, status: &str, headers: &str, body: &[u8]) -> bool {
-    head(stream, status, &format!("{headers}Content-Length: {}\r\n", body.len()))
-        && stream.write_all(body).is_ok()
-}
-
-fn head(stream: &mut TcpStream, status: &str, headers: &str) -> bool {
-    stream.write_all(format!("HTTP/1.1 {status}\r\n{headers}\r\n").as_bytes()).is_ok()
-}
-
-impl Server {
-    /// Starts one. `behave` answers a request, and says whether the connection goes on.
-    fn start(behave: impl Fn(&Asked, &mut TcpStream) -> bool + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let (asked, ended) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
-        let behave: Arc<Behave> = Arc::new(behave);
-        let (log, stop) = (Arc::clone(&asked), Arc::clone(&ended));
-        std::thread::spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
-                if stop.load(Ordering::Relaxed) {
-                    return;
-                }
-                let (behave, log) = (Arc::clone(&behave), Arc::clone(&log));
-                std::thread::spawn(move || connection(stream, &*behave, &log));
-            }
-        });
-        Self { address, asked, ended }
-    }
-
-    fn pull(&self) -> PullImage {
-        PullImage { reference: format!("{}/x:1", self.address), ..PullImage::default() }
-    }
-
-    fn asked(&self, what: &str) -> usize {
-        self.asked.lock().unwrap().iter().filter(|line| line.contains(what)).count()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.ended.store(true, Ordering::Relaxed);
-        let _ = TcpStream::connect(&self.address);
-    }
-}
-
-fn connection(stream: TcpStream, behave: &Behave, log: &Mutex<Vec<String>>) {
-    let mut reader = BufReader::new(stream.try_clone().unwrap());
-    let mut stream = stream;
-    loop {
-        let mut lines = Vec::new();
-        loop {
-            let mut line = String::new();
-            match reader.by_ref().take(100_000).read_line(&mut line) {
-                Ok(0) | Err(_) => return,
-                Ok(_) if line == "\r\n" => break,
-                Ok(_) => lines.push(line.trim_end().to_owned()),
-            }
-        }
-        let field = |name: &str| {
-            lines.iter().find_map(|line| {
-                line.to_ascii_lowercase().starts_with(name).then(|| line[name.len()..].trim().to_owned())
-            })
-        };
-        let from =
-            field("range:").map_or(0, |range| range["bytes=".len()..].trim_end_matches('-').parse().unwrap());
-        let path = lines[0].split(' ').nth(1).unwrap().to_owned();
-        log.lock().unwrap().push(format!("{path} {from}"));
-        if !behave(&Asked { path, from, authorization: field("authorization:") }, &mut stream) {
-            return;
-        }
-    }
+fn pull(server: &Server) -> PullImage {
+    PullImage { reference: format!("{}/x:1", server.address), ..PullImage::default() }
 }
 
 fn failed(world: &World, server: &Server) -> ErrorBody {
-    let error = world.end(&world.begin_pull(server.pull())).unwrap_err();
+    let error = world.end(&world.begin_pull(pull(server))).unwrap_err();
     nothing_is_left(world);
     assert_eq!(world.engine().image_list().unwrap().images.len(), 1, "only `tiny`");
     error
@@ -191,10 +106,10 @@ fn a_download_goes_on_where_its_connection_broke_off() {
             false
         }
     });
-    let operation = world.begin_pull(server.pull());
+    let operation = world.begin_pull(pull(&server));
     world.end(&operation).unwrap();
     let parts = server.asked(&format!("blobs/{}", layer_digest()));
-    assert_eq!(parts, all.div_ceil(1_000_000), "{:?}", server.asked.lock().unwrap());
+    assert_eq!(parts, all.div_ceil(1_000_000), "{:?}", server.log.lock().unwrap());
     // Progress never counts more than there is.
     let mut follow = operation.follow();
     let mut told = 0;
@@ -227,7 +142,7 @@ fn a_registry_without_ranges_begins_again() {
         }
         goods.serve(&whole, stream)
     });
-    world.end(&world.begin_pull(server.pull())).unwrap();
+    world.end(&world.begin_pull(pull(&server))).unwrap();
 }
 
 #[test]
@@ -277,7 +192,7 @@ fn lies_about_a_layer_are_found() {
         false
     });
     check(
-        &format!("the registry gives another part of blob {digest} than was asked for"),
+        &format!("the server gives another part of blob {digest} than was asked for"),
         |goods, asked, stream| {
             if asked.from > 0 {
                 let range = format!("Content-Range: bytes 0-{}/*\r\n", goods.layer.len() - 1);
@@ -312,7 +227,7 @@ fn who_stops_answering_is_given_up() {
         error.causes,
         [
             format!("the download of blob {} broke off 3 times", layer_digest()),
-            "the registry stopped answering".to_owned()
+            "the server stopped answering".to_owned()
         ]
     );
     assert_eq!(error.code, Code::Host);
@@ -332,7 +247,7 @@ fn a_pull_that_waits_can_be_cancelled() {
         let _ = stream.read(&mut [0]);
         false
     });
-    let operation = world.begin_pull(server.pull());
+    let operation = world.begin_pull(pull(&server));
     testkit::home::wait_until(crate::world::SOON, "the layer is asked for", || {
         server.asked(&layer_digest().to_string()) > 0
     });
@@ -356,7 +271,7 @@ fn documents_without_end_and_other_lies_are_refused() {
         let error = failed(&world, &server);
         assert_eq!(error.causes.join(": ").replace(&server.address, "127.0.0.1"), expected);
     };
-    check("an answer of the registry is longer than 4194304 bytes", |_, _, stream| {
+    check("an answer is longer than 4194304 bytes", |_, _, stream| {
         head(stream, "200 OK", "Connection: close\r\n");
         while stream.write_all(&[b' '; 65536]).is_ok() {}
         false
@@ -377,10 +292,10 @@ fn documents_without_end_and_other_lies_are_refused() {
     check("127.0.0.1 answers 500 Internal Server Error: broken", |_, _, stream| {
         answer(stream, "500 Internal Server Error", "", br#"{"errors":[{"message":"broken"}]}"#)
     });
-    check("the registry leads to ftp://x/, which is no address of the web", |_, _, stream| {
+    check("the server leads to ftp://x/, which is no address of the web", |_, _, stream| {
         answer(stream, "307 Temporary Redirect", "Location: ftp://x/\r\n", b"")
     });
-    check("the registry leads to 127.0.0.1, by too many steps", |_, asked, stream| {
+    check("the server leads to 127.0.0.1, by too many steps", |_, asked, stream| {
         answer(stream, "307 Temporary Redirect", &format!("Location: {}\r\n", asked.path), b"")
     });
     check("127.0.0.1 asks for an authorization that is not supported", |_, _, stream| {
@@ -422,7 +337,7 @@ fn a_token_is_fetched_and_shown_only_where_it_belongs() {
         goods.serve(asked, stream)
     });
     own.lock().unwrap().clone_from(&server.address);
-    world.end(&world.begin_pull(server.pull())).unwrap();
+    world.end(&world.begin_pull(pull(&server))).unwrap();
     assert_eq!((server.asked("/token"), blobs.asked("/blobs/")), (1, 2));
 }
 
@@ -441,7 +356,7 @@ fn emptying_the_cache_harms_no_pull_under_way() {
         }
         goods.serve(asked, stream)
     });
-    let operation = world.begin_pull(server.pull());
+    let operation = world.begin_pull(pull(&server));
     let cached = || world.wait(world.engine().image_cache()).unwrap().blobs;
     testkit::home::wait_until(crate::world::SOON, "the config is cached", || cached() == 1);
     assert_eq!(world.wait(world.engine().image_cache_prune()).unwrap().blobs, 1);

@@ -5,7 +5,9 @@ use std::{io::Cursor, path::Path};
 use engine::{Engine, Error, Operation};
 use model::signal::Signal;
 use testkit::images::Tar;
-use wire::control::{CreateVm, ImportImage, ImportKernel, Outcome, PrepareWorkspace, PullImage, SetVm};
+use wire::control::{
+    CreateVm, ImportImage, ImportKernel, Outcome, PrepareWorkspace, PullImage, PullKernel, SetVm,
+};
 
 /// One operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,8 +24,11 @@ pub enum Verb {
     Grow(&'static str),
     Reset(&'static str),
     ImportImage(&'static str),
-    /// From a registry, by its reference.
+    /// From the catalog by name, or from a registry by its reference.
     PullImage(&'static str),
+    /// From the catalog.
+    PullKernel(&'static str),
+    RefreshCatalogs,
     DeleteImage(&'static str),
     ImportKernel(&'static str),
     DeleteKernel(&'static str),
@@ -61,6 +66,10 @@ impl Verb {
                 let pull = PullImage { reference: reference.to_owned(), ..PullImage::default() };
                 engine.image_pull(operation, pull).await
             }
+            Self::PullKernel(name) => {
+                engine.kernel_pull(operation, name.to_owned(), PullKernel { force: true }).await
+            }
+            Self::RefreshCatalogs => engine.catalog_refresh().await.map(|_| Outcome::None),
             Self::DeleteImage(name) => engine.image_delete(name).await.map(none),
             Self::ImportKernel(name) => {
                 let from = ImportKernel::Path(home.join("kernel").display().to_string());

@@ -44,6 +44,8 @@ pub struct World {
     controls: Arc<Mutex<Vec<Control>>>,
     pub manner: watch::Sender<Manner>,
     pub faults: Arc<Controller>,
+    /// What the next daemon goes by.
+    pub config: Config,
     daemon: Option<Daemon>,
 }
 
@@ -76,6 +78,11 @@ static TEMPLATE: LazyLock<PathBuf> = LazyLock::new(|| {
 /// What the directories of these tests are called, before the process.
 const PREFIX: &str = "banger-engine-";
 
+/// What worlds go by where nothing else is said.
+pub fn default_config() -> Config {
+    Config { stop_timeout: Duration::from_millis(500), ..Config::default() }
+}
+
 fn fresh(name: &str) -> PathBuf {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -101,6 +108,11 @@ fn remove_what_ended_tests_left(place: &Path) {
 impl World {
     /// A world with a kernel and the image `tiny`.
     pub fn new() -> Self {
+        Self::with(default_config())
+    }
+
+    /// The same, which goes by `config`.
+    pub fn with(config: Config) -> Self {
         let home = fresh("world");
         for name in ["state", "cache", "kernel"] {
             tree::link(&TEMPLATE.join(name), &home.join(name));
@@ -108,6 +120,7 @@ impl World {
         // The cached payloads are known by the agent's modification time.
         std::fs::hard_link(TEMPLATE.join("agent"), home.join("agent")).unwrap();
         let mut world = Self::at(home);
+        world.config = config;
         world.open();
         world
     }
@@ -121,7 +134,8 @@ impl World {
             known.lock().unwrap().push(control.clone());
             Box::pin(guest::serve(stream, control, manners.clone()))
         });
-        Self { home, fake, controls, manner, faults: Arc::default(), daemon: None }
+        let (faults, config) = (Arc::default(), default_config());
+        Self { home, fake, controls, manner, faults, config, daemon: None }
     }
 
     fn dirs(&self) -> Dirs {
@@ -142,7 +156,6 @@ impl World {
         let mut opened = None;
         // The lock may be held for a moment by what other tests fork, until that closes what it inherited.
         wait_until(SOON, "no other daemon has it", || {
-            let config = Config { stop_timeout: Duration::from_millis(500), ..Config::default() };
             let patience = Patience {
                 connect: Duration::from_secs(5),
                 stall: Duration::from_millis(1500),
@@ -155,7 +168,7 @@ impl World {
                 faults: Some(self.faults.clone()),
                 registries: Some(Settings { patience, credentials }),
             };
-            let opening = Engine::open(self.dirs(), config, self.home.join("agent"), seams);
+            let opening = Engine::open(self.dirs(), self.config.clone(), self.home.join("agent"), seams);
             opened = runtime.block_on(runtime.spawn(opening)).map(Result::unwrap).transpose();
             opened.is_some()
         });

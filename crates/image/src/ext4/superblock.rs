@@ -14,7 +14,8 @@ pub const OFFSET: u64 = 1024;
 pub const LENGTH: usize = 1024;
 
 const MAGIC: u16 = 0xef53;
-const CHECKSUM_AT: usize = 0x3fc;
+/// Where its checksum is, which covers all before.
+pub const CHECKSUM_AT: usize = 0x3fc;
 
 bits! {
     /// Features that a kernel may not know and still write.

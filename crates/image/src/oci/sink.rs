@@ -51,6 +51,18 @@ impl Sink {
         Ok(Self { file, path, digest, size, written: 0, hash: Sha256::new(), is_unfinished: true })
     }
 
+    /// The digest that it should have.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// The bytes that it should have.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
     /// Bytes that it has, from which on a broken download goes on.
     #[must_use]
     pub fn written(&self) -> u64 {

@@ -52,7 +52,7 @@ const REPORT_EVERY: u64 = 4 << 20;
 
 /// Why reading was stopped, as the cause of an [`io::Error`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stop {
+pub(crate) enum Stop {
     Cancelled,
     TooLarge,
     Bomb,

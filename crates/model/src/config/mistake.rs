@@ -3,7 +3,7 @@
 use std::{fmt, ops::Range};
 
 use super::{KEYS, LATER, is_table};
-use crate::{name::NameError, size::SizeError, size::human, sizing::MAX_VCPU};
+use crate::{location::LocationError, name::NameError, size::SizeError, size::human, sizing::MAX_VCPU};
 
 /// Why a value is none for its key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +25,10 @@ pub enum Wrong {
     Word(&'static [&'static str]),
     /// It is a VMM that this version does not have.
     Firecracker,
+    /// It is no address.
+    Location(LocationError),
+    /// It is no public key.
+    Key,
     /// It is no absolute path.
     Path,
     /// It is no time.
@@ -43,6 +47,8 @@ impl fmt::Display for Wrong {
             Self::Range { min, max } => write!(f, "it is from {} to {}", human(*min), human(*max)),
             Self::Word(words) => write!(f, "it is one of {}", words.join(", ")),
             Self::Firecracker => f.write_str("this version runs VMs with qemu only"),
+            Self::Location(e) => e.fmt(f),
+            Self::Key => f.write_str("a public key of minisign has 56 characters and begins with RW"),
             Self::Path => f.write_str("it is an absolute path"),
             Self::Duration => f.write_str("a time is a whole number and a unit: 10s, 5m, 2h (1s to 24h)"),
             Self::Vcpu => write!(f, "it is a number from 1 to {MAX_VCPU}"),

@@ -16,6 +16,8 @@ fn file(name: &str, value: Value) -> Result<Config, Vec<String>> {
     checked.map(|c| c.config).map_err(|mistakes| mistakes.iter().map(|m| m.reason.to_string()).collect())
 }
 
+const KEY: &str = "RWTzo/NJiQzoxV6C4S91FyZbIQQqGgVx++mPdQdYGG2U0RR1wQVESeN4";
+
 const fn seconds(number: u64) -> Duration {
     Duration::from_secs(number)
 }
@@ -23,6 +25,7 @@ const fn seconds(number: u64) -> Duration {
 #[test]
 fn every_key_takes_its_values() {
     let base = Config::default();
+    let at = |text: &str| Location::try_from(text).unwrap();
     let sizes = |sizes: Wish| Config { sizes, ..base.clone() };
     let cases = [
         ("log_level", text("trace"), Config { log_level: LogLevel("trace"), ..base.clone() }),
@@ -35,6 +38,21 @@ fn every_key_takes_its_values() {
             "default_kernel",
             text("mine"),
             Config { default_kernel: KernelName::try_from("mine").unwrap(), ..base.clone() },
+        ),
+        (
+            "image_catalog",
+            text("https://a/images.json"),
+            Config { image_catalog: Some(at("https://a/images.json")), ..base.clone() },
+        ),
+        (
+            "kernel_catalog",
+            text("file:///m/kernels.json"),
+            Config { kernel_catalog: Some(at("file:///m/kernels.json")), ..base.clone() },
+        ),
+        (
+            "catalog_key",
+            text(KEY),
+            Config { catalog_key: Some(SigningKey::try_from(KEY).unwrap()), ..base.clone() },
         ),
         ("vmm", text("qemu"), Config { vmm: Vmm::Qemu, ..base.clone() }),
         ("vmm", text("auto"), base.clone()),
@@ -77,6 +95,12 @@ fn every_key_refuses_what_is_none_of_its_values() {
         ("default_image", text(""), "it is empty"),
         ("default_kernel", text("../x"), "'/' is not allowed; use a-z, 0-9, -, . and _"),
         ("default_kernel", Value::Integer(6), "it cannot be a number"),
+        ("image_catalog", text("/images.json"), "an address begins with https://, http:// or file:///"),
+        ("kernel_catalog", text("https://u:p@a/"), "it may have no name or password in it"),
+        ("kernel_catalog", Value::Integer(1), "it cannot be a number"),
+        ("catalog_key", text("RW"), "a public key of minisign has 56 characters and begins with RW"),
+        ("catalog_key", text(&KEY[1..]), "a public key of minisign has 56 characters and begins with RW"),
+        ("catalog_key", Value::Integer(1), "it cannot be a number"),
         ("vmm", text("xen"), "it is one of auto, qemu"),
         ("vmm", text("firecracker"), "this version runs VMs with qemu only"),
         ("accelerator", text("hvf"), "it is one of auto, kvm, tcg"),
