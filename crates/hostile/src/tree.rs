@@ -138,8 +138,10 @@ fn check_place(bytes: &[u8]) {
     match GuestPath::try_from(text) {
         Ok(path) => {
             assert_eq!(path.as_str(), text);
-            assert!(text.starts_with('/') && !text.contains(char::is_control));
-            check_name(text.trim_start_matches('/').replace(".git", "git").as_bytes());
+            assert!(!text.contains(char::is_control) && text.len() <= 4095, "{text:?}");
+            let mut names = text.split('/');
+            assert_eq!(names.next(), Some(""), "{text:?}");
+            assert!(names.all(|name| !matches!(name, "" | "." | "..") && name.len() <= 255), "{text:?}");
         }
         Err(error) => message::check(&error),
     }

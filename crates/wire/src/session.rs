@@ -186,15 +186,20 @@ impl Receiver {
         event
     }
 
+    /// Whether a marker may still come.
+    fn is_looking(&self) -> bool {
+        match self.side {
+            Side::Guest => true,
+            Side::Host => !self.was_open,
+        }
+    }
+
     /// Where the next marker begins, as far as it can be seen yet.
     fn scan(&mut self) -> Option<usize> {
-        match self.side {
-            Side::Host if self.was_open => {
-                // Nothing is looked for any more, so nothing need be kept for it.
-                self.scanned = self.buffer.len();
-                return None;
-            }
-            Side::Host | Side::Guest => {}
+        if !self.is_looking() {
+            // Nothing need be kept for it.
+            self.scanned = self.buffer.len();
+            return None;
         }
         // The last bytes that were scanned may be the beginning of one.
         let from = self.scanned.saturating_sub(self.finder.needle().len() - 1);
@@ -214,10 +219,11 @@ impl Receiver {
 
     /// One event out of the bytes before `limit`, where the buffer ends or, if `marked`, a marker begins.
     fn frame(&mut self, limit: usize, marked: bool) -> Option<Event> {
+        let may_come = !marked && self.is_looking();
         while self.left == 0 {
             let rest = self.buffer.get(self.used..limit).unwrap_or_default();
             // A secret never begins like a header, so what begins like one is a marker on its way.
-            if !marked && !rest.is_empty() && self.finder.needle().starts_with(&rest[..rest.len().min(16)]) {
+            if may_come && !rest.is_empty() && self.finder.needle().starts_with(&rest[..rest.len().min(16)]) {
                 return None;
             }
             let header = rest.get(..HEADER)?;
@@ -232,7 +238,7 @@ impl Receiver {
             self.used += HEADER;
         }
         let mut count = limit.saturating_sub(self.used).min(self.left);
-        if !marked && count < self.left {
+        if may_come && count < self.left {
             // The frame is not whole, so waiting for what follows these bytes costs nothing.
             count = count.saturating_sub(self.partial());
         }
@@ -336,6 +342,10 @@ mod tests {
         let mut receiver = Receiver::host(&secret(), own);
         let echo = mark(&secret(), own);
         receiver.push(&[&echo[..], &[9; 4], &echo, &framed(b"more")].concat());
+        assert_eq!(drain(&mut receiver), [Event::Opened(own), Event::Broken]);
+        // Where a frame should be it is none, and nothing is waited for.
+        let mut receiver = Receiver::host(&secret(), own);
+        receiver.push(&[&echo[..], &echo[..20]].concat());
         assert_eq!(drain(&mut receiver), [Event::Opened(own), Event::Broken]);
     }
 
