@@ -5,6 +5,7 @@
 //! here.
 
 mod bare;
+mod workspace;
 mod world;
 
 use std::process::Command;
@@ -56,6 +57,11 @@ const BENCHES: &[Bench] = &[
         name: "create",
         what: "host and guest side of a create, whole runs over bare QEMU",
         measure: create,
+    },
+    Bench {
+        name: "workspace",
+        what: "a repository into a VM, and its changes out",
+        measure: workspace::measure,
     },
     Bench { name: "list", what: "`banger vm list`", measure: list },
     Bench {

@@ -372,7 +372,8 @@ async fn read_tree(uri: &Uri) -> Answer {
 
 async fn write_tree(request: Request<Incoming>) -> Answer {
     let path = tree_path(request.uri())?;
-    if query::value(request.uri(), "make").as_deref() == Some(b"true") {
+    let makes = query::value(request.uri(), "make").as_deref() == Some(b"true");
+    if makes {
         let wrong = |why: &str| {
             let message = format!("{} cannot be a workspace: {why}", path.display());
             Refused::new(StatusCode::BAD_REQUEST, Code::Invalid, message)
@@ -396,7 +397,13 @@ async fn write_tree(request: Request<Incoming>) -> Answer {
     let ((), unpacked) = tokio::join!(forward, unpacked);
     let in_guest = |path: &Path| format!("{} in the guest", path.display());
     match unpacked? {
-        Ok(()) => Ok(empty(StatusCode::NO_CONTENT)),
+        // Who ships a workspace wants to know later what was changed in it.
+        Ok(stamps) if makes => {
+            let mut response = empty(StatusCode::OK);
+            *response.body_mut() = Reply::Whole(Some(stamps.lines().into()));
+            Ok(response)
+        }
+        Ok(_) => Ok(empty(StatusCode::NO_CONTENT)),
         Err(UnpackError::Top(error)) => Err(not_there(&path, &error)),
         Err(UnpackError::Tar(error)) => {
             let mut refused =

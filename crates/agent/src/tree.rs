@@ -8,6 +8,7 @@ mod pack;
 mod pick;
 mod place;
 mod remove;
+mod stamp;
 mod unpack;
 
 use std::io::{self, Read, Write};
@@ -20,6 +21,7 @@ pub use pack::pack;
 pub use pick::pick;
 pub use place::make_directory;
 pub use remove::remove;
+pub use stamp::Stamps;
 pub use unpack::{UnpackError, unpack};
 
 /// The bytes of a piece.

@@ -15,6 +15,7 @@ use vmm::Machine;
 use wire::{
     control::ErrorBody,
     guest::{Grown, Health, MAX_ANSWER, Ports, Poweroff, Stats, answer, refusal},
+    tree::{MAX_WANTED, Stamped},
 };
 
 /// How long the agent may take over an answer that needs no waiting in the guest.
@@ -184,7 +185,8 @@ impl Guest {
         self.send(Method::POST, &about("/v1/tree/remove", path), body).await.map(drop)
     }
 
-    /// Unpacks the tar `body` in the directory `path`, which is made where it is missing. Takes as long as `body` does.
+    /// Unpacks the tar `body` in the directory `path`, which is made where it is missing; gives the stamps of its files.
+    /// Takes as long as `body` does.
     ///
     /// # Errors
     /// [`GuestError`].
@@ -192,9 +194,14 @@ impl Guest {
         &self,
         path: &GuestPath,
         body: channel::Channel<Bytes, std::convert::Infallible>,
-    ) -> Result<(), GuestError> {
+    ) -> Result<Vec<Stamped>, GuestError> {
         let target = format!("{}&make=true", about("/v1/tree", path));
-        self.send(Method::PUT, &target, body.boxed_unsync()).await.map(drop)
+        let answer = self.send(Method::PUT, &target, body.boxed_unsync()).await?.into_body();
+        let bytes =
+            Limited::new(answer, MAX_WANTED).collect().await.map_err(GuestError::Malformed)?.to_bytes();
+        let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        let read = |line| serde_json::from_slice(line).map_err(|e| GuestError::Malformed(Box::new(e)));
+        lines.map(read).collect()
     }
 
     /// Opens an exec: [`wire::exec`] frames go in by the sender and come out of the body.

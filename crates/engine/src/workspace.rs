@@ -5,6 +5,7 @@
 //! | `repository` | what of the owner's repository would be shipped |
 //! | `ship` | the one tar that carries it, and the git directory in it |
 //! | `base` | what was shipped, kept beside the VM |
+//! | `kept` | whether a guest still has what was shipped before |
 //! | `take` | a guest's tree as it is now, as a tree of git |
 //! | `import` | files into a repository of ours, through no filter |
 //! | `git` | running git |
@@ -17,6 +18,7 @@ mod base;
 mod error;
 mod git;
 mod import;
+mod kept;
 mod repository;
 mod ship;
 mod take;
@@ -43,14 +45,14 @@ use wire::{
     control::{
         self, Change, ChangeKind, Event, Exported, Outcome, PrepareWorkspace, Prepared, WorkspacePlan,
     },
-    tree::{Picked, Wanted},
 };
 
 use self::{
     base::{Base, History},
     git::{Call, Git},
+    kept::Kept,
     repository::{Repository, Untracked},
-    ship::Checkout,
+    ship::{Checkout, Shipment},
 };
 use crate::{
     Engine, Error, Operation, Result, blocking,
@@ -208,7 +210,7 @@ impl Engine {
         })
         .await?;
         let scratch = self.scratch(operation)?;
-        self.clear(operation, visit, &wish, &plan, &scratch).await?;
+        let kept = self.clear(operation, visit, &wish, &repository, &plan, &scratch).await?;
 
         let base = Base::at(scratch.0.join("base"));
         let (git, history) = (visit.git.clone(), wish.history);
@@ -225,19 +227,29 @@ impl Engine {
         let (made, held) = (base.clone(), scratch.clone());
         let pack = blocking(move || {
             host::fs::create_dir(&held.0.join("base"))?;
-            made.begin(&git, &repository, history)?;
-            Ok(ship::ship(&git, &repository, &plan, &made, &checkout, sender, progress)?)
+            made.begin(&git, &repository, history, kept.as_ref().map(|kept| &kept.base))?;
+            let shipment = Shipment {
+                repository: &repository,
+                plan: &plan,
+                base: &made,
+                checkout: &checkout,
+                kept: kept.as_ref(),
+            };
+            let shipped = ship::ship(&git, &shipment, sender, progress)?;
+            Ok((shipped, kept.map(|kept| kept.stamps).unwrap_or_default()))
         });
         operation.stage("shipping");
         let (packed, written) = tokio::join!(pack, visit.live.guest.tree_write(&wish.guest_path, body));
         let written = written.map_err(|cause| WorkspaceError::Guest { action: "take the files", cause });
-        workspace.tree = match (packed, written) {
+        let ((shipped, mut stamps), new) = match (packed, written) {
             // The guest knows better why.
             (Err(Error::Workspace(WorkspaceError::GuestGone)), Err(error)) => return Err(error.into()),
             (Err(error), _) => return Err(error),
             (Ok(_), Err(error)) => return Err(error.into()),
-            (Ok(tree), Ok(())) => tree,
+            (Ok(packed), Ok(new)) => (packed, new),
         };
+        stamps.extend(new.into_iter().map(|stamped| (stamped.path.into_bytes(), stamped.stamp)));
+        workspace.tree = shipped.tree;
         operation.checkpoint()?;
         let place = self.paths().workspace(visit.id);
         let prepared = Prepared {
@@ -247,11 +259,14 @@ impl Engine {
             tree: workspace.tree.clone(),
             files,
             bytes: total,
+            sent: shipped.sent,
+            sent_bytes: shipped.sent_bytes,
             skipped,
         };
         let (store, id) = (self.store().clone(), visit.id);
         blocking(move || {
             let scratch = scratch;
+            base.write_stamps(stamps)?;
             host::fs::remove_all(&place)?;
             host::fs::rename(&scratch.0.join("base"), &place)?;
             Ok(store.workspace_put(id, workspace)?)
@@ -260,53 +275,75 @@ impl Engine {
         Ok(prepared)
     }
 
-    /// Makes room for what is shipped: what was shipped before and is not any more goes, where it may.
+    /// Makes room for what is shipped: what was shipped before and is not any more goes, where it may. Gives what stays.
     async fn clear(
         &self,
         operation: &Operation,
         visit: &Visit,
         wish: &Wish,
+        repository: &Repository,
         plan: &repository::Plan,
         scratch: &Arc<Scratch>,
-    ) -> Result<()> {
+    ) -> Result<Option<Kept>> {
         let path = &wish.guest_path;
         let (vm, place) = (visit.name.to_string(), path.to_string());
         let before = self.store().workspace_get(visit.id)?.filter(|before| before.guest_path == *path);
         let guest = &visit.live.guest;
         let listed = match take::list(guest, path).await {
             Ok(listed) => listed,
-            Err(error) if is_not_there(&error) => return Ok(()),
+            Err(error) if is_not_there(&error) => return Ok(None),
             // Names that would not be taken back are no reason not to overwrite them.
             Err(WorkspaceError::Path { .. }) if wish.over == Over::Anything => Default::default(),
             Err(error) => return Err(error.into()),
         };
-        let files = match (&before, wish.over) {
-            (None, Over::Unchanged) if listed.is_empty() => return Ok(()),
+        let mut gone: Vec<Vec<u8>> = Vec::new();
+        let kept = match (before, wish.over) {
+            (None, Over::Unchanged) if listed.is_empty() => return Ok(None),
             (None, Over::Unchanged) => return Err(WorkspaceError::NotEmpty { vm, path: place }.into()),
-            (None, Over::Anything) => base::Files::new(),
-            (Some(before), over) => {
+            (None, Over::Anything) => None,
+            (Some(_), Over::Anything) => {
                 let base = Base::at(self.paths().workspace(visit.id));
-                if over == Over::Unchanged {
-                    operation.stage("comparing with what was shipped");
-                    let now =
-                        take::take(&visit.git, guest, path, &base, &before.tree, scratch, |_| {}).await?;
-                    if now.tree != before.tree || has_history(guest, path).await? {
-                        return Err(WorkspaceError::Changed { vm, path: place }.into());
-                    }
+                gone.extend(blocking(move || Ok(base.files()?)).await?.into_keys());
+                None
+            }
+            (Some(before), Over::Unchanged) => {
+                operation.stage("comparing with what was shipped");
+                let base = Base::at(self.paths().workspace(visit.id));
+                let found = kept::look(&visit.git, guest, path, base, before.tree, &listed, scratch).await?;
+                let Some(kept) = found else {
+                    return Err(WorkspaceError::Changed { vm, path: place }.into());
+                };
+                let ignored = listed.keys().filter(|path| !kept.files.contains_key(*path));
+                if let Some(path) = kept::in_the_way(ignored, plan).next() {
+                    return Err(WorkspaceError::InTheWay { vm, path: repository::path_of(path) }.into());
                 }
-                blocking(move || Ok(base.files()?)).await?
+                gone.extend(kept.files.keys().cloned());
+                Some(kept)
             }
         };
+        gone.retain(|path| !plan.files.contains_key(path));
+        gone.extend(kept::in_the_way(listed.keys(), plan).cloned());
+        let (git, format) = (visit.git.clone(), repository.format.clone());
+        let kept = blocking(move || match kept {
+            Some(kept) if kept.base.goes_on(&git, &format)? => Ok(Some(kept)),
+            Some(_) | None => Ok(None),
+        })
+        .await?;
+        match kept {
+            // These are not there in every checkout.
+            Some(_) => gone.extend([&b".git/packed-refs"[..], b".git/shallow"].map(<[u8]>::to_vec)),
+            None => gone.push(b".git".to_vec()),
+        }
         // From here on the guest has neither what was shipped before nor what will be.
         self.store().workspace_forget(visit.id)?;
-        let gone = files.keys().filter(|path| !plan.files.contains_key(*path)).cloned();
         let mut lines = Vec::new();
-        for path in gone.chain([b".git".to_vec()]) {
+        for path in gone {
             serde_json::to_writer(&mut lines, &Word::from(path)).expect("words");
             lines.push(b'\n');
         }
         let removed = guest.tree_remove(path, lines.into()).await;
-        Ok(removed.map_err(|cause| WorkspaceError::Guest { action: "make room", cause })?)
+        removed.map_err(|cause| WorkspaceError::Guest { action: "make room", cause })?;
+        Ok(kept)
     }
 
     /// Makes a patch of all that the guest of the VM that `text` refers to changed.
@@ -502,13 +539,6 @@ fn word(path: &Path) -> Word {
 fn is_not_there(error: &WorkspaceError) -> bool {
     matches!(error, WorkspaceError::Guest { cause: crate::guest::GuestError::Refused(body), .. }
         if body.code == control::Code::NotFound)
-}
-
-/// Whether somebody committed in the guest, or went to another branch: what is shipped has no log of its own.
-async fn has_history(guest: &crate::guest::Guest, path: &GuestPath) -> Result<bool> {
-    let wanted = [Wanted { path: ".git/logs/HEAD".into(), known: None }];
-    let mut pieces = take::pick(guest, path, &wanted).await?;
-    blocking(move || Ok(!matches!(pieces.next()?, Picked::Gone))).await
 }
 
 /// Tells those who follow `operation` how many bytes are through.

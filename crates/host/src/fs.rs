@@ -284,6 +284,14 @@ pub fn symlink(target: &Path, link: &Path) -> Result<()> {
     std::os::unix::fs::symlink(target, link).map_err(|e| Error::path("link", link, e))
 }
 
+/// Gives file `from` the further name `to`.
+///
+/// # Errors
+/// Where it cannot have it.
+pub fn hard_link(from: &Path, to: &Path) -> Result<()> {
+    fs::hard_link(from, to).map_err(|e| Error::path("link", to, e))
+}
+
 /// Makes the file at `path` `length` bytes long, with a hole at its end, where it is shorter.
 ///
 /// # Errors

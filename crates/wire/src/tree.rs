@@ -19,6 +19,8 @@ use crate::Word;
 pub const MAX_WANTED: usize = 64 << 20;
 /// The most bytes of one line.
 pub const MAX_LINE: usize = 32 << 10;
+/// The most stamps that an agent keeps while it unpacks; of further files it gives none.
+pub const MAX_STAMPS: usize = 100_000;
 /// The bytes before a content.
 pub const HEADER: usize = 9;
 
@@ -41,6 +43,21 @@ pub struct Entry {
     pub kind: Kind,
     /// Bytes of its content.
     pub size: u64,
+    /// Of a file: what is another once anything of it was changed. Only its agent knows what it means.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stamp: Option<String>,
+    /// It was changed a moment ago, so that its next change might leave the same stamp.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fresh: bool,
+}
+
+/// One line of the answer to an unpacked tar: a file and its stamp, as a listing tells it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamped {
+    /// Relative to the tree.
+    pub path: Word,
+    /// As in [`Entry::stamp`].
+    pub stamp: String,
 }
 
 /// What something in a tree is, as git tells it.
@@ -140,11 +157,23 @@ mod tests {
 
     #[test]
     fn lines_are_as_they_were_released() {
-        let entry = Entry { path: Word::from(b"a\xff".to_vec()), kind: Kind::Executable, size: 3 };
-        let lines = [Line::Entry(entry), Line::End(1)].map(|line| serde_json::to_string(&line).unwrap());
+        let entry = Entry {
+            path: Word::from(b"a\xff".to_vec()),
+            kind: Kind::Executable,
+            size: 3,
+            stamp: None,
+            fresh: false,
+        };
+        let stamped = Entry { stamp: Some("1.2".to_owned()), fresh: true, ..entry.clone() };
+        let lines = [Line::Entry(entry), Line::Entry(stamped), Line::End(1)]
+            .map(|line| serde_json::to_string(&line).unwrap());
         assert_eq!(
             lines,
-            [r#"{"entry":{"path":{"hex":"61ff"},"kind":"executable","size":3}}"#, r#"{"end":1}"#]
+            [
+                r#"{"entry":{"path":{"hex":"61ff"},"kind":"executable","size":3}}"#,
+                r#"{"entry":{"path":{"hex":"61ff"},"kind":"executable","size":3,"stamp":"1.2","fresh":true}}"#,
+                r#"{"end":1}"#
+            ]
         );
     }
 }

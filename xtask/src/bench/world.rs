@@ -33,7 +33,14 @@ impl World {
 
     /// Runs `banger` with `words`, which must succeed.
     pub fn banger(&self, words: &[&str]) -> Result<Vec<u8>> {
-        quietly(Command::new(self.programs.join("banger")).args(words).env("BANGER_HOME", &self.home))
+        quietly(&mut self.command(words))
+    }
+
+    /// `banger` with `words`, to be run.
+    pub fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(self.programs.join("banger"));
+        command.args(words).env("BANGER_HOME", &self.home);
+        command
     }
 
     /// The parsed output of `banger` with `words`.

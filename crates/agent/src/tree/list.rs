@@ -13,7 +13,7 @@ use rustix::{
 };
 use wire::tree::{Entry, Kind, Line};
 
-use super::place::Top;
+use super::{place::Top, stamp};
 
 const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
@@ -54,7 +54,11 @@ pub fn list(path: &Path, out: impl Write) -> io::Result<()> {
             };
             let size = u64::try_from(stat.st_size).unwrap_or_default();
             let path = path.into_os_string().into_vec().into();
-            line(&mut out, &Line::Entry(Entry { path, kind, size }))?;
+            let (stamp, fresh) = match kind {
+                Kind::File | Kind::Executable => (Some(stamp::of(&stat)), stamp::is_fresh(&stat)),
+                Kind::Link | Kind::Other => (None, false),
+            };
+            line(&mut out, &Line::Entry(Entry { path, kind, size, stamp, fresh }))?;
             count += 1;
         }
     }

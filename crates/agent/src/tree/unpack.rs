@@ -16,7 +16,7 @@ use rustix::{
 };
 use tar::{Archive, Entry, EntryType};
 
-use super::place::beneath;
+use super::{place::beneath, stamp::Stamps};
 
 /// Runs of zeros of at least this length become holes.
 const HOLE: usize = 4096;
@@ -34,15 +34,15 @@ pub enum UnpackError {
     Write(PathBuf, io::Error),
 }
 
-/// Unpacks the tar `from` below the directory `top`, with owners, modes and times.
+/// Unpacks the tar `from` below the directory `top`, with owners, modes and times; gives the stamps of its files.
 ///
 /// # Errors
 /// [`UnpackError`]; the rest is not read then.
-pub fn unpack(top: &Path, from: impl Read) -> Result<(), UnpackError> {
+pub fn unpack(top: &Path, from: impl Read) -> Result<Stamps, UnpackError> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let top = fs::open(top, flags, Mode::empty()).map_err(|e| UnpackError::Top(e.into()))?;
     let mut archive = Archive::new(from);
-    let mut unpack = Unpack { top, dirs: Vec::new() };
+    let mut unpack = Unpack { top, dirs: Vec::new(), stamps: Stamps::default() };
     for entry in archive.entries().map_err(UnpackError::Tar)? {
         let mut entry = entry.map_err(UnpackError::Tar)?;
         let path = PathBuf::from(OsString::from_vec(entry.path_bytes().into_owned()));
@@ -55,6 +55,7 @@ struct Unpack {
     top: OwnedFd,
     /// Directories get their modes and times when all in them is there.
     dirs: Vec<(PathBuf, Attributes)>,
+    stamps: Stamps,
 }
 
 /// What an entry says of its file.
@@ -176,13 +177,16 @@ impl Unpack {
         Ok(fs::mkdirat(&dir, name, Mode::RWXU)?)
     }
 
-    fn file(&self, content: &mut impl Read, path: &Path, attributes: &Attributes) -> Result<(), Failure> {
+    fn file(&mut self, content: &mut impl Read, path: &Path, attributes: &Attributes) -> Result<(), Failure> {
         let (dir, name) = self.place(path)?;
         remove(dir.as_fd(), name)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = fs::openat(&dir, name, flags, Mode::from_raw_mode(0o600))?;
-        write_sparse(content, &mut std::fs::File::from(file))?;
-        Ok(attributes.apply(dir.as_fd(), name, FileType::RegularFile)?)
+        let mut file = std::fs::File::from(file);
+        write_sparse(content, &mut file)?;
+        attributes.apply(dir.as_fd(), name, FileType::RegularFile)?;
+        self.stamps.note(path, &fs::fstat(&file)?);
+        Ok(())
     }
 
     fn special(
@@ -210,7 +214,7 @@ impl Unpack {
         Ok(fs::linkat(&from, from_name, &to, to_name, AtFlags::empty())?)
     }
 
-    fn finish(self) -> Result<(), UnpackError> {
+    fn finish(self) -> Result<Stamps, UnpackError> {
         for (path, attributes) in self.dirs.iter().rev() {
             let apply = || {
                 let (dir, name) = self.place(path)?;
@@ -223,7 +227,7 @@ impl Unpack {
             };
             apply().map_err(|error: Errno| UnpackError::Write(path.clone(), error.into()))?;
         }
-        Ok(())
+        Ok(self.stamps)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Trees in and out of a root, which nothing leaves.
 
 use std::{
-    io::Read,
+    io::{Read, Write},
     os::unix::fs::{MetadataExt, PermissionsExt, symlink},
     path::Path,
 };
@@ -9,7 +9,7 @@ use std::{
 use tar::{Builder, EntryType, Header};
 use wire::{
     control::{Code, ErrorBody},
-    tree::{Kind, Known, Line, Picked, Wanted},
+    tree::{Kind, Known, Line, Picked, Stamped, Wanted},
 };
 
 use crate::world::{Scratch, random, with_agent};
@@ -211,6 +211,51 @@ fn a_tree_is_listed_without_git_and_without_following() {
     });
 }
 
+/// What of a tree was not touched has the stamp that it was unpacked with, and whatever was done to a file leaves another.
+#[test]
+fn stamps_tell_what_was_touched() {
+    let scratch = Scratch::new("tree-stamps");
+    let top = scratch.0.join("top");
+    let mut tar = Builder::new(Vec::new());
+    let names = ["still", "rewritten", "mode", "replaced"];
+    for name in names {
+        add(&mut tar, EntryType::Regular, name, "", b"content");
+    }
+    let tar = tar.into_inner().unwrap();
+    with_agent(async |port| {
+        let mut client = port.client().await;
+        let put = format!("/v1/tree?make=true&path={}", top.display());
+        let (status, answer) = client.call("PUT", &put, &tar).await.unwrap();
+        assert_eq!(status, 200);
+        let given = answer.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        let given: Vec<Stamped> = given.map(|line| serde_json::from_slice(line).unwrap()).collect();
+        assert_eq!(
+            given.iter().map(|stamped| stamped.path.as_bytes()).collect::<Vec<_>>(),
+            names.map(str::as_bytes)
+        );
+
+        let before = std::fs::metadata(top.join("rewritten")).unwrap();
+        let file = host::fs::open_rw(&top.join("rewritten")).unwrap();
+        (&file).write_all(b"CONTENT").unwrap();
+        file.set_times(std::fs::FileTimes::new().set_modified(before.modified().unwrap())).unwrap();
+        std::fs::set_permissions(top.join("mode"), std::fs::Permissions::from_mode(0o755)).unwrap();
+        host::fs::write_atomic(&top.join("replaced"), b"content").unwrap();
+        let (_, answer) =
+            client.call("GET", &format!("/v1/tree/list?path={}", top.display()), b"").await.unwrap();
+        let text = String::from_utf8(answer.to_vec()).unwrap();
+        let mut same = Vec::new();
+        for line in text.lines() {
+            let Line::Entry(entry) = serde_json::from_str(line).unwrap() else { continue };
+            assert!(entry.fresh, "it was changed a moment ago");
+            let stamped = given.iter().find(|stamped| stamped.path == entry.path).unwrap();
+            if entry.stamp.as_ref() == Some(&stamped.stamp) {
+                same.push(String::from_utf8(entry.path.as_bytes().to_vec()).unwrap());
+            }
+        }
+        assert_eq!(same, ["still"]);
+    });
+}
+
 #[test]
 fn contents_come_in_order_and_only_of_what_differs() {
     let scratch = Scratch::new("tree-pick");
@@ -293,7 +338,7 @@ fn a_workspace_is_made_where_it_may_be() {
     with_agent(async |port| {
         let mut client = port.client().await;
         let put = |path: &Path| format!("/v1/tree?make=true&path={}", path.display());
-        assert_eq!(client.call("PUT", &put(&top), &tar).await.unwrap().0, 204);
+        assert_eq!(client.call("PUT", &put(&top), &tar).await.unwrap().0, 200);
         for bad in ["/", "/etc", "/root/../etc/x", "/usr/lib/banger-test"] {
             assert_eq!(client.call("PUT", &put(Path::new(bad)), &tar).await.unwrap().0, 400, "{bad}");
         }

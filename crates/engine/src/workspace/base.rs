@@ -5,17 +5,23 @@
 //!        files      a JSON line for each file: path, kind, digest
 //!        excludes   patterns by which the owner ignores files elsewhere than in the tree
 //!        index      the guest's index as it was shipped
+//!        checkout/  its HEAD, packed-refs and config
+//!        history    which history was taken, and how much of it
+//!        stamps     a JSON line for each file that the guest's agent gave a stamp
 //! ```
 //! So changes can be told later whatever became of the owner's repository, and nothing of the guest's is ever put in here.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     io::{BufRead, BufWriter, Write},
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
-use wire::{Word, tree::Known};
+use wire::{
+    Word,
+    tree::{Known, Stamped},
+};
 
 use super::{
     error::WorkspaceError,
@@ -30,8 +36,15 @@ pub const SHIPPED: &str = "refs/banger/shipped";
 /// The commit that was checked out.
 const HEAD: &str = "refs/banger/head";
 
+/// The packs after which a base is made anew: each that goes on from another may add two.
+const MAX_PACKS: usize = 24;
+/// As deep as git goes.
+const INFINITE: u32 = i32::MAX.cast_unsigned();
+
 /// Files by path.
 pub type Files = BTreeMap<Vec<u8>, Known>;
+/// What files were like when they had their known contents, by path.
+pub type Stamps = HashMap<Vec<u8>, String>;
 
 /// The directory of a base.
 #[derive(Debug, Clone)]
@@ -75,13 +88,55 @@ impl Base {
         self.0.join("index")
     }
 
-    /// Makes it in an empty directory, with `history` of `repository`.
+    /// What of the guest's git directory is text, by its name there.
+    pub fn checkout(&self, name: &str) -> PathBuf {
+        self.0.join("checkout").join(name)
+    }
+
+    /// Its packs.
+    ///
+    /// # Errors
+    /// Where they cannot be listed.
+    pub fn packs(&self) -> Result<Vec<PathBuf>> {
+        let mut files = host::fs::list(&self.git_dir().join("objects/pack"))?;
+        files.retain(|path| path.extension().is_some_and(|end| end == "pack" || end == "idx"));
+        Ok(files)
+    }
+
+    /// Whether another may go on from it for a repository whose objects are of `format`.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub fn goes_on(&self, git: &Git, format: &str) -> Result<bool> {
+        let ask = Call::inside("read the base", &self.git_dir()).args(["rev-parse", "--show-object-format"]);
+        let fits = git.call(ask)?.line().is_ok_and(|own| own == format);
+        Ok(fits && host::fs::exists(&self.0.join("history")) && self.packs()?.len() <= 2 * MAX_PACKS)
+    }
+
+    /// Makes it in an empty directory, with `history` of `repository`; goes on from `before`, where that is said.
     ///
     /// # Errors
     /// Where git does not do it.
-    pub fn begin(&self, git: &Git, repository: &Repository, history: History) -> Result<()> {
-        init(git, &self.git_dir(), &repository.format)?;
+    pub fn begin(
+        &self,
+        git: &Git,
+        repository: &Repository,
+        history: History,
+        before: Option<&Self>,
+    ) -> Result<()> {
+        match before {
+            // Git replaces files and never writes into them, so both may have the same ones.
+            Some(before) => link_all(&before.git_dir(), &self.git_dir())?,
+            None => init(git, &self.git_dir(), &repository.format)?,
+        }
         host::fs::write_atomic(&self.excludes(), &repository.excludes())?;
+        host::fs::create_dir(&self.0.join("checkout"))?;
+        let wanted = format!("{history:?} {}\n", repository.head);
+        if let Some(Ok(had)) = before.map(|before| host::fs::read_text(&before.0.join("history")))
+            && had == wanted
+        {
+            return Ok(host::fs::write_atomic(&self.0.join("history"), wanted.as_bytes())?);
+        }
         let mut call = Call::inside("take the history", &self.git_dir()).args([
             "fetch",
             "--quiet",
@@ -90,8 +145,11 @@ impl Base {
             "--no-write-fetch-head",
             "--update-shallow",
         ]);
-        if let History::Depth(depth) = history {
-            call = call.args([format!("--depth={depth}")]);
+        match (history, before) {
+            (History::Depth(depth), _) => call = call.args([format!("--depth={depth}")]),
+            // What was begun with a part is made whole by that alone.
+            (History::Full, Some(_)) => call = call.args([format!("--depth={INFINITE}")]),
+            (History::Full, None) => {}
         }
         // By a name for it, because a path may look like anything else.
         let call = call
@@ -100,7 +158,8 @@ impl Base {
             .env("GIT_CONFIG_COUNT", "1")
             .env("GIT_CONFIG_KEY_0", "remote.host.url")
             .env("GIT_CONFIG_VALUE_0", repository.top.as_os_str());
-        git.call(call)?.ok().map(drop)
+        git.call(call)?.ok()?;
+        Ok(host::fs::write_atomic(&self.0.join("history"), wanted.as_bytes())?)
     }
 
     /// Writes the digests of `files`, and the index of a guest that has them: that of the commit, and what is new to git.
@@ -143,15 +202,31 @@ impl Base {
     }
 
     fn write_files(&self, files: &Files) -> Result<()> {
-        let path = self.0.join("files");
-        let mut out = BufWriter::new(host::fs::create_new(&path)?);
-        let written = files.iter().try_for_each(|(path, known)| {
-            let line = Line { path: path.clone().into(), known: known.clone() };
-            serde_json::to_writer(&mut out, &line)?;
-            out.write_all(b"\n")
-        });
-        written.and_then(|()| out.flush()).map_err(|e| host::Error::path("write", &path, e))?;
-        Ok(())
+        let lines =
+            files.iter().map(|(path, known)| Line { path: path.clone().into(), known: known.clone() });
+        write_lines(&self.0.join("files"), lines)
+    }
+
+    /// Writes the stamps of files.
+    ///
+    /// # Errors
+    /// Where that cannot be done.
+    pub fn write_stamps(&self, stamps: Stamps) -> Result<()> {
+        let lines = stamps.into_iter().map(|(path, stamp)| Stamped { path: path.into(), stamp });
+        write_lines(&self.0.join("stamps"), lines)
+    }
+
+    /// The stamps that are known.
+    ///
+    /// # Errors
+    /// Where their list cannot be read.
+    pub fn stamps(&self) -> Result<Stamps> {
+        let path = self.0.join("stamps");
+        if !host::fs::exists(&path) {
+            return Ok(Stamps::new());
+        }
+        let lines = read_lines::<Stamped>(&path)?;
+        Ok(lines.into_iter().map(|line| (line.path.into_bytes(), line.stamp)).collect())
     }
 
     /// The files that were shipped.
@@ -159,16 +234,40 @@ impl Base {
     /// # Errors
     /// Where their list cannot be read.
     pub fn files(&self) -> Result<Files> {
-        let path = self.0.join("files");
-        let mut files = Files::new();
-        for line in std::io::BufReader::new(host::fs::open(&path)?).lines() {
-            let line: Line = line
-                .and_then(|line| Ok(serde_json::from_str(&line)?))
-                .map_err(|e| host::Error::path("read", &path, e))?;
-            files.insert(line.path.into_bytes(), line.known);
-        }
-        Ok(files)
+        let lines = read_lines::<Line>(&self.0.join("files"))?;
+        Ok(lines.into_iter().map(|line| (line.path.into_bytes(), line.known)).collect())
     }
+}
+
+fn write_lines<T: Serialize>(path: &Path, lines: impl Iterator<Item = T>) -> Result<()> {
+    let mut out = BufWriter::new(host::fs::create_new(path)?);
+    let mut write = |line| {
+        serde_json::to_writer(&mut out, &line)?;
+        out.write_all(b"\n")
+    };
+    let written = lines.into_iter().try_for_each(&mut write).and_then(|()| out.flush());
+    Ok(written.map_err(|e| host::Error::path("write", path, e))?)
+}
+
+fn read_lines<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
+    let lines = std::io::BufReader::new(host::fs::open(path)?).lines();
+    let read = |line: std::io::Result<String>| Ok(serde_json::from_str(&line?)?);
+    let all: std::io::Result<Vec<T>> = lines.map(read).collect();
+    Ok(all.map_err(|e| host::Error::path("read", path, e))?)
+}
+
+/// Gives everything below `from` a further name below `to`.
+fn link_all(from: &Path, to: &Path) -> Result<()> {
+    host::fs::create_dir(to)?;
+    for path in host::fs::list(from)? {
+        let target = to.join(path.file_name().expect("it was listed"));
+        if host::fs::is_dir(&path) {
+            link_all(&path, &target)?;
+        } else {
+            host::fs::hard_link(&path, &target)?;
+        }
+    }
+    Ok(())
 }
 
 /// Makes the bare repository `git_dir` with nothing of the host's templates in it.

@@ -77,6 +77,14 @@ pub enum WorkspaceError {
         /// The place.
         path: String,
     },
+    /// What is ignored in the guest has a place that is needed.
+    #[error("{path:?}, which is ignored in the guest, is where something else belongs now")]
+    InTheWay {
+        /// The VM.
+        vm: String,
+        /// The file.
+        path: PathBuf,
+    },
     /// The guest's agent did not do it.
     #[error("the guest did not {action}")]
     Guest {
@@ -150,7 +158,7 @@ impl WorkspaceError {
             | Self::From(_) => Code::Invalid,
             Self::Host(_) | Self::Git { .. } | Self::Unread(_) => Code::Host,
             Self::NoWorkspace(_) | Self::NoCommit(_) | Self::NoExport(_) => Code::NotFound,
-            Self::NotEmpty { .. } | Self::Changed { .. } => Code::Conflict,
+            Self::NotEmpty { .. } | Self::Changed { .. } | Self::InTheWay { .. } => Code::Conflict,
             Self::Guest { .. } | Self::GuestGone => Code::Guest,
             Self::Malformed(_) | Self::TooMuch { .. } | Self::Path { .. } | Self::Link { .. } => {
                 Code::Refused
@@ -169,6 +177,7 @@ impl WorkspaceError {
             Self::Changed { vm, .. } => Some(format!(
                 "banger vm workspace export {vm} --output FILE saves the changes; --force drops them"
             )),
+            Self::InTheWay { vm, .. } => Some(format!("banger vm workspace prepare {vm} --force removes it")),
             Self::NoCommit(_) => Some("ship more history: --depth or --full-history".to_owned()),
             _ => None,
         }

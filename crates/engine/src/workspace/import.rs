@@ -14,7 +14,14 @@ type Result<T, E = WorkspaceError> = std::result::Result<T, E>;
 
 /// The call that reads what an [`Import`] writes, into `git_dir`.
 pub fn call(git_dir: &Path) -> Call {
-    Call::inside("take in the files", git_dir).args(["fast-import", "--quiet", "--done", "--date-format=raw"])
+    Call::inside("take in the files", git_dir).args([
+        "fast-import",
+        "--quiet",
+        "--done",
+        "--date-format=raw",
+        // What was taken in before is replaced.
+        "--force",
+    ])
 }
 
 /// A tree being taken in.
@@ -109,6 +116,21 @@ fn quote(path: &[u8], out: &mut Vec<u8>) {
         }
     }
     out.push(b'"');
+}
+
+/// The SHA-256 of `content` in hexadecimal.
+///
+/// # Errors
+/// Where it cannot be read.
+pub fn digest(content: &mut dyn Read) -> std::io::Result<String> {
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        match content.read(&mut buffer)? {
+            0 => return Ok(hexadecimal(&hasher.finalize())),
+            count => hasher.update(&buffer[..count]),
+        }
+    }
 }
 
 fn hexadecimal(bytes: &[u8]) -> String {

@@ -11,13 +11,14 @@ use host::tree::{Entry, Tree};
 use http_body_util::channel::Sender;
 use tar::{EntryType, Header};
 use tokio::runtime::Handle;
-use wire::tree::Kind;
+use wire::tree::{Kind, Known};
 
 use super::{
     base::{Base, Files, SHIPPED},
     error::WorkspaceError,
     git::Git,
-    import::{self, Import},
+    import::{self, Import, digest},
+    kept::Kept,
     repository::{Plan, Planned, Repository, path_of},
 };
 
@@ -33,6 +34,32 @@ const BLOCK: u64 = 512;
 pub struct Checkout {
     /// The branch, where there is one.
     pub branch: Option<String>,
+}
+
+/// What is shipped, and on top of what.
+#[derive(Debug)]
+pub struct Shipment<'a> {
+    /// Where it comes from.
+    pub repository: &'a Repository,
+    /// Which files.
+    pub plan: &'a Plan,
+    /// What it becomes here.
+    pub base: &'a Base,
+    /// What it becomes there.
+    pub checkout: &'a Checkout,
+    /// What is there already.
+    pub kept: Option<&'a Kept>,
+}
+
+/// What was shipped.
+#[derive(Debug)]
+pub struct Shipped {
+    /// The id of its tree.
+    pub tree: String,
+    /// How many files travelled.
+    pub sent: u64,
+    /// Their bytes.
+    pub sent_bytes: u64,
 }
 
 /// Where the bytes of a request go. Blocks while the guest does not take them.
@@ -127,10 +154,6 @@ impl Parcel {
         )
     }
 
-    fn text(&mut self, path: &str, text: &[u8]) -> Result<()> {
-        self.copy(path, &mut &text[..], text.len() as u64)
-    }
-
     fn copy(&mut self, path: &str, content: &mut dyn Read, size: u64) -> Result<()> {
         self.entry(path.as_bytes(), EntryType::Regular, 0o644, size, host::clock::now_ms() / 1000)?;
         let mut content = content.chain(io::repeat(0)).take(size);
@@ -160,28 +183,43 @@ fn put(field: &mut [u8], text: &[u8]) {
     field[..length].copy_from_slice(&text[..length]);
 }
 
-/// Ships `plan` of `repository` into `sender`, and makes it the shipped tree of `base`; gives that tree's id. `told` hears
-/// how many bytes are through. Blocks.
+/// Ships what of a shipment the guest does not have into `sender`, and makes all of it the shipped tree of its base. `told`
+/// hears how many bytes are through. Blocks.
 ///
 /// # Errors
 /// Where something cannot be read, or the guest takes no more.
 pub fn ship(
     git: &Git,
-    repository: &Repository,
-    plan: &Plan,
-    base: &Base,
-    checkout: &Checkout,
+    shipment: &Shipment<'_>,
     sender: Sender<Bytes, std::convert::Infallible>,
     mut told: impl FnMut(u64),
-) -> Result<String> {
+) -> Result<Shipped> {
+    let Shipment { repository, plan, base, checkout, kept } = *shipment;
     let pipe = Pipe { sender, runtime: Handle::current(), buffer: Vec::with_capacity(2 * PIECE) };
     let mut parcel = Parcel { pipe };
     let tree = Tree::open(&repository.top)?;
     let mut files = Files::new();
-    let mut through = 0;
+    let (mut through, mut sent, mut sent_bytes) = (0, 0, 0);
     let imported = git.feed(import::call(&base.git_dir()), |out| {
         let mut import = Import::new(out);
+        if let Some(kept) = kept {
+            kept.files
+                .keys()
+                .filter(|path| !plan.files.contains_key(*path))
+                .for_each(|path| import.remove(path));
+        }
         for (path, planned) in &plan.files {
+            if let Some(known) = kept.and_then(|kept| kept.files.get(path)) {
+                let (same, size) = is_same(&tree, path, *planned, known)?;
+                // One that went since it was planned is still there, as far as the guest goes.
+                if same {
+                    through += size;
+                    told(through);
+                    files.insert(path.clone(), known.clone());
+                    continue;
+                }
+            }
+            let before = through;
             let shipped = one(&tree, path, *planned, &mut import, &mut parcel, |count| {
                 through += count;
                 told(through);
@@ -189,15 +227,41 @@ pub fn ship(
             // One that went since it was planned is not there.
             if let Some(known) = shipped {
                 files.insert(path.clone(), known);
+                sent += 1;
+                sent_bytes += through - before;
             }
         }
-        import.finish(SHIPPED, None)
+        import.finish(SHIPPED, kept.map(|kept| kept.tree.as_str()))
     })?;
     imported.ok()?;
     let tree = base.finish(git, plan, &files)?;
-    git_directory(repository, base, checkout, &mut parcel)?;
+    write_checkout(repository, base, checkout)?;
+    git_directory(base, kept, &mut parcel)?;
     parcel.finish()?;
-    Ok(tree)
+    Ok(Shipped { tree, sent, sent_bytes })
+}
+
+/// Whether the file at `path` is what is known of it, and how many bytes it has.
+fn is_same(tree: &Tree, path: &[u8], planned: Planned, known: &Known) -> Result<(bool, u64)> {
+    match tree.entry(&path_of(path))? {
+        Some(Entry::File { mut file, size, mode, .. }) => {
+            if kind_of(planned, mode) != known.kind {
+                return Ok((false, size));
+            }
+            let digest = digest(&mut file).map_err(|e| host::Error::path("read", &path_of(path), e))?;
+            Ok((digest == known.sha256, size))
+        }
+        Some(Entry::Link(target)) => {
+            let digest = digest(&mut &target[..]).expect("memory is read");
+            Ok((known.kind == Kind::Link && digest == known.sha256, target.len() as u64))
+        }
+        Some(Entry::Other) | None => Ok((true, 0)),
+    }
+}
+
+/// What a file is by its bits, or by the repository.
+fn kind_of(planned: Planned, mode: u32) -> Kind {
+    planned.kind.unwrap_or(if mode & 0o100 == 0 { Kind::File } else { Kind::Executable })
 }
 
 fn one(
@@ -207,11 +271,10 @@ fn one(
     import: &mut Import<'_>,
     parcel: &mut Parcel,
     mut told: impl FnMut(u64),
-) -> Result<Option<wire::tree::Known>> {
+) -> Result<Option<Known>> {
     match tree.entry(&path_of(path))? {
         Some(Entry::File { mut file, size, mode, mtime }) => {
-            let own = if mode & 0o100 == 0 { Kind::File } else { Kind::Executable };
-            let kind = planned.kind.unwrap_or(own);
+            let kind = kind_of(planned, mode);
             let mode = if kind == Kind::Executable { 0o755 } else { 0o644 };
             parcel.entry(path, EntryType::Regular, mode, size, mtime)?;
             let known = import.file(path, kind, size, &mut file, |bytes| {
@@ -230,38 +293,42 @@ fn one(
     }
 }
 
-/// The git directory of the guest's checkout.
-fn git_directory(
-    repository: &Repository,
-    base: &Base,
-    checkout: &Checkout,
-    parcel: &mut Parcel,
-) -> Result<()> {
+/// Writes what the guest's checkout is on, and its configuration.
+fn write_checkout(repository: &Repository, base: &Base, checkout: &Checkout) -> Result<()> {
+    let head = match &checkout.branch {
+        Some(branch) => {
+            let packed = format!(
+                "# pack-refs with: peeled fully-peeled sorted \n{} refs/heads/{branch}\n",
+                repository.head
+            );
+            host::fs::write_atomic(&base.checkout("packed-refs"), packed.as_bytes())?;
+            format!("ref: refs/heads/{branch}\n")
+        }
+        None => format!("{}\n", repository.head),
+    };
+    host::fs::write_atomic(&base.checkout("HEAD"), head.as_bytes())?;
+    Ok(host::fs::write_atomic(&base.checkout("config"), config(repository, checkout).as_bytes())?)
+}
+
+/// The git directory of the guest's checkout, but for the packs that it has.
+fn git_directory(base: &Base, kept: Option<&Kept>, parcel: &mut Parcel) -> Result<()> {
     let git_dir = base.git_dir();
     for directory in
         ["", "/objects", "/objects/info", "/objects/pack", "/refs", "/refs/heads", "/refs/tags", "/info"]
     {
         parcel.directory(&format!(".git{directory}"))?;
     }
-    for path in host::fs::list(&git_dir.join("objects/pack"))? {
-        let name = crate::paths::name_of(&path);
-        if name.ends_with(".pack") || name.ends_with(".idx") {
-            parcel.file(&format!(".git/objects/pack/{name}"), &path)?;
+    for path in base.packs()? {
+        let inside = format!("objects/pack/{}", crate::paths::name_of(&path));
+        if kept.is_none_or(|kept| !kept.packs.contains(inside.as_bytes())) {
+            parcel.file(&format!(".git/{inside}"), &path)?;
         }
     }
-    let head = match &checkout.branch {
-        Some(branch) => {
-            let packed = format!("{} refs/heads/{branch}\n", repository.head);
-            parcel.text(
-                ".git/packed-refs",
-                format!("# pack-refs with: peeled fully-peeled sorted \n{packed}").as_bytes(),
-            )?;
-            format!("ref: refs/heads/{branch}\n")
+    for name in ["packed-refs", "HEAD", "config"] {
+        if host::fs::exists(&base.checkout(name)) {
+            parcel.file(&format!(".git/{name}"), &base.checkout(name))?;
         }
-        None => format!("{}\n", repository.head),
-    };
-    parcel.text(".git/HEAD", head.as_bytes())?;
-    parcel.text(".git/config", config(repository, checkout).as_bytes())?;
+    }
     if host::fs::exists(&git_dir.join("shallow")) {
         parcel.file(".git/shallow", &git_dir.join("shallow"))?;
     }

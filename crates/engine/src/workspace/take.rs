@@ -22,7 +22,7 @@ use wire::tree::{Entry, HEADER, Kind, Known, Listing, MAX_WANTED, Picked, Wanted
 
 use super::{
     Scratch,
-    base::{Base, Files, init},
+    base::{Base, Files, Stamps, init},
     error::WorkspaceError,
     git::{Call, Git},
     import::{self, Import},
@@ -58,28 +58,20 @@ pub async fn take(
     told: impl Fn(u64) + Send + 'static,
 ) -> Result<Taken> {
     let listed = list(guest, path).await?;
-    let files = base.files()?;
+    let (files, stamps) = (base.files()?, base.stamps()?);
     let new: Vec<Vec<u8>> = listed.keys().filter(|path| !files.contains_key(*path)).cloned().collect();
-    let ignored = if new.is_empty() {
-        Vec::new()
-    } else {
-        let rules: Vec<Wanted> = listed
-            .iter()
-            .filter(|(path, entry)| is_rules(path) && entry.kind != Kind::Link && entry.size <= MAX_IGNORE.0)
-            .map(|(path, _)| Wanted { path: path.clone().into(), known: None })
-            .collect();
-        limit("files of ignore patterns", rules.len() as u64, MAX_IGNORE.1)?;
-        let pieces = pick(guest, path, &rules).await?;
-        let (git, base, held) = (git.clone(), base.clone(), scratch.clone());
-        working(move || ignored(&git, &base, &held.0.join("patterns"), &rules, pieces, &new)).await?
-    };
+    let ignored = ignored(git, guest, path, base, &listed, new, scratch).await?;
     let ignored = paths(&ignored);
     let taken: BTreeMap<&Vec<u8>, &Entry> = listed
         .iter()
         .filter(|(path, entry)| entry.kind != Kind::Other && !ignored.contains(path.as_slice()))
         .collect();
+    let is_untouched = |path: &Vec<u8>, entry: &Entry| {
+        files.get(path).is_some_and(|known| known.kind == entry.kind) && is_stamped(&stamps, path, entry)
+    };
     let wanted: Vec<Wanted> = taken
         .iter()
+        .filter(|(path, entry)| !is_untouched(path, entry))
         .map(|(path, entry)| Wanted {
             path: (*path).clone().into(),
             known: files.get(*path).filter(|known| known.kind == entry.kind).cloned(),
@@ -96,8 +88,43 @@ pub async fn take(
     .await
 }
 
+/// Whether `entry` is what the file at `path` was when its content was known.
+pub fn is_stamped(stamps: &Stamps, path: &[u8], entry: &Entry) -> bool {
+    entry.stamp.is_some() && stamps.get(path) == entry.stamp.as_ref()
+}
+
+/// Those of `candidates` that are ignored by the patterns of `listed` or of the owner, each with a NUL at its end.
+///
+/// # Errors
+/// Where that cannot be told.
+pub async fn ignored(
+    git: &Git,
+    guest: &Guest,
+    path: &GuestPath,
+    base: &Base,
+    listed: &BTreeMap<Vec<u8>, Entry>,
+    candidates: Vec<Vec<u8>>,
+    scratch: &Arc<Scratch>,
+) -> Result<Vec<u8>> {
+    if candidates.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rules: Vec<Wanted> = listed
+        .iter()
+        .filter(|(path, entry)| is_rules(path) && entry.kind != Kind::Link && entry.size <= MAX_IGNORE.0)
+        .map(|(path, _)| Wanted { path: path.clone().into(), known: None })
+        .collect();
+    limit("files of ignore patterns", rules.len() as u64, MAX_IGNORE.1)?;
+    let pieces = pick(guest, path, &rules).await?;
+    let (git, base, held) = (git.clone(), base.clone(), scratch.clone());
+    working(move || check_ignored(&git, &base, &held.0.join("patterns"), &rules, pieces, &candidates)).await
+}
+
 /// Runs what blocks on a thread that may.
-async fn working<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+///
+/// # Errors
+/// Those of `work`.
+pub async fn working<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
@@ -214,8 +241,8 @@ fn cut(error: io::Error) -> WorkspaceError {
     WorkspaceError::Host(host::Error::new("read", "the guest's files", error))
 }
 
-/// Those of `candidates` that the guest's patterns, or the owner's, ignore, each with a NUL at its end.
-fn ignored(
+/// What git says of that, in the directory `patterns` of nothing but patterns.
+fn check_ignored(
     git: &Git,
     base: &Base,
     patterns: &Path,

@@ -71,6 +71,12 @@ pub struct Prepared {
     pub files: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// How many of them travelled: those that the guest did not have.
+    #[serde(default)]
+    pub sent: u64,
+    /// The bytes of those.
+    #[serde(default)]
+    pub sent_bytes: u64,
     /// How many files that git does not know, and does not ignore, stayed.
     pub skipped: u64,
 }
