@@ -10,6 +10,7 @@
 
 mod bench;
 mod binaries;
+mod bundle;
 mod ci;
 mod demo;
 mod deny;
@@ -42,6 +43,8 @@ Commands:
                        Measure the figures of SPECIFICATION.md on a release build
   fuzz [--minutes N] [TARGET...]
                        Throw random bytes at what meets them, ten minutes each; needs cargo-fuzz
+  bundle images|kernels NAME DIR --into DIRECTORY --key SECRET_KEY [--distro D] [--kernel K] [--description TEXT]
+                       Make a bundle of an image or kernel, and enter it into a signed catalog
   check                The checks on the repository itself: layers, tidiness, licences and banned packages
 
 --yes does not ask before packages are installed; without a terminal nothing asks.";
@@ -73,6 +76,7 @@ fn run(words: &[&str]) -> Result<()> {
         ["gen", "--check"] => generate::run(generate::Action::Compare),
         ["bench", rest @ ..] => bench::run(rest),
         ["fuzz", rest @ ..] => fuzz::run(rest),
+        ["bundle", rest @ ..] => bundle::run(rest),
         ["check"] => ci::check_repository(),
         other => bail!("unknown command: {}\n\n{HELP}", other.join(" ")),
     }
