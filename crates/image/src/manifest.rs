@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 use host::fs;
 use serde::{Deserialize, Serialize};
 
-use crate::oci::Digest;
+use crate::{
+    json::{self, JsonError},
+    oci::Digest,
+};
 
 /// The version of [`ImageManifest`] that is written; another one is refused.
 pub const VERSION: u32 = 1;
@@ -78,7 +81,7 @@ pub enum ManifestError {
         path: PathBuf,
         /// Why.
         #[source]
-        cause: serde_json::Error,
+        cause: JsonError,
     },
     /// It is of another version of banger.
     #[error("{} has version {version}, which this banger does not know", path.display())]
@@ -111,11 +114,11 @@ impl ImageManifest {
         struct Versioned {
             version: u32,
         }
-        let Versioned { version } = serde_json::from_slice(&bytes).map_err(broken)?;
+        let Versioned { version } = json::parse(&bytes).map_err(broken)?;
         if version != VERSION {
             return Err(ManifestError::Version { path, version });
         }
-        serde_json::from_slice(&bytes).map(Some).map_err(broken)
+        json::parse(&bytes).map(Some).map_err(broken)
     }
 
     /// Writes it into `dir`, the image's directory.

@@ -16,6 +16,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     ext4::inspect::{InspectError, inspect},
+    json,
     kernel::{self, BootImage, BootImageError, FileRecord, KernelError, KernelManifest},
     manifest::{ImageManifest, ManifestError},
     rootfs::{ImportError, Limits, Progress, Stop, Unpacked},
@@ -200,7 +201,7 @@ pub fn unpack_kernel(
         let found = BootImage::identify(&fs::read(&dir.join(name))?).map_err(refused)?;
         check_arch(found.arch)?;
         if found.release != manifest.release {
-            let expected = manifest.release.clone();
+            let expected = json::shown(&manifest.release);
             return Err(BundleError::OtherKernel { name, found: found.release, expected });
         }
     }
@@ -213,7 +214,7 @@ pub fn unpack_kernel(
 
 fn check_arch(found: &str) -> Result<(), BundleError> {
     let host = std::env::consts::ARCH;
-    if found == host { Ok(()) } else { Err(BundleError::OtherArch { found: found.to_owned(), host }) }
+    if found == host { Ok(()) } else { Err(BundleError::OtherArch { found: json::shown(found), host }) }
 }
 
 /// Whether what `manifest` says of how it is booted is known.
@@ -223,7 +224,7 @@ fn check_image(manifest: &ImageManifest) -> Result<(), BundleError> {
         is_path || init == "agent" || Init::ALL.iter().any(|known| known.name() == init)
     };
     let unknown = |what, value: &str| {
-        let value = value.chars().take(100).collect();
+        let value = json::shown(value);
         Err(BundleError::Unknown { what, value })
     };
     match (manifest.ready.as_deref(), manifest.init.as_deref()) {
@@ -238,7 +239,7 @@ fn check_kernel(manifest: &KernelManifest) -> Result<(), BundleError> {
     let boot = &manifest.boot;
     let named = manifest.files.keys().chain(&boot.image).chain(&boot.elf);
     if let Some(name) = named.into_iter().find(|name| !KERNEL_FILES.contains(&name.as_str())) {
-        return Err(BundleError::Name(name.clone()));
+        return Err(BundleError::Name(json::shown(name)));
     }
     let is_there = |file: &Option<String>, name: &str| match file {
         Some(file) => file == name && manifest.files.contains_key(name),
@@ -299,7 +300,7 @@ fn unpack<T>(
         }
         let found = write(&mut entry, &dir.join(&name), record.size)?;
         if found != record.sha256 {
-            return Err(BundleError::Digest { name, found, expected: record.sha256 });
+            return Err(BundleError::Digest { name, found, expected: json::shown(&record.sha256) });
         }
     }
     if let Some((name, _)) = missing.pop_first() {

@@ -32,8 +32,8 @@ pub enum InspectError {
     #[error("it has features that not every kernel can mount: {0:#x}")]
     Features(u32),
     /// Its blocks are larger than pages of memory.
-    #[error("it has blocks of {0} bytes, and kernels mount up to 4096")]
-    Blocks(u64),
+    #[error("it has blocks of 2^{0} bytes, and kernels mount up to 4096")]
+    Blocks(u32),
     /// Its file ends before it does.
     #[error("it has {size} bytes, and its file {file}")]
     Shorter {
@@ -92,10 +92,10 @@ pub fn inspect(file: &File) -> Result<Found, InspectError> {
         0 => {}
         unknown => return Err(InspectError::Features(unknown)),
     }
-    let bytes = 1024_u64.checked_shl(u32_at(0x18)).unwrap_or(u64::MAX);
-    if bytes > 4096 {
-        return Err(InspectError::Blocks(bytes));
-    }
+    let bytes = match u32_at(0x18) {
+        shift @ 0..=2 => 1024_u64 << shift,
+        shift => return Err(InspectError::Blocks(shift.saturating_add(10))),
+    };
     // The upper half counts only with the feature `64bit`.
     let upper = if incompatible & 0x80 != 0 { u64::from(u32_at(0x150)) << 32 } else { 0 };
     let size = (upper | u64::from(u32_at(0x04))).saturating_mul(bytes);

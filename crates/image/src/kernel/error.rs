@@ -5,7 +5,7 @@ use std::{io, path::PathBuf};
 use model::kernel::Missing;
 
 use super::{BootImageError, DebError, MODULES_EXT4, ModuleFileError};
-use crate::ext4;
+use crate::{ext4, json::JsonError};
 
 /// Why a kernel could not be imported.
 #[derive(Debug, thiserror::Error)]
@@ -112,7 +112,7 @@ pub enum KernelError {
         path: PathBuf,
         /// Why.
         #[source]
-        cause: serde_json::Error,
+        cause: JsonError,
     },
     /// The manifest of a kernel was written by another banger.
     #[error("{} has version {version}, which this banger does not know", path.display())]

@@ -7,6 +7,7 @@ use model::kernel::{Feature, How};
 use serde::{Deserialize, Serialize};
 
 use super::KernelError;
+use crate::json;
 
 /// The version of [`KernelManifest`] that is written; another one is refused.
 pub const VERSION: u32 = 1;
@@ -96,11 +97,11 @@ impl KernelManifest {
         struct Versioned {
             version: u32,
         }
-        let Versioned { version } = serde_json::from_slice(&bytes).map_err(broken)?;
+        let Versioned { version } = json::parse(&bytes).map_err(broken)?;
         if version != VERSION {
             return Err(KernelError::ManifestVersion { path, version });
         }
-        serde_json::from_slice(&bytes).map_err(broken)
+        json::parse(&bytes).map_err(broken)
     }
 
     /// Whether it has `feature`, built in or as a module.
