@@ -8,7 +8,7 @@ use image::{
 };
 use model::location::Location;
 
-use crate::message;
+use crate::{bundle, message};
 
 /// A key whose secret half is gone, and all that was ever signed with it.
 const KEY: &str = "RWTzo/NJiQzoxV6C4S91FyZbIQQqGgVx++mPdQdYGG2U0RR1wQVESeN4";
@@ -18,13 +18,13 @@ const SIGNED: &[u8] = b"catalog\n";
 /// was signed.
 ///
 /// The first byte says what the others are: a catalog, a signature of [`SIGNED`], something with its signature, a key, an
-/// address.
+/// address, a bundle, the parts of one.
 ///
 /// # Panics
 /// Where that does not hold.
 pub fn check(data: &[u8]) {
     let Some((what, rest)) = data.split_first() else { return };
-    match what % 5 {
+    match what % 7 {
         0 => check_catalog(rest),
         1 => check_signature(SIGNED, rest),
         2 => {
@@ -38,6 +38,8 @@ pub fn check(data: &[u8]) {
                 message::check(&error);
             }
         }
+        5 => bundle::check_archive(rest),
+        6 => bundle::check_parts(rest),
         _ => {
             let Ok(text) = str::from_utf8(rest) else { return };
             match Location::try_from(text) {

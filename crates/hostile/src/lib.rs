@@ -4,6 +4,7 @@
 //! thinks of, and the tests of this crate with the corpus in `fuzz/seeds`: no bytes that once broke something do so again.
 //! What only the outside can judge, as e2fsck does, is asked too.
 
+mod bundle;
 mod catalog;
 mod choices;
 mod cpio;
@@ -27,7 +28,7 @@ pub use e2fsck::Asked;
 /// Something that meets bytes of somebody else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
-    /// Catalogs, their signatures, and addresses.
+    /// Catalogs, their signatures, addresses and bundles.
     Catalog,
     /// The writer of boot payloads.
     Cpio,
