@@ -194,13 +194,20 @@ impl Engine {
         text: String,
         request: PrepareWorkspace,
     ) -> Result<Outcome> {
+        let words = PrepareWorkspace { force: false, ..request.clone() };
         let wish = Arc::new(Wish::try_from(request)?);
         let visit = self.visit(&operation, &text).await?;
-        let work = self.prepare(&operation, &visit, wish);
+        let work = self.prepare(&operation, &visit, wish, words);
         visit.unless_ended(&operation, work).await.map(Outcome::Prepared)
     }
 
-    async fn prepare(&self, operation: &Operation, visit: &Visit, wish: Arc<Wish>) -> Result<Prepared> {
+    async fn prepare(
+        &self,
+        operation: &Operation,
+        visit: &Visit,
+        wish: Arc<Wish>,
+        words: PrepareWorkspace,
+    ) -> Result<Prepared> {
         operation.stage("reading the repository");
         let (asked, git) = (wish.clone(), visit.git.clone());
         let (repository, checkout, plan) = blocking(move || {
@@ -267,6 +274,7 @@ impl Engine {
         blocking(move || {
             let scratch = scratch;
             base.write_stamps(stamps)?;
+            base.write_words(&words)?;
             host::fs::remove_all(&place)?;
             host::fs::rename(&scratch.0.join("base"), &place)?;
             Ok(store.workspace_put(id, workspace)?)
@@ -459,17 +467,35 @@ impl Engine {
 
     /// The same, where anything was.
     pub(crate) async fn workspace_of(&self, text: &str) -> Result<Option<control::Workspace>> {
-        let Some(found) = self.store().workspace_get(self.resolve(text)?)? else { return Ok(None) };
+        let id = self.resolve(text)?;
+        let Some(found) = self.store().workspace_get(id)? else { return Ok(None) };
+        let base = Base::at(self.paths().workspace(id));
         let token = CancellationToken::new();
         let _end = token.clone().drop_guard();
         blocking(move || {
-            let moved = Repository::has_moved(&Git::new(token), &found.host_path, &found.head);
+            let git = Git::new(token);
+            let moved = Repository::has_moved(&git, &found.host_path, &found.head);
+            let again = base.words();
+            let untracked = match &again {
+                Some(words) if words.include_untracked => Untracked::Included,
+                Some(_) | None => Untracked::Left,
+            };
+            // Every command in the workspace asks, so it is the quick way that mostly answers.
+            let quick = untracked == Untracked::Left
+                && Repository::is_untouched(&git, &found.host_path, &base).unwrap_or(false);
+            let differs = || {
+                let repository = Repository::find(&git, &found.host_path)?;
+                repository.differs(&git, untracked, &base)
+            };
             Ok(Some(control::Workspace {
                 guest_path: found.guest_path.to_string(),
                 path: word(&found.host_path),
                 head: found.head,
                 prepared_ms: found.prepared_ms,
                 moved,
+                // What cannot be told any more is nothing to warn of.
+                changed: !quick && differs().unwrap_or(false),
+                again,
             }))
         })
         .await

@@ -40,6 +40,8 @@ pub enum Entry {
     Other,
 }
 
+/// Two changes that are so many seconds apart have different times, whatever the file system keeps of them.
+const TICK: i64 = 2;
 const RESOLVE: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS);
 
 impl Tree {
@@ -90,6 +92,35 @@ impl Tree {
         Ok(Some(Entry::File { file, size: meta.len(), mode: meta.mode() & 0o7777, mtime }))
     }
 
+    /// What is another once anything of the file or link at `path` below it was changed; `None` where nothing is there, or it
+    /// was changed a moment ago, so that its next change might leave the same.
+    ///
+    /// # Errors
+    /// Where it cannot be looked at.
+    pub fn stamp(&self, path: &Path) -> Result<Option<String>> {
+        let error = |e: Errno| Error::path("look at", &self.path.join(path), e);
+        let look = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let place = match rustix::fs::openat2(&self.top, path, look, Mode::empty(), RESOLVE) {
+            Ok(place) => place,
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => return Ok(None),
+            Err(e) => return Err(error(e)),
+        };
+        let stat = rustix::fs::fstat(&place).map_err(error)?;
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime).tv_sec;
+        Ok((stat.st_ctime + TICK <= now).then(|| {
+            format!(
+                "{}-{}-{:o}-{}.{}-{}.{}",
+                stat.st_ino,
+                stat.st_size,
+                stat.st_mode,
+                stat.st_mtime,
+                stat.st_mtime_nsec,
+                stat.st_ctime,
+                stat.st_ctime_nsec
+            )
+        }))
+    }
+
     /// The user whom `path` below it belongs to; of a link, the link's.
     ///
     /// # Errors
@@ -126,6 +157,9 @@ mod tests {
         for absent in ["link/secret", "inside/file", "../secret", "a/none", "a/file/x"] {
             assert!(entry(absent).is_none(), "{absent}");
         }
+        let stamp = |path: &str| tree.stamp(Path::new(path)).unwrap();
+        assert_eq!((stamp("a/file"), stamp("none")), (None, None), "it was changed a moment ago");
+        assert!(Tree::open(Path::new("/proc/self")).unwrap().stamp(Path::new("nothing")).unwrap().is_none());
         assert_eq!(tree.owner(Path::new("a")).unwrap(), crate::proc::own_uid());
         crate::fs::remove_all(&dir).unwrap();
     }

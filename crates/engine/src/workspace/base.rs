@@ -8,6 +8,8 @@
 //!        checkout/  its HEAD, packed-refs and config
 //!        history    which history was taken, and how much of it
 //!        stamps     a JSON line for each file that the guest's agent gave a stamp
+//!        owners     the same for the owner's files, when they were read
+//!        words      what was asked for, as JSON
 //! ```
 //! So changes can be told later whatever became of the owner's repository, and nothing of the guest's is ever put in here.
 
@@ -20,6 +22,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use wire::{
     Word,
+    control::PrepareWorkspace,
     tree::{Known, Stamped},
 };
 
@@ -207,21 +210,55 @@ impl Base {
         write_lines(&self.0.join("files"), lines)
     }
 
-    /// Writes the stamps of files.
+    /// Writes the stamps of the guest's files.
     ///
     /// # Errors
     /// Where that cannot be done.
     pub fn write_stamps(&self, stamps: Stamps) -> Result<()> {
-        let lines = stamps.into_iter().map(|(path, stamp)| Stamped { path: path.into(), stamp });
-        write_lines(&self.0.join("stamps"), lines)
+        write_stamps(&self.0.join("stamps"), stamps)
     }
 
-    /// The stamps that are known.
+    /// Writes the stamps that the owner's files had.
+    ///
+    /// # Errors
+    /// Where that cannot be done.
+    pub fn write_owners(&self, stamps: Stamps) -> Result<()> {
+        write_stamps(&self.0.join("owners"), stamps)
+    }
+
+    /// Writes the words that ship the same again.
+    ///
+    /// # Errors
+    /// Where that cannot be done.
+    pub fn write_words(&self, words: &PrepareWorkspace) -> Result<()> {
+        let json = serde_json::to_vec(words).expect("words and numbers");
+        Ok(host::fs::write_atomic(&self.0.join("words"), &json)?)
+    }
+
+    /// The words that ship the same again, where they are known.
+    #[must_use]
+    pub fn words(&self) -> Option<PrepareWorkspace> {
+        serde_json::from_slice(&host::fs::read(&self.0.join("words")).ok()?).ok()
+    }
+
+    /// The known stamps of the guest's files.
     ///
     /// # Errors
     /// Where their list cannot be read.
     pub fn stamps(&self) -> Result<Stamps> {
-        let path = self.0.join("stamps");
+        self.read_stamps("stamps")
+    }
+
+    /// The known stamps of the owner's files.
+    ///
+    /// # Errors
+    /// Where their list cannot be read.
+    pub fn owners(&self) -> Result<Stamps> {
+        self.read_stamps("owners")
+    }
+
+    fn read_stamps(&self, name: &str) -> Result<Stamps> {
+        let path = self.0.join(name);
         if !host::fs::exists(&path) {
             return Ok(Stamps::new());
         }
@@ -237,6 +274,10 @@ impl Base {
         let lines = read_lines::<Line>(&self.0.join("files"))?;
         Ok(lines.into_iter().map(|line| (line.path.into_bytes(), line.known)).collect())
     }
+}
+
+fn write_stamps(path: &Path, stamps: Stamps) -> Result<()> {
+    write_lines(path, stamps.into_iter().map(|(path, stamp)| Stamped { path: path.into(), stamp }))
 }
 
 fn write_lines<T: Serialize>(path: &Path, lines: impl Iterator<Item = T>) -> Result<()> {

@@ -11,8 +11,10 @@ use host::tree::{Entry, Tree};
 use wire::tree::Kind;
 
 use super::{
+    base::Base,
     error::WorkspaceError,
     git::{Call, Git},
+    ship::is_same,
 };
 
 type Result<T, E = WorkspaceError> = std::result::Result<T, E>;
@@ -214,6 +216,55 @@ impl Repository {
             plan.files.insert(path, planned);
         }
         Ok(plan)
+    }
+
+    /// Whether the files at `top` that git knows are those that `base` was made of, as far as their stamps tell that: one call
+    /// of git, and nothing is read.
+    ///
+    /// # Errors
+    /// Where it cannot be told.
+    pub fn is_untouched(git: &Git, top: &Path, base: &Base) -> Result<bool> {
+        let (files, owners, tree) = (base.files()?, base.owners()?, Tree::open(top)?);
+        let known = git.call(Call::new("list the files", top).args(["ls-files", "-z"]))?.ok()?;
+        let known = paths(&known);
+        if !files.keys().all(|path| known.contains(path.as_slice())) {
+            return Ok(false);
+        }
+        for path in known {
+            let untouched = if files.contains_key(path) {
+                let stamp = tree.stamp(&path_of(path))?;
+                stamp.is_some() && stamp.as_ref() == owners.get(path)
+            } else {
+                // It was deleted when the others were shipped.
+                tree.entry(&path_of(path))?.is_none()
+            };
+            if !untouched {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whether its files are by now others than those that `base` was made of.
+    ///
+    /// # Errors
+    /// Where it cannot be told.
+    pub fn differs(&self, git: &Git, untracked: Untracked, base: &Base) -> Result<bool> {
+        let (plan, files, owners) = (self.plan(git, untracked)?, base.files()?, base.owners()?);
+        if !plan.files.keys().eq(files.keys()) {
+            return Ok(true);
+        }
+        let tree = Tree::open(&self.top)?;
+        for (path, known) in &files {
+            let stamp = tree.stamp(&path_of(path))?;
+            if stamp.is_some() && stamp.as_ref() == owners.get(path) {
+                continue;
+            }
+            if !is_same(&tree, path, plan.files[path], known)?.0 {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Whether another commit is checked out at `top` than `head`; false where that cannot be told.

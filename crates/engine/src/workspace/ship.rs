@@ -14,7 +14,7 @@ use tokio::runtime::Handle;
 use wire::tree::{Kind, Known};
 
 use super::{
-    base::{Base, Files, SHIPPED},
+    base::{Base, Files, SHIPPED, Stamps},
     error::WorkspaceError,
     git::Git,
     import::{self, Import, digest},
@@ -198,7 +198,7 @@ pub fn ship(
     let pipe = Pipe { sender, runtime: Handle::current(), buffer: Vec::with_capacity(2 * PIECE) };
     let mut parcel = Parcel { pipe };
     let tree = Tree::open(&repository.top)?;
-    let mut files = Files::new();
+    let (mut files, mut owners) = (Files::new(), Stamps::new());
     let (mut through, mut sent, mut sent_bytes) = (0, 0, 0);
     let imported = git.feed(import::call(&base.git_dir()), |out| {
         let mut import = Import::new(out);
@@ -209,6 +209,10 @@ pub fn ship(
                 .for_each(|path| import.remove(path));
         }
         for (path, planned) in &plan.files {
+            // Before it is read, so that a change meanwhile is seen later.
+            if let Some(stamp) = tree.stamp(&path_of(path))? {
+                owners.insert(path.clone(), stamp);
+            }
             if let Some(known) = kept.and_then(|kept| kept.files.get(path)) {
                 let (same, size) = is_same(&tree, path, *planned, known)?;
                 // One that went since it was planned is still there, as far as the guest goes.
@@ -235,14 +239,18 @@ pub fn ship(
     })?;
     imported.ok()?;
     let tree = base.finish(git, plan, &files)?;
+    base.write_owners(owners)?;
     write_checkout(repository, base, checkout)?;
     git_directory(base, kept, &mut parcel)?;
     parcel.finish()?;
     Ok(Shipped { tree, sent, sent_bytes })
 }
 
-/// Whether the file at `path` is what is known of it, and how many bytes it has.
-fn is_same(tree: &Tree, path: &[u8], planned: Planned, known: &Known) -> Result<(bool, u64)> {
+/// Whether the file at `path` is what is known of it, and how many bytes it has; true of one that is not there.
+///
+/// # Errors
+/// Where it cannot be read.
+pub fn is_same(tree: &Tree, path: &[u8], planned: Planned, known: &Known) -> Result<(bool, u64)> {
     match tree.entry(&path_of(path))? {
         Some(Entry::File { mut file, size, mode, .. }) => {
             if kind_of(planned, mode) != known.kind {

@@ -282,8 +282,19 @@ fn copy(from: &Tree, to: &Path) {
 /// repository nor the guest's is another afterwards.
 #[test]
 fn work_comes_back_as_it_was_done() {
+    // As many at once as keep the processors busy: most of a case is waiting for git.
+    let done = std::thread::scope(|scope| {
+        let threads: Vec<_> =
+            (0..THREADS).map(|_| scope.spawn(|| round_trips(cases().div_ceil(THREADS)))).collect();
+        threads.into_iter().all(|thread| thread.join().is_ok())
+    });
+    assert!(done, "a thread above says what failed");
+}
+
+/// Checks that of `cases` states and works, in a world of their own.
+fn round_trips(cases: u32) {
     let world = world();
-    let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(cases()) };
+    let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(cases) };
     let strategy = (edits(), edits(), edits(), edits(), edits(), any::<bool>());
     let mut runner = proptest::test_runner::TestRunner::new(config);
     let checked = runner.run(&strategy, |(committed, staged, unstaged, later, work, commits)| {
@@ -331,9 +342,12 @@ fn work_comes_back_as_it_was_done() {
     world.prepare(&[Delete("a")]);
 }
 
-/// More with `PROPTEST_CASES`.
+/// How many round trips are made at once.
+const THREADS: u32 = 4;
+
+/// Others with `PROPTEST_CASES`.
 fn cases() -> u32 {
-    std::env::var("PROPTEST_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(24)
+    std::env::var("PROPTEST_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(200)
 }
 
 #[test]
@@ -367,9 +381,32 @@ fn what_is_shipped_is_what_git_knows() {
     assert_eq!(git(&pair.guest(), &["status", "--porcelain", "-b"]), "## work\n D gone\nA  staged");
     assert_eq!(pair.git(&["branch", "--list", "work"]), "");
     let shown = world.wait(world.engine().workspace_show("a")).unwrap();
-    assert_eq!((shown.head.as_str(), shown.moved), (prepared.head.as_str(), false));
+    assert_eq!((shown.head.as_str(), shown.moved, shown.changed), (prepared.head.as_str(), false, false));
+    let now = || {
+        let shown = world.wait(world.engine().workspace_show("a")).unwrap();
+        (shown.moved, shown.changed)
+    };
+    // A touch is no change, nor is what would not be shipped.
+    write(&pair.host(), "known", b"1");
+    write(&pair.host(), "more unknown", b"1");
+    assert_eq!(now(), (false, false));
+    write(&pair.host(), "known", b"2");
+    assert_eq!(now(), (false, true));
+    write(&pair.host(), "known", b"1");
+    write(&pair.host(), "gone", b"1");
+    assert_eq!(now(), (false, true));
+    fs::remove_file(pair.host().join("gone")).unwrap();
+    assert_eq!(now(), (false, false));
+    fs::set_permissions(pair.host().join("known"), fs::Permissions::from_mode(0o755)).unwrap();
+    assert_eq!(now(), (false, true));
     pair.commit();
-    assert!(world.wait(world.engine().workspace_show("a")).unwrap().moved);
+    assert!(now().0);
+    let again = world.wait(world.engine().workspace_show("a")).unwrap().again.unwrap();
+    assert_eq!(again.branch.as_deref(), Some("work"));
+    prepare(&world, again).unwrap();
+    assert_eq!(now(), (false, false));
+    fs::remove_dir_all(pair.host()).unwrap();
+    assert_eq!(now(), (false, false), "what is gone is not told");
     world.prepare(&[Delete("a")]);
 }
 

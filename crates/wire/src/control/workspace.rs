@@ -155,4 +155,10 @@ pub struct Workspace {
     pub prepared_ms: u64,
     /// Whether another commit is checked out in the repository by now.
     pub moved: bool,
+    /// Whether its files are by now others than were shipped.
+    #[serde(default)]
+    pub changed: bool,
+    /// The words that ship it again.
+    #[serde(default)]
+    pub again: Option<PrepareWorkspace>,
 }
