@@ -60,7 +60,8 @@ impl Compression {
             Self::Lzma => {
                 Box::new(lzma_rust2::LzmaReader::new_mem_limit(packed, 1 << (WINDOW_LOG - 10), None)?)
             }
-            Self::Bzip2 => return Err(unsupported("bzip2")),
+            // Its blocks have 900 KB at most, whatever it says.
+            Self::Bzip2 => Box::new(bzip2::bufread::BzDecoder::new(packed)),
             Self::Lzo => return Err(unsupported("LZO")),
         })
     }

@@ -94,6 +94,12 @@ pub fn xz(content: &[u8]) -> Vec<u8> {
     writer.finish().unwrap()
 }
 
+pub fn bzip2(content: &[u8]) -> Vec<u8> {
+    let mut writer = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::best());
+    writer.write_all(content).unwrap();
+    writer.finish().unwrap()
+}
+
 pub fn lzma(content: &[u8]) -> Vec<u8> {
     let options = lzma_rust2::LzmaOptions::with_preset(0);
     let mut writer = lzma_rust2::LzmaWriter::new_use_header(Vec::new(), &options, None).unwrap();

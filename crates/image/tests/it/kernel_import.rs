@@ -5,7 +5,9 @@ use std::{error::Error, fs, ops::ControlFlow, path::Path, process::Command};
 use image::kernel::{self, HowRecord, KernelError, KernelManifest, Source};
 
 use crate::{
-    kernel_forge::{CONFIG, RELEASE, add, bzimage, deb, gzip, lz4, lzma, module, tar, vmlinux, xz, zstd},
+    kernel_forge::{
+        CONFIG, RELEASE, add, bzimage, bzip2, deb, gzip, lz4, lzma, module, tar, vmlinux, xz, zstd,
+    },
     kernel_support::{Scratch, run},
 };
 
@@ -53,6 +55,7 @@ fn every_packing_of_the_kernel_is_undone() {
         with_length(zstd(&elf)),
         with_length(lz4(&elf)),
         lzma(&elf),
+        with_length(bzip2(&elf)),
         elf.clone(),
     ];
     for payload in payloads {
@@ -63,8 +66,8 @@ fn every_packing_of_the_kernel_is_undone() {
     }
     let damaged = bzimage(&gzip(b"something else"));
     assert_eq!(chain(&kernel::extract_vmlinux(&damaged).unwrap_err()), "the kernel inside is no ELF file");
-    let error = chain(&kernel::extract_vmlinux(&bzimage(b"BZh91AY")).unwrap_err());
-    assert_eq!(error, "the kernel inside cannot be unpacked: bzip2 compression is not supported");
+    let error = chain(&kernel::extract_vmlinux(&bzimage(b"\x89LZO\0\r\n")).unwrap_err());
+    assert_eq!(error, "the kernel inside cannot be unpacked: LZO compression is not supported");
 }
 
 #[test]
