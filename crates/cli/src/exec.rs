@@ -116,10 +116,15 @@ pub async fn run(
 
 /// Lets a command of root's that has no directory run in the machine's workspace.
 fn settle_in(talk: &Talk, spec: &mut Spec, workspace: Workspace) {
-    if workspace.moved {
+    let what = match (workspace.moved, workspace.changed) {
+        (true, _) => Some("has another commit checked out"),
+        (false, true) => Some("has other files"),
+        (false, false) => None,
+    };
+    if let Some(what) = what {
         let path = String::from_utf8_lossy(workspace.path.as_bytes()).into_owned();
         talk.say(&format!(
-            "warning: {} has another commit checked out since it was shipped; `banger vm workspace prepare` ships it again",
+            "warning: {} {what} since it was shipped; --auto-prepare ships it again",
             visible(&path)
         ));
     }

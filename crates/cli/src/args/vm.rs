@@ -319,6 +319,9 @@ pub struct ExecArgs {
     /// The user who runs it; without it root
     #[arg(long, short)]
     pub user: Option<String>,
+    /// Ship the workspace's repository again first, where that was changed since
+    #[arg(long)]
+    pub auto_prepare: bool,
     #[command(flatten)]
     pub terminal: Terminal,
 }

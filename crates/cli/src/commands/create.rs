@@ -110,6 +110,9 @@ pub async fn exec(context: &Context, args: ExecArgs) -> Result<u8, Error> {
     spec.cwd = args.cwd.map(|path| Word::from(path.into_vec()));
     let streams = streams(args.terminal, &spec);
     let mut signals = Signals::all()?;
+    if args.auto_prepare {
+        workspace::refresh(context, &mut signals, &args.reference).await?;
+    }
     exec::run(context, &mut signals, &args.reference, with_terminal_type(spec, streams), streams).await
 }
 

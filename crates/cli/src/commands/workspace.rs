@@ -11,8 +11,8 @@ use model::size::human;
 use wire::{
     Word,
     control::{
-        Change, ChangeKind, Changes, ExportWorkspace, Exported, Outcome, PrepareWorkspace, Prepared,
-        WorkspacePlan,
+        Change, ChangeKind, Changes, Code, ExportWorkspace, Exported, Outcome, PrepareWorkspace, Prepared,
+        Workspace, WorkspacePlan,
     },
 };
 
@@ -122,6 +122,23 @@ pub async fn ship(
     let shipped = signals.unless(ship).await?;
     tell_skipped(&context.talk, shipped.skipped);
     Ok(shipped)
+}
+
+/// Ships the workspace of machine `vm` again, where its repository was changed since.
+///
+/// # Errors
+/// Why it was not, such as work in the machine.
+pub async fn refresh(context: &Context, signals: &mut Signals, vm: &str) -> Result<(), Error> {
+    let found = context.client.get(&path(&["vms", vm, "workspace"])).await;
+    let found: Workspace = match found {
+        // Nothing was shipped, so there is nothing to ship again.
+        Err(Error::Daemon(error)) if error.code == Code::NotFound => return Ok(()),
+        found => found?,
+    };
+    match found.again {
+        Some(request) if found.moved || found.changed => ship(context, signals, vm, &request).await.map(drop),
+        Some(_) | None => Ok(()),
+    }
 }
 
 fn tell_skipped(talk: &Talk, skipped: u64) {

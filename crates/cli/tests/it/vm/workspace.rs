@@ -95,7 +95,12 @@ fn a_repository_goes_in_and_its_patch_comes_out() {
     assert_eq!(home.ok(&["vm", "exec", "dev", "--cwd", "/etc", "--", "pwd"]), "/etc");
     assert_eq!(home.run(&["vm", "workspace", "export", "dev"]).stdout, fs::read(&patch).unwrap());
 
-    // What was done there is not overwritten by accident, and a moved repository is told.
+    // What was done there is not overwritten by accident, and a repository that changed or moved is told.
+    let told = home.run(&["-v", "vm", "exec", "dev", "--", "true"]);
+    assert!(told.stderr.contains("has other files since it was shipped"), "{}", told.stderr);
+    let refused = home.run(&["vm", "exec", "dev", "--auto-prepare", "--", "true"]);
+    assert_eq!(refused.code(), 125);
+    assert!(refused.stderr.contains("was changed since it was shipped"), "{}", refused.stderr);
     let again = home.run(&["vm", "workspace", "prepare", "dev", text(&repo)]);
     assert_eq!(again.code(), 1);
     assert!(again.stderr.contains("was changed since it was shipped"), "{}", again.stderr);
@@ -106,6 +111,11 @@ fn a_repository_goes_in_and_its_patch_comes_out() {
     assert_eq!(home.ok(&forced), "/root/repo");
     assert_eq!(home.ok(&["vm", "exec", "dev", "--", "cat", "untracked"]), "3");
     assert_eq!(home.ok(&["vm", "workspace", "export", "dev"]), "");
+    fs::write(repo.join("untracked"), "4\n").unwrap();
+    let ran = home.run(&["vm", "exec", "dev", "--auto-prepare", "--", "cat", "untracked"]);
+    assert_eq!((ran.text().as_str(), ran.stderr.as_str()), ("4", ""), "it went as it did before");
+    let told = home.run(&["-v", "vm", "exec", "dev", "--auto-prepare", "--", "true"]);
+    assert!(!told.stderr.contains("shipping"), "nothing changed since: {}", told.stderr);
 }
 
 #[test]
