@@ -24,7 +24,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use engine::{Engine, Seams, config::Config};
+use engine::{Engine, Kind, Seams, config::Config};
 use http_body_util::Full;
 use hyper::{Request, Response, body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -91,10 +91,10 @@ impl World {
         let kernel = ImportKernel::Path(world.home.join("kernel").display().to_string());
         let kernels = engine.clone();
         let import = async move {
-            let operation = kernels.operations().begin("kernel".to_owned());
+            let operation = kernels.operations().begin(Kind::KernelImport, "debian-cloud");
             kernels.clone().kernel_import(operation, "debian-cloud".to_owned(), kernel).await.unwrap();
             let tar = Tar::default().directory("etc").file("etc/os-release", 0o644, b"ID=tiny\n").finish();
-            let operation = engine.operations().begin("image".to_owned());
+            let operation = engine.operations().begin(Kind::ImageImport, "image");
             let (how, name) = (ImportImage::default(), "tiny".to_owned());
             engine.clone().image_import(operation, name, how, Cursor::new(tar)).await.unwrap();
         };
@@ -228,7 +228,7 @@ impl World {
         let alone = median("alone");
         let go_on = Arc::new(AtomicBool::new(false));
         let (engine, source) = (self.engine.clone().unwrap(), Stalled(go_on.clone()));
-        let operation = engine.operations().begin("image".to_owned());
+        let operation = engine.operations().begin(Kind::ImageImport, "image");
         let how = ImportImage::default();
         let import = self.runtime.spawn(engine.image_import(operation, "slow".to_owned(), how, source));
         let beside = median("beside");
@@ -254,7 +254,7 @@ impl Drop for World {
         let engine = self.engine.clone().unwrap();
         let all = engine.vm_list().unwrap().vms;
         for vm in all {
-            let (engine, operation) = (engine.clone(), engine.operations().begin("delete".to_owned()));
+            let (engine, operation) = (engine.clone(), engine.operations().begin(Kind::VmDelete, &vm.id));
             self.runtime.block_on(engine.vm_delete(operation, vm.id)).unwrap();
         }
         drop(engine);

@@ -4,24 +4,21 @@ use std::{num::NonZeroU16, path::Path};
 
 use axum::{
     Json, Router,
-    body::{Body, BodyDataStream},
+    body::Body,
     extract::{DefaultBodyLimit, Path as Segment, Request, State},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use engine::{CatalogKind, Engine, Part, Source};
-use futures_util::{Stream, StreamExt};
+use engine::{CatalogKind, Engine, Kind, Operation, Part, Source};
 use model::signal::Signal;
 use serde::Deserialize;
-use tokio_util::{
-    io::{ReaderStream, StreamReader, SyncIoBridge},
-    sync::CancellationToken,
-};
+use tokio::sync::oneshot;
+use tokio_util::io::{ReaderStream, StreamReader, SyncIoBridge};
 use wire::control::{
     self, AllStats, BuildImage, CacheContent, Catalog, Catalogs, Changes, CreateVm, Daemon, ErrorBody,
-    ExportWorkspace, Images, ImportImage, ImportKernel, Kernels, Operations, PrepareWorkspace, PullImage,
-    PullKernel, SetVm, Vms, Wait, Workspace, WorkspacePlan,
+    ExportWorkspace, Images, ImportImage, ImportKernel, Kernels, Operations, Outcome, PrepareWorkspace,
+    PullImage, PullKernel, SetVm, Vms, Wait, Workspace, WorkspacePlan,
 };
 
 use crate::{
@@ -30,13 +27,11 @@ use crate::{
     exec::{self, Streams},
     extract::{Params, Payload},
     fail::Fail,
+    upload::upload,
 };
 
 /// The largest JSON body; an environment may be long.
 const MAX_JSON: usize = 4 << 20;
-
-/// How long a client that sends what nobody wants may pause.
-const UNWANTED: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// What every handler has.
 #[derive(Clone)]
@@ -110,8 +105,24 @@ async fn look<T: Send + 'static>(
 ) -> Result<T, Fail> {
     let engine = app.engine.clone();
     let result = tokio::task::spawn_blocking(move || work(engine)).await;
-    Ok(result
-        .map_err(|_| Fail(ErrorBody::new(control::Code::Internal, "a look-up ended unexpectedly")))??)
+    Ok(result.map_err(|_| ended())??)
+}
+
+fn ended() -> Fail {
+    Fail(ErrorBody::new(control::Code::Internal, "it ended unexpectedly"))
+}
+
+/// What came of an operation that has no stream. It goes on where its client goes away, so that nothing is done by halves.
+async fn end_of(operation: &Operation) -> Result<Outcome, Fail> {
+    let mut follow = operation.follow();
+    while let Some(event) = follow.next().await {
+        match event {
+            control::Event::Done { result } => return Ok(result),
+            control::Event::Failed { error } => return Err(Fail(error)),
+            _ => {}
+        }
+    }
+    Err(ended())
 }
 
 /// A JSON body, whose errors are told like all others.
@@ -192,8 +203,9 @@ pub async fn vm_create(
         (false, true) => Binding::Owner,
         (false, false) => Binding::Bound,
     };
-    let what = format!("vm.create {}", request.name.as_deref().unwrap_or("(unnamed)"));
-    let operation = app.engine.begin(what, |engine, operation| engine.vm_create(operation, request));
+    let subject = request.name.clone().unwrap_or_else(|| "(unnamed)".to_owned());
+    let operation =
+        app.engine.begin(Kind::VmCreate, &subject, |engine, operation| engine.vm_create(operation, request));
     Ok(answer(app.engine, operation, binding))
 }
 
@@ -226,9 +238,10 @@ pub async fn vm_start(
     Segment(reference): Segment<String>,
     Params(query): Params<StartQuery>,
 ) -> Response {
-    let what = format!("vm.start {reference}");
-    let operation =
-        app.engine.begin(what, |engine, operation| engine.vm_start(operation, reference, query.wait));
+    let subject = reference.clone();
+    let operation = app.engine.begin(Kind::VmStart, &subject, |engine, operation| {
+        engine.vm_start(operation, reference, query.wait)
+    });
     answer(app.engine, operation, Detach { detach: query.detach }.binding())
 }
 
@@ -240,8 +253,9 @@ pub async fn vm_stop(
     Segment(reference): Segment<String>,
     Params(detach): Params<Detach>,
 ) -> Response {
-    let what = format!("vm.stop {reference}");
-    let operation = app.engine.begin(what, |engine, operation| engine.vm_stop(operation, reference));
+    let subject = reference.clone();
+    let operation =
+        app.engine.begin(Kind::VmStop, &subject, |engine, operation| engine.vm_stop(operation, reference));
     answer(app.engine, operation, detach.binding())
 }
 
@@ -253,8 +267,10 @@ pub async fn vm_restart(
     Segment(reference): Segment<String>,
     Params(detach): Params<Detach>,
 ) -> Response {
-    let what = format!("vm.restart {reference}");
-    let operation = app.engine.begin(what, |engine, operation| engine.vm_restart(operation, reference));
+    let subject = reference.clone();
+    let operation = app
+        .engine
+        .begin(Kind::VmRestart, &subject, |engine, operation| engine.vm_restart(operation, reference));
     answer(app.engine, operation, detach.binding())
 }
 
@@ -286,9 +302,10 @@ pub async fn vm_kill(
             ))
         })?,
     };
-    let what = format!("vm.kill {reference}");
-    let operation =
-        app.engine.begin(what, move |engine, operation| engine.vm_kill(operation, reference, signal));
+    let subject = reference.clone();
+    let operation = app
+        .engine
+        .begin(Kind::VmKill, &subject, move |engine, operation| engine.vm_kill(operation, reference, signal));
     Ok(answer(app.engine, operation, Detach { detach: query.detach }.binding()))
 }
 
@@ -300,8 +317,10 @@ pub async fn vm_delete(
     Segment(reference): Segment<String>,
     Params(detach): Params<Detach>,
 ) -> Response {
-    let what = format!("vm.delete {reference}");
-    let operation = app.engine.begin(what, |engine, operation| engine.vm_delete(operation, reference));
+    let subject = reference.clone();
+    let operation = app
+        .engine
+        .begin(Kind::VmDelete, &subject, |engine, operation| engine.vm_delete(operation, reference));
     answer(app.engine, operation, detach.binding())
 }
 
@@ -315,8 +334,10 @@ pub async fn vm_set(
     Payload(body): Payload,
 ) -> Result<Response, Fail> {
     let request: SetVm = parse(&body)?;
-    let what = format!("vm.set {reference}");
-    let operation = app.engine.begin(what, |engine, operation| engine.vm_set(operation, reference, request));
+    let subject = reference.clone();
+    let operation = app
+        .engine
+        .begin(Kind::VmSet, &subject, |engine, operation| engine.vm_set(operation, reference, request));
     Ok(answer(app.engine, operation, detach.binding()))
 }
 
@@ -339,9 +360,10 @@ pub async fn vm_reset(
     Segment(reference): Segment<String>,
     Params(query): Params<ResetQuery>,
 ) -> Response {
-    let what = format!("vm.reset {reference}");
-    let operation =
-        app.engine.begin(what, |engine, operation| engine.vm_reset(operation, reference, query.image));
+    let subject = reference.clone();
+    let operation = app.engine.begin(Kind::VmReset, &subject, |engine, operation| {
+        engine.vm_reset(operation, reference, query.image)
+    });
     answer(app.engine, operation, Detach { detach: query.detach }.binding())
 }
 
@@ -478,9 +500,10 @@ pub async fn workspace_prepare(
     Payload(body): Payload,
 ) -> Result<Response, Fail> {
     let request: PrepareWorkspace = parse(&body)?;
-    let what = format!("workspace.prepare {reference}");
-    let operation =
-        app.engine.begin(what, |engine, operation| engine.vm_prepare(operation, reference, request));
+    let subject = reference.clone();
+    let operation = app.engine.begin(Kind::WorkspacePrepare, &subject, |engine, operation| {
+        engine.vm_prepare(operation, reference, request)
+    });
     Ok(answer(app.engine, operation, detach.binding()))
 }
 
@@ -495,10 +518,10 @@ pub async fn workspace_export(
     Payload(body): Payload,
 ) -> Result<Response, Fail> {
     let request: ExportWorkspace = parse(&body)?;
-    let what = format!("workspace.export {reference}");
-    let operation = app
-        .engine
-        .begin(what, |engine, operation| engine.vm_export(operation, reference, request.base_commit));
+    let subject = reference.clone();
+    let operation = app.engine.begin(Kind::WorkspaceExport, &subject, |engine, operation| {
+        engine.vm_export(operation, reference, request.base_commit)
+    });
     Ok(answer(app.engine, operation, detach.binding()))
 }
 
@@ -554,7 +577,11 @@ pub async fn image_delete(
     State(app): State<App>,
     Segment(name): Segment<String>,
 ) -> Result<StatusCode, Fail> {
-    app.engine.image_delete(&name).await?;
+    let subject = name.clone();
+    let delete = app
+        .engine
+        .begin(Kind::ImageDelete, &subject, |engine, operation| engine.image_delete(operation, name));
+    let _ = end_of(&delete).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -569,43 +596,12 @@ pub async fn image_import(
     Params(how): Params<ImportImage>,
     body: Body,
 ) -> Response {
-    let what = format!("image.import {name}");
-    let operation = app.engine.begin(what, |engine, operation| {
+    let subject = name.clone();
+    let operation = app.engine.begin(Kind::ImageImport, &subject, |engine, operation| {
         let reader = SyncIoBridge::new(StreamReader::new(upload(body, operation.token().clone())));
         engine.image_import(operation, name, how, reader)
     });
     answer(app.engine, operation, Binding::Bound)
-}
-
-/// The bytes of a body, until `token` is cancelled: a client that stalls holds up nobody who wants it to end.
-fn upload(
-    body: Body,
-    token: CancellationToken,
-) -> impl Stream<Item = std::io::Result<axum::body::Bytes>> + Unpin {
-    let body = Upload(Some(body.into_data_stream()));
-    Box::pin(futures_util::stream::unfold((body, token), |(mut body, token)| async move {
-        let data = body.0.as_mut().expect("it is taken when it is dropped");
-        let next = tokio::select! {
-            next = data.next() => next?.map_err(std::io::Error::other),
-            () = token.cancelled() => Err(std::io::ErrorKind::Interrupted.into()),
-        };
-        Some((next, (body, token)))
-    }))
-}
-
-/// A body that is being read. What nobody wants of it is read nevertheless: a connection that is closed before that takes
-/// the answer, which says why, along.
-struct Upload(Option<BodyDataStream>);
-
-impl Drop for Upload {
-    fn drop(&mut self) {
-        let (Some(mut rest), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current()) else {
-            return;
-        };
-        runtime.spawn(async move {
-            while let Ok(Some(Ok(_))) = tokio::time::timeout(UNWANTED, rest.next()).await {}
-        });
-    }
 }
 
 /// Builds an image from a recipe.
@@ -617,8 +613,10 @@ pub async fn image_build(
     Payload(body): Payload,
 ) -> Result<Response, Fail> {
     let build: BuildImage = parse(&body)?;
-    let what = format!("image.build {}", build.recipe);
-    let operation = app.engine.begin(what, |engine, operation| engine.image_build(operation, build));
+    let subject = build.recipe.clone();
+    let operation = app
+        .engine
+        .begin(Kind::ImageBuild, &subject, |engine, operation| engine.image_build(operation, build));
     Ok(answer(app.engine, operation, detach.binding()))
 }
 
@@ -631,8 +629,9 @@ pub async fn image_pull(
     Payload(body): Payload,
 ) -> Result<Response, Fail> {
     let pull: PullImage = parse(&body)?;
-    let what = format!("image.pull {}", pull.reference);
-    let operation = app.engine.begin(what, |engine, operation| engine.image_pull(operation, pull));
+    let subject = pull.reference.clone();
+    let operation =
+        app.engine.begin(Kind::ImagePull, &subject, |engine, operation| engine.image_pull(operation, pull));
     Ok(answer(app.engine, operation, detach.binding()))
 }
 
@@ -645,7 +644,14 @@ pub async fn image_cache(State(app): State<App>) -> Result<Json<CacheContent>, F
 /// Empties the cache of blobs, and says what was in it.
 #[utoipa::path(post, path = "/v1/images/cache/prune", responses((status = 200, body = CacheContent)))]
 pub async fn image_cache_prune(State(app): State<App>) -> Result<Json<CacheContent>, Fail> {
-    Ok(Json(app.engine.image_cache_prune().await?))
+    let (sender, pruned) = oneshot::channel();
+    let prune = app.engine.begin(Kind::ImageCachePrune, "", |engine, _| async move {
+        // Nobody listens any more where the client has gone.
+        let _ = sender.send(engine.image_cache_prune().await?);
+        Ok(Outcome::None)
+    });
+    let _ = end_of(&prune).await?;
+    Ok(Json(pruned.await.map_err(|_| ended())?))
 }
 
 /// All kernels by name.
@@ -671,7 +677,11 @@ pub async fn kernel_delete(
     State(app): State<App>,
     Segment(name): Segment<String>,
 ) -> Result<StatusCode, Fail> {
-    app.engine.kernel_delete(&name).await?;
+    let subject = name.clone();
+    let delete = app
+        .engine
+        .begin(Kind::KernelDelete, &subject, |engine, operation| engine.kernel_delete(operation, name));
+    let _ = end_of(&delete).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -686,8 +696,10 @@ pub async fn kernel_import(
     Payload(body): Payload,
 ) -> Result<Response, Fail> {
     let from: ImportKernel = parse(&body)?;
-    let what = format!("kernel.import {name}");
-    let operation = app.engine.begin(what, |engine, operation| engine.kernel_import(operation, name, from));
+    let subject = name.clone();
+    let operation = app
+        .engine
+        .begin(Kind::KernelImport, &subject, |engine, operation| engine.kernel_import(operation, name, from));
     Ok(answer(app.engine, operation, detach.binding()))
 }
 
@@ -701,8 +713,10 @@ pub async fn kernel_pull(
     Payload(body): Payload,
 ) -> Result<Response, Fail> {
     let pull: PullKernel = parse(&body)?;
-    let what = format!("kernel.pull {name}");
-    let operation = app.engine.begin(what, |engine, operation| engine.kernel_pull(operation, name, pull));
+    let subject = name.clone();
+    let operation = app
+        .engine
+        .begin(Kind::KernelPull, &subject, |engine, operation| engine.kernel_pull(operation, name, pull));
     Ok(answer(app.engine, operation, detach.binding()))
 }
 
@@ -722,7 +736,14 @@ pub async fn catalog_show(
 /// Gets newer catalogs from where they are configured to be.
 #[utoipa::path(post, path = "/v1/catalogs/refresh", responses((status = 200, body = Catalogs)))]
 pub async fn catalog_refresh(State(app): State<App>) -> Result<Json<Catalogs>, Fail> {
-    Ok(Json(app.engine.catalog_refresh().await?))
+    let (sender, refreshed) = oneshot::channel();
+    let refresh = app.engine.begin(Kind::CatalogRefresh, "", |engine, _| async move {
+        // Nobody listens any more where the client has gone.
+        let _ = sender.send(engine.catalog_refresh().await?);
+        Ok(Outcome::None)
+    });
+    let _ = end_of(&refresh).await?;
+    Ok(Json(refreshed.await.map_err(|_| ended())?))
 }
 
 /// What happens from now on, one line each.
@@ -741,7 +762,7 @@ pub async fn events(State(app): State<App>) -> Response {
 /// Operations under way and those that ended lately.
 #[utoipa::path(get, path = "/v1/operations", responses((status = 200, body = Operations)))]
 pub async fn operation_list(State(app): State<App>) -> Json<Operations> {
-    let operations = app.engine.operations().list().iter().map(engine::Operation::show).collect();
+    let operations = app.engine.operations().list().iter().map(Operation::show).collect();
     Json(Operations { operations })
 }
 

@@ -8,7 +8,7 @@ use axum::{
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
-use engine::{Engine, Operation};
+use engine::{Engine, Kind, Operation};
 use futures_util::stream;
 use wire::control::{EVENTS, Event, Outcome};
 
@@ -80,7 +80,8 @@ impl Drop for Bond {
             };
             let Some(id) = id else { return };
             if engine.vm_show(&id).is_ok() {
-                engine.begin(format!("vm.delete {id}"), |engine, operation| engine.vm_delete(operation, id));
+                let subject = id.clone();
+                engine.begin(Kind::VmDelete, &subject, |engine, operation| engine.vm_delete(operation, id));
             }
         });
     }

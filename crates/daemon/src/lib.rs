@@ -6,7 +6,7 @@
 //! | `api` | routes and their handlers |
 //! | `events` | an operation as a stream of lines, and what its end means |
 //! | `exec`, `connect` | a command's stream, a connection into a guest |
-//! | `extract` | parts of requests |
+//! | `extract`, `upload` | parts of requests, a body to read from |
 //! | `fail` | errors as answers |
 //! | `config`, `settings` | what the user set, and showing it |
 //! | `openapi` | the document of it all |
@@ -21,3 +21,4 @@ mod fail;
 pub mod openapi;
 pub mod server;
 pub mod settings;
+mod upload;

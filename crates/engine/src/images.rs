@@ -12,7 +12,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use host::proc::{Command, Program};
+use host::proc::Command;
 use image::{
     catalog::Kind,
     manifest::{self, ImageManifest, RunConfig},
@@ -119,13 +119,14 @@ impl Engine {
     ///
     /// # Errors
     /// Where there is none, or a VM uses it.
-    pub async fn image_delete(&self, name: &str) -> Result<()> {
-        let _claim = self.claim(format!("image {name}")).await;
-        let image = self.image_named(name)?.ok_or_else(|| unknown_image(name))?;
+    pub async fn image_delete(self, operation: Operation, name: String) -> Result<Outcome> {
+        let _claim = operation.cancellable(async { Ok(self.claim(format!("image {name}")).await) }).await?;
+        let image = self.image_called(&name)?;
         self.store().image_delete(&image.id)?;
         // Without its row it is nobody's; a crash here leaves it to reconcile.
         let directory = self.paths().images().join(&image.id);
-        self.remove_directory("image", name, directory).await
+        self.remove_directory("image", &name, directory).await?;
+        Ok(Outcome::None)
     }
 
     /// Removes what lies in `directory`, whose row is gone.
@@ -230,7 +231,7 @@ impl Engine {
             hint: Some("apt-get install mmdebstrap".to_owned()),
         };
         operation.stage("building image");
-        let command = Command::new(Program::Mmdebstrap).args(arguments);
+        let command = Command::new(self.0.builder.clone()).args(arguments);
         let mut running = blocking(move || command.start().map_err(missing)).await?;
         let stdout = running.take_stdout().expect("it was not taken yet");
         let stderr = running.take_stderr().expect("it was not taken yet");

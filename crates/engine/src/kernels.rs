@@ -49,12 +49,13 @@ impl Engine {
     ///
     /// # Errors
     /// Where there is none, or a VM or an image uses it.
-    pub async fn kernel_delete(&self, name: &str) -> Result<()> {
-        let _claim = self.claim(format!("kernel {name}")).await;
-        let kernel = self.kernel_named(name)?;
+    pub async fn kernel_delete(self, operation: Operation, name: String) -> Result<Outcome> {
+        let _claim = operation.cancellable(async { Ok(self.claim(format!("kernel {name}")).await) }).await?;
+        let kernel = self.kernel_named(&name)?;
         self.store().kernel_delete(&kernel.id)?;
         let directory = self.paths().kernels().join(&kernel.id);
-        self.remove_directory("kernel", name, directory).await
+        self.remove_directory("kernel", &name, directory).await?;
+        Ok(Outcome::None)
     }
 
     /// Imports a kernel as `name`.

@@ -3,6 +3,7 @@
 //! | module | knows |
 //! | --- | --- |
 //! | `operation` | what users asked for: ids, events, cancel |
+//! | `kind` | what can be asked for |
 //! | `happenings` | what happens, for those who listen |
 //! | `saga` | steps that undo themselves, by the ledger |
 //! | `turn` | who may change a VM now |
@@ -28,6 +29,7 @@ pub mod guest;
 mod happenings;
 mod images;
 mod kernels;
+mod kind;
 pub mod operation;
 mod paths;
 mod payload;
@@ -46,8 +48,9 @@ use std::{collections::HashMap, path::PathBuf, sync::Arc};
 
 pub use error::{Error, Result};
 pub use happenings::Listener;
-use host::{dirs::Dirs, lock::Lock};
+use host::{dirs::Dirs, lock::Lock, proc::Program};
 pub use image::catalog::Kind as CatalogKind;
+pub use kind::Kind;
 use model::{VmId, refs::RefError};
 pub use operation::{Follow, Operation, Operations};
 pub use saga::chain;
@@ -80,6 +83,7 @@ struct Inner {
     claims: std::sync::Mutex<HashMap<String, Arc<Mutex<()>>>>,
     vmms: Vmms,
     registries: registry::Settings,
+    builder: Program,
     ssh: ssh::Keys,
     _lock: Lock,
 }
@@ -93,6 +97,8 @@ pub struct Seams {
     pub faults: Option<Arc<dyn fault::Faults>>,
     /// How registries are spoken with.
     pub registries: Option<registry::Settings>,
+    /// Builds images.
+    pub builder: Option<Program>,
 }
 
 impl Engine {
@@ -117,6 +123,7 @@ impl Engine {
             claims: std::sync::Mutex::default(),
             vmms,
             registries: seams.registries.unwrap_or_default(),
+            builder: seams.builder.unwrap_or(Program::Mmdebstrap),
             ssh,
             _lock: lock,
         }));
@@ -142,13 +149,13 @@ impl Engine {
         &self.0.operations
     }
 
-    /// Begins an operation named `what` and runs `work` as a task of its own, to its end whoever follows it.
-    pub fn begin<F, W>(&self, what: String, work: W) -> Operation
+    /// Begins an operation of that kind on `subject` and runs `work` as a task of its own, to its end whoever follows it.
+    pub fn begin<F, W>(&self, kind: Kind, subject: &str, work: W) -> Operation
     where
         W: FnOnce(Self, Operation) -> F,
         F: Future<Output = Result<Outcome>> + Send + 'static,
     {
-        let operation = self.0.operations.begin(what);
+        let operation = self.0.operations.begin(kind, subject);
         let task = tokio::spawn(work(self.clone(), operation.clone()));
         let ended = operation.clone();
         tokio::spawn(async move {

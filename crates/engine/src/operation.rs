@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use wire::control::{self, ErrorBody, Event, Happened, OperationState, Outcome};
 
-use crate::{Error, Result, happenings::Happenings};
+use crate::{Error, Kind, Result, happenings::Happenings};
 
 /// How many operations are remembered after their end.
 const KEPT: usize = 1_000;
@@ -55,8 +55,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Operations {
-    /// Begins an operation; `what` is shown, like `vm.start dev`.
-    pub fn begin(&self, what: String) -> Operation {
+    /// Begins an operation of that kind on `subject`, which is shown like `vm.start dev`.
+    pub fn begin(&self, kind: Kind, subject: &str) -> Operation {
+        let what = format!("{} {subject}", kind.name());
         let id = OperationId::from_uuid(uuid::Uuid::now_v7().into_bytes());
         tracing::info!(op = %id, what, "operation begins");
         self.happenings.tell(Happened::Begun { op_id: id.to_string(), operation: what.clone() });

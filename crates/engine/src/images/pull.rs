@@ -253,15 +253,15 @@ impl Engine {
     /// Where it cannot be emptied.
     pub async fn image_cache_prune(&self) -> Result<CacheContent> {
         let (blobs, aside) = (self.paths().blobs(), self.paths().blobs_aside());
-        blocking(move || {
+        let prune = blocking(move || {
             let aside = aside.join(uuid::Uuid::new_v4().simple().to_string());
             host::fs::rename(&blobs, &aside)?;
             host::fs::private_dir(&blobs.join("sha256"))?;
             let found = content(&aside)?;
             host::fs::remove_all(&aside)?;
             Ok(found)
-        })
-        .await
+        });
+        self.points().around("prune", prune).await
     }
 }
 

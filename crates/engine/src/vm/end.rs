@@ -11,7 +11,7 @@ use vmm::End;
 
 use super::Live;
 use crate::{
-    Engine, Error, Result,
+    Engine, Error, Kind, Result,
     saga::{is_runtime, unwind},
     turn::Turn,
 };
@@ -75,7 +75,7 @@ impl Engine {
         }
         self.store().vm_state(id, state, Some(reason))?;
         if follows == Consequence::StartAgain {
-            let operation = self.0.operations.begin(format!("vm.reboot {}", record.name));
+            let operation = self.0.operations.begin(Kind::VmReboot, record.name.as_str());
             turn.interruptible_by_kill(operation.token().clone());
             let record = self.reread(id)?;
             let result = self.start_again(&operation, &record).await.map(|()| wire::control::Outcome::None);

@@ -68,12 +68,7 @@ impl Engine {
     ///
     /// # Errors
     /// As [`Engine::vm_stop`].
-    pub(crate) async fn vm_stop_unused(
-        self,
-        operation: Operation,
-        id: VmId,
-        limit: Duration,
-    ) -> Result<Outcome> {
+    pub async fn vm_stop_unused(self, operation: Operation, id: VmId, limit: Duration) -> Result<Outcome> {
         let cell = self.cell(id);
         let turn = operation.cancellable(async { Ok(cell.turns.take().await) }).await?;
         if self.is_unused(id, limit)? {

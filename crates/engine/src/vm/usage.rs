@@ -19,7 +19,7 @@ use wire::{
 };
 
 use super::Live;
-use crate::{Engine, Error, Result, blocking, saga::chain};
+use crate::{Engine, Error, Kind, Result, blocking, saga::chain};
 
 /// How often, at most, VMs are looked at whether they are unused.
 const LOOK: Duration = Duration::from_secs(30);
@@ -155,17 +155,21 @@ impl Engine {
         every(LOOK.min(limit / 4), weak, move |engine| {
             for (id, live) in engine.all_live() {
                 if live.usage.idle() >= limit {
-                    let what = format!("vm.auto-stop {id}");
-                    engine.begin(what, move |engine, operation| engine.vm_stop_unused(operation, id, limit));
+                    engine.begin(Kind::VmAutoStop, &id.to_string(), move |engine, operation| {
+                        engine.vm_stop_unused(operation, id, limit)
+                    });
                 }
             }
         });
     }
 
-    /// Whether VM `id` is running and nobody has used it for `limit`.
+    /// Whether VM `id` is to be stopped because nobody has used it for `limit`, or an earlier try did not get to its end.
     pub(crate) fn is_unused(&self, id: VmId, limit: Duration) -> Result<bool> {
-        let running = self.reread(id)?.state == State::Running;
-        Ok(running && self.live(id).is_some_and(|live| live.usage.idle() >= limit))
+        Ok(match self.reread(id)?.state {
+            State::Running => self.live(id).is_some_and(|live| live.usage.idle() >= limit),
+            State::Stopping | State::Stopped => true,
+            State::Created | State::Starting | State::Error | State::Deleting => false,
+        })
     }
 }
 

@@ -18,7 +18,10 @@ use crate::{
     },
     world::{SOON, World},
 };
-use engine::CatalogKind::{Images, Kernels};
+use engine::{
+    CatalogKind::{Images, Kernels},
+    Kind,
+};
 
 /// A world that goes by catalogs, and who publishes these.
 pub fn published() -> Option<(World, Publisher)> {
@@ -68,7 +71,7 @@ fn pulled(world: &World, name: &'static str) -> Image {
 }
 
 fn pull_kernel(world: &World, name: &str, force: bool) -> Result<Kernel, ErrorBody> {
-    let operation = world.operation("kernel pull");
+    let operation = world.operation(Kind::KernelPull);
     let pulling = world.engine().clone().kernel_pull(operation, name.to_owned(), PullKernel { force });
     match world.wait(pulling).map_err(|error| error.to_body())? {
         Outcome::Kernel(kernel) => Ok(*kernel),
@@ -112,7 +115,7 @@ fn what_a_catalog_has_is_pulled_by_name_with_its_kernel() {
     nothing_is_left(&world);
     world.prepare(&[Verb::CreateUnstarted("before")]);
     let create = CreateVm { image: Some("box".into()), ..verb::vm("of-it") };
-    world.wait(world.engine().clone().vm_create(world.operation("create"), create)).unwrap();
+    world.wait(world.engine().clone().vm_create(world.operation(Kind::VmCreate), create)).unwrap();
 
     // What is here is not fetched again; another bundle of the name is.
     host::fs::remove(&publisher.directory().join("box.tar.zst")).unwrap();
@@ -135,7 +138,7 @@ fn a_machine_gets_image_and_kernel_of_the_catalog_where_they_are_missing() {
     world.run(&RefreshCatalogs).unwrap();
     let create = |world: &World, name: &str, image: Option<&str>| {
         let create = CreateVm { image: image.map(str::to_owned), ..verb::vm(name) };
-        world.wait(world.engine().clone().vm_create(world.operation("create"), create))
+        world.wait(world.engine().clone().vm_create(world.operation(Kind::VmCreate), create))
     };
     create(&world, "named", Some("box")).unwrap();
     let error = create(&world, "nowhere", Some("bos")).unwrap_err().to_body();

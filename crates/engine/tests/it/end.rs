@@ -63,7 +63,7 @@ fn a_guest_panics() {
 }
 
 #[test]
-fn a_guest_reboots() {
+pub fn a_guest_reboots() {
     check(MachineEnd::Reset, 32, &["running", "stopped"]);
 }
 

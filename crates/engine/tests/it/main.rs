@@ -8,6 +8,7 @@
 mod behaviour;
 mod catalog;
 mod catalog_hostile;
+mod disk;
 mod end;
 mod fault;
 mod guest;
@@ -20,4 +21,5 @@ mod scene;
 mod server;
 mod verb;
 mod workspace;
+mod workspace_fault;
 mod world;

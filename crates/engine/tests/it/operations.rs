@@ -1,11 +1,15 @@
 //! Every operation, with every fault at every point: the world afterwards is one of the right ones.
 //!
-//! One line per operation. The number is how many points it has, so that no effect can be added without being tested.
+//! One line per operation. The number is how many points it has, so that no effect can be added without being tested; and
+//! [`lines`] names the lines of each kind, so that no kind can be.
 
 use std::collections::BTreeSet;
 
-use engine::config::Config;
-use engine::fault::{Moment, Point};
+use engine::{
+    Kind,
+    config::Config,
+    fault::{Moment, Point},
+};
 use image::oci::Digest;
 use model::{config::SigningKey, location::Location};
 use testkit::{
@@ -15,13 +19,14 @@ use testkit::{
 use wire::control::Code;
 
 use crate::{
-    catalog,
+    catalog, end,
     fault::Fault,
     scene::{Disks, Scene},
     verb::{
         self,
         Verb::{self, *},
     },
+    workspace_fault,
     world::{World, default_config},
 };
 
@@ -88,6 +93,11 @@ fn kill() {
 }
 
 #[test]
+fn auto_stop() {
+    check(&case(AutoStop("a"), &[Create("a")], 12, RAN));
+}
+
+#[test]
 fn delete() {
     check(&case(Delete("a"), &[CreateUnstarted("a")], 4, &[]));
 }
@@ -149,6 +159,12 @@ fn kernel_pull() {
     check(&scratch.case(PullKernel("new"), &[RefreshCatalogs], 8));
 }
 
+#[test]
+fn catalog_refresh() {
+    let Some(scratch) = Published::new("refresh") else { return };
+    check(&scratch.case(RefreshCatalogs, &[], 0));
+}
+
 /// Catalogs with an image and a kernel `new`, outside of all worlds. They go with the value.
 struct Published(Publisher);
 
@@ -187,6 +203,16 @@ impl Drop for Published {
 }
 
 #[test]
+fn image_build() {
+    check(&case(BuildImage("new"), &[], 8, &[]));
+}
+
+#[test]
+fn cache_prune() {
+    check(&case(PruneCache, &[], 2, &[]));
+}
+
+#[test]
 fn image_delete() {
     check(&case(DeleteImage("new"), &[ImportImage("new")], 4, &[]));
 }
@@ -199,6 +225,42 @@ fn kernel_import() {
 #[test]
 fn kernel_delete() {
     check(&case(DeleteKernel("new"), &[ImportKernel("new")], 4, &[]));
+}
+
+/// Where each kind of operation goes through its faults. A kind without a line does not compile.
+fn lines(kind: Kind) -> &'static [fn()] {
+    match kind {
+        Kind::VmCreate => &[create, create_unstarted, create_owned],
+        Kind::VmStart => &[first_start, start],
+        Kind::VmStop => &[stop],
+        Kind::VmRestart => &[restart],
+        Kind::VmKill => &[kill],
+        Kind::VmDelete => &[delete, delete_of_a_running_vm],
+        Kind::VmSet => &[grow, grow_of_a_running_vm],
+        Kind::VmReset => &[reset],
+        Kind::VmReboot => &[end::a_guest_reboots],
+        Kind::VmAutoStop => &[auto_stop],
+        Kind::WorkspacePrepare | Kind::WorkspaceExport => {
+            &[workspace_fault::any_fault_leaves_what_can_be_done_again]
+        }
+        Kind::ImageImport => &[image_import],
+        Kind::ImageBuild => &[image_build],
+        Kind::ImagePull => &[image_pull, image_pull_from_a_catalog],
+        Kind::KernelPull => &[kernel_pull],
+        Kind::CatalogRefresh => &[catalog_refresh],
+        Kind::ImageDelete => &[image_delete],
+        Kind::ImageCachePrune => &[cache_prune],
+        Kind::KernelImport => &[kernel_import],
+        Kind::KernelDelete => &[kernel_delete],
+    }
+}
+
+#[test]
+fn every_kind_of_operation_has_its_line_and_a_name_of_its_own() {
+    let without: Vec<_> = Kind::ALL.into_iter().filter(|kind| lines(*kind).is_empty()).collect();
+    assert_eq!(without, []);
+    let names: BTreeSet<_> = Kind::ALL.map(Kind::name).into();
+    assert_eq!(names.len(), Kind::ALL.len());
 }
 
 /// Runs `case` once for each fault at each point.

@@ -64,14 +64,19 @@ impl Model {
             }
             Start(name) | Restart(name) => set(name, |_| State::Running)?,
             Stop(name) | Kill(name) => set(name, ended)?,
+            // Only of one that runs.
+            AutoStop(name) => {
+                set(name, |state| if state == State::Running { State::Stopped } else { state })?
+            }
             Grow(name) => set(name, |state| state)?,
             Reset(name) if self.vms.get(name) == Some(&State::Running) => return Err(Code::Conflict),
             Reset(name) => set(name, ended)?,
             Delete(name) => drop(next.vms.remove(name).ok_or(Code::NotFound)?),
-            ImportImage(_) | PullImage(_) => add(&mut next.image)?,
+            ImportImage(_) | PullImage(_) | BuildImage(_) => add(&mut next.image)?,
             DeleteImage(_) => remove(&mut next.image)?,
             ImportKernel(_) => add(&mut next.kernel)?,
             DeleteKernel(_) => remove(&mut next.kernel)?,
+            PruneCache => {}
             Prepare(..) | Export(..) => unreachable!("these sequences have no workspaces"),
             PullKernel(..) | RefreshCatalogs => unreachable!("these sequences have no catalogs"),
         }
@@ -108,10 +113,11 @@ impl Model {
 }
 
 fn verb() -> impl Strategy<Value = Verb> {
-    let of_vm = select(&[Create, CreateUnstarted, Start, Stop, Restart, Kill, Delete, Grow, Reset][..]);
+    let of_vm =
+        select(&[Create, CreateUnstarted, Start, Stop, AutoStop, Restart, Kill, Delete, Grow, Reset][..]);
     prop_oneof![
         6 => (of_vm, select(&VMS[..])).prop_map(|(verb, name)| verb(name)),
-        1 => select(&[ImportImage, DeleteImage, ImportKernel, DeleteKernel][..]).prop_map(|verb| verb("new")),
+        1 => select(&[ImportImage, BuildImage, DeleteImage, ImportKernel, DeleteKernel][..]).prop_map(|verb| verb("new")),
     ]
 }
 

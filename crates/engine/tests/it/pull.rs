@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use engine::Kind;
 use testkit::{
     home::wait_until,
     images::Tar,
@@ -10,7 +11,7 @@ use testkit::{
 use wire::control::{Code, CreateVm, ErrorBody, Event, Image, Outcome, PullImage};
 
 use crate::{
-    verb,
+    verb::{self, Verb::DeleteImage},
     world::{SOON, World},
 };
 
@@ -94,7 +95,7 @@ fn a_tag_that_moved_becomes_a_new_image_and_vms_keep_the_old_one() {
     let reference = format!("{}/some/app:1", registry.address());
     let first = pulled(&world, &reference);
     let create = CreateVm { image: Some(first.name.clone()), no_start: true, ..verb::vm("keeps") };
-    world.wait(world.engine().clone().vm_create(world.operation("create"), create)).unwrap();
+    world.wait(world.engine().clone().vm_create(world.operation(Kind::VmCreate), create)).unwrap();
 
     host::fs::remove_all(&world.home().join("layout")).unwrap();
     pushed(&world, &registry, "1", b"second").unwrap();
@@ -175,7 +176,7 @@ fn a_vm_is_made_of_an_image_that_has_to_be_pulled_first() {
     let reference = format!("{}/some/app:1", registry.address());
     for name in ["first", "second"] {
         let create = CreateVm { image: Some(reference.clone()), ..verb::vm(name) };
-        let operation = world.operation("create");
+        let operation = world.operation(Kind::VmCreate);
         world.wait(world.engine().clone().vm_create(operation.clone(), create)).unwrap();
         let stages = stages(&world, &operation);
         assert_eq!(stages.contains(&"pulling image".to_owned()), name == "first", "{stages:?}");
@@ -213,7 +214,7 @@ fn the_cache_can_be_emptied() {
     // The image is still there, and one that is gone comes again.
     pulled(&world, &reference);
     assert_eq!(blobs(&world), 0);
-    world.wait(engine.image_delete("app-1")).unwrap();
+    world.prepare(&[DeleteImage("app-1")]);
     pulled(&world, &reference);
     assert_eq!(blobs(&world), 4);
 }
@@ -225,7 +226,7 @@ fn a_blob_that_was_damaged_in_the_cache_is_found_and_fetched_again() {
     let Some(()) = pushed(&world, &registry, "1", b"two") else { return };
     let reference = format!("{}/some/app:1", registry.address());
     pulled(&world, &reference);
-    world.wait(world.engine().image_delete("app-1")).unwrap();
+    world.prepare(&[DeleteImage("app-1")]);
     for path in host::fs::list(&world.home().join("cache/blobs/sha256")).unwrap() {
         damage(&path);
     }

@@ -100,6 +100,10 @@ impl Scene {
             let strays = names(&state.join(place)).into_iter().filter(|name| !known.contains(name));
             scene.leaks.extend(strays.map(|name| format!("{place}/{name} belongs to nothing")));
         }
+        for place in ["aside", "partial"] {
+            let left = names(&home.join("cache").join(place));
+            scene.leaks.extend(left.iter().map(|name| format!("cache/{place}/{name} is left")));
+        }
         for place in ["templates", "payload"] {
             let unfinished = names(&home.join("cache").join(place))
                 .into_iter()

@@ -1,12 +1,12 @@
 //! What can be asked of the engine, each with its one line.
 
-use std::{io::Cursor, path::Path};
+use std::{io::Cursor, path::Path, time::Duration};
 
-use engine::{Engine, Error, Operation};
-use model::signal::Signal;
+use engine::{Engine, Error, Kind, Operation};
+use model::{VmId, signal::Signal};
 use testkit::images::Tar;
 use wire::control::{
-    CreateVm, ImportImage, ImportKernel, Outcome, PrepareWorkspace, PullImage, PullKernel, SetVm,
+    BuildImage, CreateVm, ImportImage, ImportKernel, Outcome, PrepareWorkspace, PullImage, PullKernel, SetVm,
 };
 
 /// One operation.
@@ -20,6 +20,8 @@ pub enum Verb {
     Restart(&'static str),
     Kill(&'static str),
     Delete(&'static str),
+    /// Because nobody uses it.
+    AutoStop(&'static str),
     /// Both disks.
     Grow(&'static str),
     Reset(&'static str),
@@ -29,7 +31,11 @@ pub enum Verb {
     /// From the catalog.
     PullKernel(&'static str),
     RefreshCatalogs,
+    /// By a recipe, with a builder of this test's.
+    BuildImage(&'static str),
     DeleteImage(&'static str),
+    /// All blobs that were pulled.
+    PruneCache,
     ImportKernel(&'static str),
     DeleteKernel(&'static str),
     Prepare(&'static str, Box<PrepareWorkspace>),
@@ -38,9 +44,34 @@ pub enum Verb {
 }
 
 impl Verb {
+    /// What kind of operation it is.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Create(_) | Self::CreateUnstarted(_) | Self::CreateOwned(_) => Kind::VmCreate,
+            Self::Start(_) => Kind::VmStart,
+            Self::Stop(_) => Kind::VmStop,
+            Self::Restart(_) => Kind::VmRestart,
+            Self::Kill(_) => Kind::VmKill,
+            Self::Delete(_) => Kind::VmDelete,
+            Self::AutoStop(_) => Kind::VmAutoStop,
+            Self::Grow(_) => Kind::VmSet,
+            Self::Reset(_) => Kind::VmReset,
+            Self::ImportImage(_) => Kind::ImageImport,
+            Self::PullImage(_) => Kind::ImagePull,
+            Self::BuildImage(_) => Kind::ImageBuild,
+            Self::PullKernel(_) => Kind::KernelPull,
+            Self::RefreshCatalogs => Kind::CatalogRefresh,
+            Self::DeleteImage(_) => Kind::ImageDelete,
+            Self::PruneCache => Kind::ImageCachePrune,
+            Self::ImportKernel(_) => Kind::KernelImport,
+            Self::DeleteKernel(_) => Kind::KernelDelete,
+            Self::Prepare(..) => Kind::WorkspacePrepare,
+            Self::Export(..) => Kind::WorkspaceExport,
+        }
+    }
+
     /// Does it; `home` has the source of kernels.
     pub async fn perform(self, engine: Engine, operation: Operation, home: &Path) -> Result<Outcome, Error> {
-        let none = |()| Outcome::None;
         match self {
             Self::Create(name) => engine.vm_create(operation, vm(name)).await,
             Self::CreateUnstarted(name) => {
@@ -52,6 +83,10 @@ impl Verb {
             Self::Restart(name) => engine.vm_restart(operation, name.to_owned()).await,
             Self::Kill(name) => engine.vm_kill(operation, name.to_owned(), Signal::Kill).await,
             Self::Delete(name) => engine.vm_delete(operation, name.to_owned()).await,
+            Self::AutoStop(name) => {
+                let id = VmId::try_from(&*engine.vm_show(name)?.id).expect("an id");
+                engine.vm_stop_unused(operation, id, Duration::ZERO).await
+            }
             Self::Grow(name) => {
                 let size = Some(80 << 20);
                 let wish = SetVm { disk_size: size, overlay_size: size, ..SetVm::default() };
@@ -70,14 +105,24 @@ impl Verb {
                 engine.kernel_pull(operation, name.to_owned(), PullKernel { force: true }).await
             }
             Self::RefreshCatalogs => engine.catalog_refresh().await.map(|_| Outcome::None),
-            Self::DeleteImage(name) => engine.image_delete(name).await.map(none),
+            Self::BuildImage(name) => {
+                let build = BuildImage {
+                    recipe: "debian-bookworm".to_owned(),
+                    name: Some(name.to_owned()),
+                    variant: Some("minimal".to_owned()),
+                    include: Vec::new(),
+                };
+                engine.image_build(operation, build).await
+            }
+            Self::DeleteImage(name) => engine.image_delete(operation, name.to_owned()).await,
+            Self::PruneCache => engine.image_cache_prune().await.map(|_| Outcome::None),
             Self::ImportKernel(name) => {
                 let from = ImportKernel::Path(home.join("kernel").display().to_string());
                 engine.kernel_import(operation, name.to_owned(), from).await
             }
             Self::Prepare(name, request) => engine.vm_prepare(operation, name.to_owned(), *request).await,
             Self::Export(name, base) => engine.vm_export(operation, name.to_owned(), base).await,
-            Self::DeleteKernel(name) => engine.kernel_delete(name).await.map(none),
+            Self::DeleteKernel(name) => engine.kernel_delete(operation, name.to_owned()).await,
         }
     }
 }

@@ -29,12 +29,12 @@ use crate::{guest::Manner, verb::Verb::*, world::World};
 type Tree = BTreeMap<Vec<u8>, (char, Vec<u8>)>;
 
 /// A repository, a place for it in the guest, and nothing else.
-struct Pair {
+pub struct Pair {
     dir: PathBuf,
 }
 
 impl Pair {
-    fn new() -> Self {
+    pub fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let dir = std::env::temp_dir().join(format!("banger-workspace-{}-{number}", std::process::id()));
@@ -45,16 +45,16 @@ impl Pair {
         pair
     }
 
-    fn host(&self) -> PathBuf {
+    pub fn host(&self) -> PathBuf {
         self.dir.join("host")
     }
 
-    fn guest(&self) -> PathBuf {
+    pub fn guest(&self) -> PathBuf {
         self.dir.join("guest")
     }
 
     /// The words for shipping the one to the other.
-    fn request(&self) -> PrepareWorkspace {
+    pub fn request(&self) -> PrepareWorkspace {
         PrepareWorkspace {
             path: self.host().as_os_str().as_bytes().to_vec().into(),
             guest_path: Some(self.guest().display().to_string()),
@@ -71,7 +71,7 @@ impl Pair {
         git(&self.host(), words)
     }
 
-    fn commit(&self) {
+    pub fn commit(&self) {
         self.git(&["add", "-A"]);
         self.git(&["commit", "-q", "--allow-empty", "-m", "a commit"]);
     }
@@ -96,7 +96,7 @@ fn git(dir: &Path, words: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
 }
 
-fn write(dir: &Path, path: impl AsRef<OsStr>, content: &[u8]) {
+pub fn write(dir: &Path, path: impl AsRef<OsStr>, content: &[u8]) {
     let path = dir.join(Path::new(&path));
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     if fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_symlink()) {
@@ -138,21 +138,21 @@ fn read_tree(top: &Path, dir: &Path, skips: &dyn Fn(&OsStr) -> bool, found: &mut
 }
 
 /// A world with a running VM `a` that has the real agent.
-fn world() -> World {
+pub fn world() -> World {
     let world = World::new();
     world.manner.send_replace(Manner::Agent);
     world.prepare(&[Create("a")]);
     world
 }
 
-fn prepare(world: &World, request: PrepareWorkspace) -> Result<Prepared, ErrorBody> {
+pub fn prepare(world: &World, request: PrepareWorkspace) -> Result<Prepared, ErrorBody> {
     match world.run(&Prepare("a", Box::new(request)))? {
         Outcome::Prepared(prepared) => Ok(prepared),
         other => panic!("{other:?}"),
     }
 }
 
-fn export(world: &World, base: Option<&str>) -> Result<(Exported, Vec<u8>, Changes), ErrorBody> {
+pub fn export(world: &World, base: Option<&str>) -> Result<(Exported, Vec<u8>, Changes), ErrorBody> {
     let Outcome::Exported(exported) = world.run(&Export("a", base.map(str::to_owned)))? else { panic!() };
     let read = |part| {
         let mut bytes = Vec::new();

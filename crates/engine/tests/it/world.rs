@@ -3,7 +3,9 @@
 use std::{
     collections::BTreeMap,
     io::Read,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    process::Command,
     sync::{
         Arc, LazyLock, Mutex,
         atomic::{AtomicU32, Ordering},
@@ -12,11 +14,11 @@ use std::{
 };
 
 use engine::{
-    Engine, Operation, Seams,
+    Engine, Kind, Operation, Seams,
     config::Config,
     registry::{Patience, Settings},
 };
-use host::dirs::Dirs;
+use host::{dirs::Dirs, proc::Program};
 use model::end::MachineEnd;
 use testkit::{home::wait_until, kernel_forge, tree};
 use tokio::{runtime::Runtime, sync::watch};
@@ -30,7 +32,7 @@ use crate::{
     fault::Controller,
     guest::{self, Manner},
     scene::{self, Scene},
-    verb::Verb,
+    verb::{self, Verb},
 };
 
 /// What any wait of these tests may take on a busy machine.
@@ -47,6 +49,34 @@ pub struct World {
     /// What the next daemon goes by.
     pub config: Config,
     daemon: Option<Daemon>,
+    small: Option<Small>,
+}
+
+/// A small file system of its own, which ends with it.
+pub struct Small(PathBuf);
+
+impl Small {
+    /// In memory, with some room beside what a world has to begin with; none without the right to mount one.
+    #[expect(clippy::disallowed_methods, reason = "tests mount what they test on")]
+    pub fn mount() -> Option<Self> {
+        let home = fresh("small");
+        let mut mount = Command::new("mount");
+        let mounted = mount.args(["-t", "tmpfs", "-o", "size=4m", "banger-test"]).arg(&home).output();
+        if mounted.is_ok_and(|output| output.status.success()) {
+            return Some(Self(home));
+        }
+        host::fs::remove_all(&home).unwrap();
+        None
+    }
+}
+
+impl Drop for Small {
+    #[expect(clippy::disallowed_methods, reason = "tests mount what they test on")]
+    fn drop(&mut self) {
+        // Lazily: an empty directory is all that stays, should anything still be open.
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+        let _ = host::fs::remove_all(&self.0);
+    }
 }
 
 /// One life of the engine.
@@ -63,6 +93,10 @@ static TEMPLATE: LazyLock<PathBuf> = LazyLock::new(|| {
     host::fs::write_atomic(&home.join("kernel/vmlinuz"), &kernel_forge::vmlinux()).unwrap();
     host::fs::write_atomic(&home.join("kernel/config"), kernel_forge::CONFIG.as_bytes()).unwrap();
     host::fs::write_atomic(&home.join("agent"), b"agent").unwrap();
+    // Stands for what takes a minute: it gives the tar that lies beside it.
+    host::fs::write_atomic(&home.join("builder"), b"#!/bin/sh\nexec cat \"$0.tar\"\n").unwrap();
+    host::fs::write_atomic(&home.join("builder.tar"), &verb::tar()).unwrap();
+    std::fs::set_permissions(home.join("builder"), std::fs::Permissions::from_mode(0o700)).unwrap();
     let mut world = World::at(home.clone());
     world.open();
     world.run(&Verb::ImportKernel("debian-cloud")).unwrap();
@@ -113,14 +147,29 @@ impl World {
 
     /// The same, which goes by `config`.
     pub fn with(config: Config) -> Self {
-        let home = fresh("world");
+        Self::in_home(fresh("world"), None, config)
+    }
+
+    /// The same on a small disk.
+    pub fn on(small: Small) -> Self {
+        Self::in_home(small.0.clone(), Some(small), default_config())
+    }
+
+    fn in_home(home: PathBuf, small: Option<Small>, config: Config) -> Self {
         for name in ["state", "cache", "kernel"] {
             tree::link(&TEMPLATE.join(name), &home.join(name));
         }
         // The cached payloads are known by the agent's modification time.
-        std::fs::hard_link(TEMPLATE.join("agent"), home.join("agent")).unwrap();
+        for name in ["agent", "builder", "builder.tar"] {
+            if small.is_some() {
+                std::fs::copy(TEMPLATE.join(name), home.join(name)).unwrap();
+            } else {
+                std::fs::hard_link(TEMPLATE.join(name), home.join(name)).unwrap();
+            }
+        }
         let mut world = Self::at(home);
         world.config = config;
+        world.small = small;
         world.open();
         world
     }
@@ -135,7 +184,7 @@ impl World {
             Box::pin(guest::serve(stream, control, manners.clone()))
         });
         let (faults, config) = (Arc::default(), default_config());
-        Self { home, fake, controls, manner, faults, config, daemon: None }
+        Self { home, fake, controls, manner, faults, config, daemon: None, small: None }
     }
 
     fn dirs(&self) -> Dirs {
@@ -167,6 +216,7 @@ impl World {
                 backend: Some(Arc::new(self.fake.clone())),
                 faults: Some(self.faults.clone()),
                 registries: Some(Settings { patience, credentials }),
+                builder: Some(Program::Qemu(self.home.join("builder"))),
             };
             let opening = Engine::open(self.dirs(), self.config.clone(), self.home.join("agent"), seams);
             opened = runtime.block_on(runtime.spawn(opening)).map(Result::unwrap).transpose();
@@ -188,6 +238,18 @@ impl World {
         let seams = Seams { backend: Some(Arc::new(self.fake.clone())), ..Seams::default() };
         let opening = Engine::open(self.dirs(), Config::default(), self.home.join("agent"), seams);
         engine::chain(&runtime.block_on(opening).unwrap_err())
+    }
+
+    /// Starts a daemon, which may be unable to; gives why.
+    pub fn open_result(&mut self) -> Result<(), String> {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let seams = Seams { backend: Some(Arc::new(self.fake.clone())), ..Seams::default() };
+        let opening = Engine::open(self.dirs(), Config::default(), self.home.join("agent"), seams);
+        let opened = runtime.block_on(opening).map(drop).map_err(|error| engine::chain(&error));
+        runtime.shutdown_timeout(SOON);
+        self.wait_for_the_store();
+        opened
     }
 
     /// Lets go of everything at once, as a kill does.
@@ -231,8 +293,9 @@ impl World {
     /// Begins `verb`.
     pub fn begin(&self, verb: &Verb) -> Operation {
         let _inside = self.daemon.as_ref().expect("it runs").runtime.enter();
+        let (kind, name) = (verb.kind(), format!("{verb:?}"));
         let (verb, home) = (verb.clone(), self.home.clone());
-        self.engine().begin(format!("{verb:?}"), |engine, operation| {
+        self.engine().begin(kind, &name, |engine, operation| {
             self.faults.watch(&operation);
             async move { verb.perform(engine, operation, &home).await }
         })
@@ -241,7 +304,7 @@ impl World {
     /// Begins to pull an image.
     pub fn begin_pull(&self, pull: PullImage) -> Operation {
         let _inside = self.daemon.as_ref().expect("it runs").runtime.enter();
-        self.engine().begin("pull".to_owned(), |engine, operation| engine.image_pull(operation, pull))
+        self.engine().begin(Kind::ImagePull, "it", |engine, operation| engine.image_pull(operation, pull))
     }
 
     /// Begins to import what `reader` gives.
@@ -253,13 +316,14 @@ impl World {
     ) -> Operation {
         let _inside = self.daemon.as_ref().expect("it runs").runtime.enter();
         let name = name.to_owned();
-        self.engine()
-            .begin("import".to_owned(), |engine, operation| engine.image_import(operation, name, how, reader))
+        self.engine().begin(Kind::ImageImport, "it", |engine, operation| {
+            engine.image_import(operation, name, how, reader)
+        })
     }
 
     /// An operation that nothing runs yet.
-    pub fn operation(&self, what: &str) -> Operation {
-        self.engine().operations().begin(what.to_owned())
+    pub fn operation(&self, kind: Kind) -> Operation {
+        self.engine().operations().begin(kind, "it")
     }
 
     /// Where it lies.
@@ -323,5 +387,6 @@ impl Drop for World {
             }
         }
         let _ = host::fs::remove_all(&self.home);
+        drop(self.small.take());
     }
 }
