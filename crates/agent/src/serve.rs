@@ -333,6 +333,11 @@ fn tree_path(uri: &Uri) -> Result<PathBuf, Refused> {
     })
 }
 
+/// Whether a query says `name=true`.
+fn flag(uri: &Uri, name: &str) -> bool {
+    query::value(uri, name).as_deref() == Some(b"true")
+}
+
 fn not_there(path: &Path, error: &io::Error) -> Refused {
     let code =
         if error.kind() == io::ErrorKind::NotFound { StatusCode::NOT_FOUND } else { StatusCode::CONFLICT };
@@ -364,15 +369,22 @@ fn written(write: impl FnOnce(&mut tree::Sink) -> io::Result<()> + Send + 'stati
 }
 
 async fn read_tree(uri: &Uri) -> Answer {
-    let path = tree_path(uri)?;
+    let mut path = tree_path(uri)?;
+    if flag(uri, "follow") {
+        path = std::fs::canonicalize(&path).map_err(|error| not_there(&path, &error))?;
+    }
     // What is there can still be told in the status.
     rustix::fs::lstat(&path).map_err(|error| not_there(&path, &error.into()))?;
     Ok(written(move |sink| tree::pack(&path, sink)))
 }
 
 async fn write_tree(request: Request<Incoming>) -> Answer {
-    let path = tree_path(request.uri())?;
-    let makes = query::value(request.uri(), "make").as_deref() == Some(b"true");
+    let mut path = tree_path(request.uri())?;
+    let mut called = None;
+    if flag(request.uri(), "into") {
+        (path, called) = tree::destination(&path).map_err(|error| not_there(&path, &error.into()))?;
+    }
+    let makes = flag(request.uri(), "make");
     if makes {
         let wrong = |why: &str| {
             let message = format!("{} cannot be a workspace: {why}", path.display());
@@ -385,7 +397,7 @@ async fn write_tree(request: Request<Incoming>) -> Answer {
     let (sender, receiver) = mpsc::channel(PIECES);
     let mut body = request.into_body();
     let top = path.clone();
-    let unpacked = blocking(move || tree::unpack(&top, tree::Source::new(receiver)));
+    let unpacked = blocking(move || tree::unpack(&top, called, tree::Source::new(receiver)));
     let forward = async move {
         while let Some(piece) = body.frame().await {
             let piece = piece.map_err(io::Error::other).map(|frame| frame.into_data().unwrap_or_default());

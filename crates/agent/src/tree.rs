@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 pub use list::list;
 pub use pack::pack;
 pub use pick::pick;
-pub use place::make_directory;
+pub use place::{destination, make_directory};
 pub use remove::remove;
 pub use stamp::Stamps;
 pub use unpack::{UnpackError, unpack};

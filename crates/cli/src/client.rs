@@ -96,6 +96,14 @@ impl Client {
         whole(self.request(method, path, empty()).await?.into_body()).await.map(drop)
     }
 
+    /// Puts `body` at `path`; the answer has no content.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn put(&self, path: &str, body: Body) -> Result<(), Error> {
+        whole(self.request(Method::PUT, path, body).await?.into_body()).await.map(drop)
+    }
+
     /// Begins an operation and gives its events. Dropping them before the last cancels it.
     ///
     /// # Errors

@@ -1,8 +1,8 @@
 //! Completion: the shell asks this program, which asks the daemon for names. A daemon that is down is not started.
 
-use std::time::Duration;
+use std::{ffi::OsStr, time::Duration};
 
-use clap_complete::{CompletionCandidate, env::Shells};
+use clap_complete::{CompletionCandidate, PathCompleter, engine::ValueCompleter, env::Shells};
 use serde::de::DeserializeOwned;
 use wire::control::{Images, Kernels, Vms};
 
@@ -36,6 +36,16 @@ pub fn script(shell: Shell) -> Result<(), Error> {
 #[must_use]
 pub fn vms() -> Vec<CompletionCandidate> {
     names("vms", |all: Vms| all.vms.into_iter().map(|vm| vm.name).collect())
+}
+
+/// What a side of a copy may begin with: a machine's name, or a path of this host.
+#[must_use]
+pub fn sides(begun: &OsStr) -> Vec<CompletionCandidate> {
+    let begins = |name: &String| begun.to_str().is_some_and(|begun| name.starts_with(begun));
+    let machines = names("vms", |all: Vms| {
+        all.vms.into_iter().map(|vm| format!("{}:", vm.name)).filter(begins).collect()
+    });
+    machines.into_iter().chain(PathCompleter::any().complete(begun)).collect()
 }
 
 /// The names of images.

@@ -5,7 +5,10 @@ use std::io;
 use model::exit;
 use wire::control::{Code, ErrorBody};
 
-use crate::text::{visible, visible_lines};
+use crate::{
+    files::FilesError,
+    text::{visible, visible_lines},
+};
 
 /// A failure as it reaches the user.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +52,9 @@ pub enum Error {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// Files were not copied.
+    #[error(transparent)]
+    Files(#[from] FilesError),
     /// `bangerd` is nowhere.
     #[error("cannot find the program bangerd beside banger, in ../libexec/banger or in PATH")]
     NoDaemonProgram,
@@ -113,6 +119,7 @@ impl Error {
             | Self::DaemonStays
             | Self::NoSshd(_)
             | Self::SshConfig { .. }
+            | Self::Files(_)
             | Self::Protocol(_)
             | Self::Cut(..)
             | Self::Host(_) => exit::FAILED,
@@ -149,6 +156,7 @@ impl Error {
             | Self::DaemonStays
             | Self::Config(_)
             | Self::SshConfig { .. }
+            | Self::Files(_)
             | Self::Cut(..)
             | Self::Host(_)
             | Self::Cancelled

@@ -13,6 +13,7 @@ mod commands;
 mod complete;
 mod error;
 mod exec;
+mod files;
 mod launch;
 mod plain;
 mod progress;
@@ -28,8 +29,8 @@ use crate::{
     args::{Cli, Command, ConfigCommand, VmCommand},
     client::{Client, Start},
     commands::{
-        Context, catalogs, create, daemon, doctor, events, images, kernels, lifecycle, operations, ports,
-        settings, show, ssh, ssh_config, stats, version, workspace,
+        Context, catalogs, copy, create, daemon, doctor, events, images, kernels, lifecycle, operations,
+        ports, settings, show, ssh, ssh_config, stats, version, workspace,
     },
     error::Error,
     talk::Talk,
@@ -119,6 +120,7 @@ async fn vm(context: &Context, command: VmCommand) -> Result<u8, Error> {
         VmCommand::Prune(args) => lifecycle::prune(context, args).await,
         VmCommand::List(args) => show::list(context, args).await,
         VmCommand::Show(args) => show::show(context, args).await,
+        VmCommand::Cp(args) => copy::run(context, args).await,
         VmCommand::Workspace(command) => workspace::run(context, command).await,
         VmCommand::Stats(args) => stats::show(context, args).await,
         VmCommand::Ports(args) => ports::list(context, args).await,

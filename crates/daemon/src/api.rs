@@ -11,7 +11,7 @@ use axum::{
     routing::{get, post},
 };
 use engine::{CatalogKind, Engine, Kind, Operation, Part, Source};
-use model::signal::Signal;
+use model::{copy::CopyPath, signal::Signal};
 use serde::Deserialize;
 use tokio::sync::oneshot;
 use tokio_util::io::{ReaderStream, StreamReader, SyncIoBridge};
@@ -27,7 +27,8 @@ use crate::{
     exec::{self, Streams},
     extract::{Params, Payload},
     fail::Fail,
-    upload::upload,
+    files,
+    upload::{Upload, upload},
 };
 
 /// The largest JSON body; an environment may be long.
@@ -60,6 +61,10 @@ pub fn router(engine: Engine, streams: Streams, socket: &Path) -> Router {
         .route("/v1/vms/{reference}/reset", post(vm_reset))
         .route("/v1/vms/{reference}/exec", post(vm_exec))
         .route("/v1/vms/{reference}/connect", post(vm_connect))
+        .route(
+            "/v1/vms/{reference}/files",
+            get(vm_files_read).put(vm_files_write).layer(DefaultBodyLimit::disable()),
+        )
         .route("/v1/vms/{reference}/ports", get(vm_ports))
         .route("/v1/vms/{reference}/health", get(vm_health))
         .route("/v1/vms/{reference}/logs", get(vm_logs))
@@ -396,6 +401,43 @@ pub async fn vm_connect(
 ) -> Result<Response, Fail> {
     let port = NonZeroU16::new(query.tcp).ok_or_else(|| Fail::invalid("there is no port 0"))?;
     connect::upgrade(app.engine, app.streams, reference, port, request).await
+}
+
+/// Which files of a guest.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+pub struct FilesQuery {
+    /// Absolute.
+    path: String,
+}
+
+impl FilesQuery {
+    fn parse(&self) -> Result<CopyPath, Fail> {
+        CopyPath::try_from(&*self.path).map_err(|why| Fail::invalid(format!("{:?}: {why}", self.path)))
+    }
+}
+
+/// A tar of what lies at a path of a guest. A link is followed there; those below it are not.
+#[utoipa::path(get, path = "/v1/vms/{reference}/files", params(("reference" = String, Path), FilesQuery),
+    responses((status = 200, content_type = "application/x-tar")))]
+pub async fn vm_files_read(
+    State(app): State<App>,
+    Segment(reference): Segment<String>,
+    Params(query): Params<FilesQuery>,
+) -> Result<Response, Fail> {
+    files::read(&app.engine, &reference, &query.parse()?).await
+}
+
+/// Puts the one thing of a tar at a path of a guest: into the directory that is there, or as what is called so.
+#[utoipa::path(put, path = "/v1/vms/{reference}/files", params(("reference" = String, Path), FilesQuery),
+    request_body(content_type = "application/x-tar"), responses((status = 204)))]
+pub async fn vm_files_write(
+    State(app): State<App>,
+    Segment(reference): Segment<String>,
+    Params(query): Params<FilesQuery>,
+    body: Body,
+) -> Result<StatusCode, Fail> {
+    let body = Upload::from(body);
+    files::write(&app.engine, &reference, &query.parse()?, body).await
 }
 
 /// The sockets that listen in a guest.

@@ -18,6 +18,7 @@ mod events;
 mod exec;
 mod extract;
 mod fail;
+mod files;
 pub mod openapi;
 pub mod server;
 pub mod settings;

@@ -23,6 +23,8 @@ use crate::api;
         api::vm_delete,
         api::vm_exec,
         api::vm_connect,
+        api::vm_files_read,
+        api::vm_files_write,
         api::vm_ports,
         api::vm_health,
         api::vm_logs,

@@ -9,11 +9,10 @@ const UNWANTED: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// The bytes of a body, until `token` is cancelled: a client that stalls holds up nobody who wants it to end.
 pub fn upload(body: Body, token: CancellationToken) -> impl Stream<Item = std::io::Result<Bytes>> + Unpin {
-    let body = Upload(Some(body.into_data_stream()));
+    let body = Upload::from(body);
     Box::pin(futures_util::stream::unfold((body, token), |(mut body, token)| async move {
-        let data = body.0.as_mut().expect("it is taken when it is dropped");
         let next = tokio::select! {
-            next = data.next() => next?.map_err(std::io::Error::other),
+            next = body.next() => next?.map_err(std::io::Error::other),
             () = token.cancelled() => Err(std::io::ErrorKind::Interrupted.into()),
         };
         Some((next, (body, token)))
@@ -22,7 +21,20 @@ pub fn upload(body: Body, token: CancellationToken) -> impl Stream<Item = std::i
 
 /// A body that is being read. What nobody wants of it is read nevertheless: a connection that is closed before that takes
 /// the answer, which says why, along.
-struct Upload(Option<BodyDataStream>);
+pub struct Upload(Option<BodyDataStream>);
+
+impl From<Body> for Upload {
+    fn from(body: Body) -> Self {
+        Self(Some(body.into_data_stream()))
+    }
+}
+
+impl Upload {
+    /// The next bytes.
+    pub async fn next(&mut self) -> Option<Result<Bytes, axum::Error>> {
+        self.0.as_mut().expect("it is taken when it is dropped").next().await
+    }
+}
 
 impl Drop for Upload {
     fn drop(&mut self) {

@@ -9,7 +9,7 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty, Full, Limited, channel, combinators::UnsyncBoxBody};
 use hyper::{body::Incoming, client::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use model::workspace::GuestPath;
+use model::{copy::CopyPath, workspace::GuestPath};
 use serde::de::DeserializeOwned;
 use vmm::Machine;
 use wire::{
@@ -162,7 +162,7 @@ impl Guest {
     /// # Errors
     /// [`GuestError`].
     pub async fn tree_list(&self, path: &GuestPath) -> Result<Incoming, GuestError> {
-        let target = about("/v1/tree/list", path);
+        let target = about("/v1/tree/list", path.as_str());
         let sent = tokio::time::timeout(ANSWER, self.send(Method::GET, &target, empty())).await;
         Ok(sent.map_err(|_| GuestError::Timeout(ANSWER))??.into_body())
     }
@@ -173,7 +173,7 @@ impl Guest {
     /// [`GuestError`].
     pub async fn tree_pick(&self, path: &GuestPath, wanted: Bytes) -> Result<Incoming, GuestError> {
         let body = Full::new(wanted).boxed_unsync();
-        Ok(self.send(Method::POST, &about("/v1/tree/pick", path), body).await?.into_body())
+        Ok(self.send(Method::POST, &about("/v1/tree/pick", path.as_str()), body).await?.into_body())
     }
 
     /// Removes what lines of [`wire::Word`] name from the directory `path`.
@@ -182,7 +182,7 @@ impl Guest {
     /// [`GuestError`].
     pub async fn tree_remove(&self, path: &GuestPath, paths: Bytes) -> Result<(), GuestError> {
         let body = Full::new(paths).boxed_unsync();
-        self.send(Method::POST, &about("/v1/tree/remove", path), body).await.map(drop)
+        self.send(Method::POST, &about("/v1/tree/remove", path.as_str()), body).await.map(drop)
     }
 
     /// Unpacks the tar `body` in the directory `path`, which is made where it is missing; gives the stamps of its files.
@@ -195,13 +195,36 @@ impl Guest {
         path: &GuestPath,
         body: channel::Channel<Bytes, std::convert::Infallible>,
     ) -> Result<Vec<Stamped>, GuestError> {
-        let target = format!("{}&make=true", about("/v1/tree", path));
+        let target = format!("{}&make=true", about("/v1/tree", path.as_str()));
         let answer = self.send(Method::PUT, &target, body.boxed_unsync()).await?.into_body();
         let bytes =
             Limited::new(answer, MAX_WANTED).collect().await.map_err(GuestError::Malformed)?.to_bytes();
         let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
         let read = |line| serde_json::from_slice(line).map_err(|e| GuestError::Malformed(Box::new(e)));
         lines.map(read).collect()
+    }
+
+    /// A tar of what lies at `path`.
+    ///
+    /// # Errors
+    /// [`GuestError`].
+    pub async fn files_read(&self, path: &CopyPath) -> Result<Incoming, GuestError> {
+        let target = format!("{}&follow=true", about("/v1/tree", path.as_str()));
+        let sent = tokio::time::timeout(ANSWER, self.send(Method::GET, &target, empty())).await;
+        Ok(sent.map_err(|_| GuestError::Timeout(ANSWER))??.into_body())
+    }
+
+    /// Puts the one thing of the tar `body` at `path`. Takes as long as `body` does.
+    ///
+    /// # Errors
+    /// [`GuestError`].
+    pub async fn files_write(
+        &self,
+        path: &CopyPath,
+        body: channel::Channel<Bytes, std::convert::Infallible>,
+    ) -> Result<(), GuestError> {
+        let target = format!("{}&into=true", about("/v1/tree", path.as_str()));
+        self.send(Method::PUT, &target, body.boxed_unsync()).await.map(drop)
     }
 
     /// Opens an exec: [`wire::exec`] frames go in by the sender and come out of the body.
@@ -240,10 +263,10 @@ impl Guest {
 /// The two ends of a stream: what is for the guest goes into the first, what comes from it out of the second.
 pub type Ends = (channel::Sender<Bytes, std::convert::Infallible>, Incoming);
 
-/// A request about the directory `path`.
-fn about(route: &str, path: &GuestPath) -> String {
+/// A request about `path`.
+fn about(route: &str, path: &str) -> String {
     let mut target = format!("{route}?path=");
-    for byte in path.as_str().bytes() {
+    for byte in path.bytes() {
         match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'-' | b'_' | b'.' | b'~' => {
                 target.push(char::from(byte));

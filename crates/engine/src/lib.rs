@@ -57,7 +57,7 @@ pub use saga::chain;
 use store::{Compatibility, Store};
 use tokio::sync::Mutex;
 pub use vm::{
-    Ending, GuestStream,
+    Ending, FilesOut, GuestStream,
     logs::{Log, Source},
 };
 use wire::control::Outcome;

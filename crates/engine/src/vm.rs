@@ -8,6 +8,7 @@ mod boot;
 mod change;
 mod create;
 mod end;
+mod files;
 pub mod logs;
 mod look;
 mod stop;
@@ -16,6 +17,7 @@ mod usage;
 
 use std::sync::{Arc, OnceLock, PoisonError};
 
+pub use files::FilesOut;
 use model::{VmId, VmName};
 pub use stream::{Ending, GuestStream};
 use tokio::sync::watch;

@@ -1,5 +1,7 @@
 //! A directory whose files are reached through no link: for trees in which somebody else may put links.
 
+mod make;
+
 use std::{
     fs::File,
     os::{fd::OwnedFd, unix::fs::MetadataExt},
@@ -12,6 +14,8 @@ use rustix::{
 };
 
 use crate::{Error, Result};
+
+pub use make::set_changed;
 
 /// A directory.
 #[derive(Debug)]

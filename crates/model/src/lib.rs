@@ -6,6 +6,7 @@
 pub mod base64;
 pub mod boot;
 pub mod config;
+pub mod copy;
 pub mod disk;
 pub mod end;
 pub mod exit;

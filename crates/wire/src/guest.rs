@@ -8,8 +8,8 @@
 //! | `GET /v1/health` | → [`Health`] |
 //! | `POST /v1/exec` | [`crate::exec`] frames ↔ frames |
 //! | `POST /v1/connect?tcp=PORT` or `?unix=PATH` | bytes ↔ bytes; PORT on the guest's 127.0.0.1 |
-//! | `GET /v1/tree?path=P` | → a tar of P |
-//! | `PUT /v1/tree?path=P` | a tar → unpacked below directory P; with `make=true` a workspace's P is made where it is missing |
+//! | `GET /v1/tree?path=P` | → a tar of P; with `follow=true`, of what it leads to where it is a link |
+//! | `PUT /v1/tree?path=P` | a tar → unpacked below directory P; with `make=true` a workspace's P is made where it is missing; with `into=true`, of one thing, it goes into P where that is a directory and becomes P otherwise |
 //! | `GET /v1/tree/list?path=P` | → lines of [`crate::tree::Line`]: what lies below P |
 //! | `POST /v1/tree/pick?path=P` | lines of [`crate::tree::Wanted`] → their contents, in that order |
 //! | `POST /v1/tree/remove?path=P` | paths below P as JSON words, one a line → 204 when they are gone |

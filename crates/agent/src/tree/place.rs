@@ -1,13 +1,13 @@
 //! A file of a tree, reached through no link.
 
 use std::{
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Component, Path, PathBuf},
 };
 
 use rustix::{
-    fs::{self, CWD, Mode, OFlags, ResolveFlags},
+    fs::{self, CWD, FileType, Mode, OFlags, ResolveFlags},
     io::Errno,
 };
 
@@ -59,6 +59,26 @@ pub fn beneath(path: &Path) -> Option<PathBuf> {
         }
     }
     Some(clean)
+}
+
+/// Where something goes that is copied to `path`: the directory, and its new name where it gets one. Into a directory that is
+/// there it goes with its own.
+///
+/// # Errors
+/// Where there is no such place.
+pub fn destination(path: &Path) -> rustix::io::Result<(PathBuf, Option<OsString>)> {
+    match fs::stat(path) {
+        Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
+            return Ok((path.to_owned(), None));
+        }
+        Ok(_) | Err(Errno::NOENT) => {}
+        Err(error) => return Err(error),
+    }
+    if path.as_os_str().as_encoded_bytes().ends_with(b"/") {
+        return Err(Errno::NOTDIR);
+    }
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Err(Errno::NOTDIR) };
+    Ok((parent.to_owned(), Some(name.to_owned())))
 }
 
 /// Makes the directory `path` and its parents where they are missing.

@@ -34,15 +34,16 @@ pub enum UnpackError {
     Write(PathBuf, io::Error),
 }
 
-/// Unpacks the tar `from` below the directory `top`, with owners, modes and times; gives the stamps of its files.
+/// Unpacks the tar `from` below the directory `top`, with owners, modes and times; gives the stamps of its files. What it calls by
+/// its first name gets the name `called`, where there is one.
 ///
 /// # Errors
 /// [`UnpackError`]; the rest is not read then.
-pub fn unpack(top: &Path, from: impl Read) -> Result<Stamps, UnpackError> {
+pub fn unpack(top: &Path, called: Option<OsString>, from: impl Read) -> Result<Stamps, UnpackError> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let top = fs::open(top, flags, Mode::empty()).map_err(|e| UnpackError::Top(e.into()))?;
     let mut archive = Archive::new(from);
-    let mut unpack = Unpack { top, dirs: Vec::new(), stamps: Stamps::default() };
+    let mut unpack = Unpack { top, called, dirs: Vec::new(), stamps: Stamps::default() };
     for entry in archive.entries().map_err(UnpackError::Tar)? {
         let mut entry = entry.map_err(UnpackError::Tar)?;
         let path = PathBuf::from(OsString::from_vec(entry.path_bytes().into_owned()));
@@ -53,6 +54,7 @@ pub fn unpack(top: &Path, from: impl Read) -> Result<Stamps, UnpackError> {
 
 struct Unpack {
     top: OwnedFd,
+    called: Option<OsString>,
     /// Directories get their modes and times when all in them is there.
     dirs: Vec<(PathBuf, Attributes)>,
     stamps: Stamps,
@@ -93,7 +95,7 @@ impl Attributes {
 impl Unpack {
     fn entry(&mut self, entry: &mut Entry<'_, impl Read>, path: &Path) -> Result<(), UnpackError> {
         let refused = || UnpackError::Refused(path.to_owned());
-        let clean = beneath(path).ok_or_else(refused)?;
+        let clean = self.place_of(path).ok_or_else(refused)?;
         let attributes = Attributes::new(entry.header()).map_err(UnpackError::Tar)?;
         let kind = entry.header().entry_type();
         if clean.as_os_str().is_empty() {
@@ -114,7 +116,7 @@ impl Unpack {
                 let target = PathBuf::from(OsString::from_vec(
                     entry.link_name_bytes().unwrap_or_default().into_owned(),
                 ));
-                let target = beneath(&target).ok_or_else(refused)?;
+                let target = self.place_of(&target).ok_or_else(refused)?;
                 self.hard_link(&target, &clean)
             }
             EntryType::Fifo => self.node(&clean, FileType::Fifo, 0, &attributes),
@@ -135,6 +137,18 @@ impl Unpack {
             Failure::Write(Errno::XDEV | Errno::LOOP) => refused(),
             Failure::Write(error) => UnpackError::Write(path.to_owned(), error.into()),
         })
+    }
+
+    /// Where an entry goes; `None` where it would climb.
+    fn place_of(&self, path: &Path) -> Option<PathBuf> {
+        let clean = beneath(path)?;
+        let mut names = clean.components();
+        match (&self.called, names.next()) {
+            (Some(called), Some(_)) => {
+                Some(std::iter::once(called.as_ref()).chain(names.map(|c| c.as_os_str())).collect())
+            }
+            (Some(_) | None, _) => Some(clean),
+        }
     }
 
     /// The directory at `path`, which is made where it is missing.

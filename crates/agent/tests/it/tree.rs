@@ -92,6 +92,54 @@ fn one_file_is_one_entry_and_a_link_is_not_followed() {
     });
 }
 
+#[test]
+fn one_thing_goes_into_a_directory_or_becomes_what_is_asked_for() {
+    let scratch = Scratch::new("tree-into");
+    let top = &scratch.0;
+    for dir in ["from/sub", "there"] {
+        host::fs::private_dir(&top.join(dir)).unwrap();
+    }
+    host::fs::write_atomic(&top.join("file"), b"old").unwrap();
+    symlink("from", top.join("link")).unwrap();
+    let mut tar = Builder::new(Vec::new());
+    add(&mut tar, EntryType::Directory, "a/", "", b"");
+    add(&mut tar, EntryType::Regular, "a/one", "", b"one");
+    add(&mut tar, EntryType::Link, "a/two", "a/one", b"");
+    let tree = tar.into_inner().unwrap();
+    let mut tar = Builder::new(Vec::new());
+    add(&mut tar, EntryType::Regular, "a", "", b"alone");
+    let file = tar.into_inner().unwrap();
+    with_agent(async |port| {
+        let mut client = port.client().await;
+        for (tar, to, status, made) in [
+            (&tree, "there", 204, "there/a/two"),
+            (&tree, "new", 204, "new/two"),
+            (&tree, "none/new", 404, ""),
+            (&tree, "new2/", 409, ""),
+            (&file, "file", 204, "file"),
+            (&file, "there/", 204, "there/a"),
+            (&file, "link", 204, "from/a"),
+            (&file, "from/..", 204, "a"),
+        ] {
+            if to == "there/" {
+                host::fs::remove_all(&top.join("there/a")).unwrap();
+            }
+            let path = format!("/v1/tree?path={}/{to}&into=true", top.display());
+            let (answer, body) = client.call("PUT", &path, tar).await.unwrap();
+            assert_eq!(answer, status, "{to}: {}", String::from_utf8_lossy(&body));
+            assert!(status != 204 || top.join(made).is_file(), "{to}");
+        }
+        let path = format!("/v1/tree?path={}/link&follow=true", top.display());
+        let (_, tar) = client.call("GET", &path, b"").await.unwrap();
+        let names: Vec<_> = tar::Archive::new(&tar[..])
+            .entries()
+            .unwrap()
+            .map(|e| e.unwrap().path().unwrap().into_owned())
+            .collect();
+        assert_eq!(names, ["./", "a", "sub/"].map(Path::new));
+    });
+}
+
 /// Each of these tars tries to reach `outside`, which lies beside the directory that it is unpacked into.
 #[test]
 fn nothing_is_written_outside() {

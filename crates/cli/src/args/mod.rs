@@ -13,9 +13,9 @@ pub use store::{
     PullArgs, PullKernelArgs,
 };
 pub use vm::{
-    CreateArgs, ExecArgs, Forward, ForwardArgs, HealthArgs, KillArgs, ListArgs, LogsArgs, Machine, PortsArgs,
-    PruneArgs, PsArgs, Refs, ResetArgs, RunArgs, SetArgs, ShowArgs, Size, StartArgs, StatsArgs, Terminal,
-    VmCommand, VmmChoice, WaitFor,
+    CopyArgs, CreateArgs, ExecArgs, Forward, ForwardArgs, HealthArgs, KillArgs, ListArgs, LogsArgs, Machine,
+    PortsArgs, PruneArgs, PsArgs, Refs, ResetArgs, RunArgs, SetArgs, ShowArgs, Size, StartArgs, StatsArgs,
+    Terminal, VmCommand, VmmChoice, WaitFor,
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum};

@@ -3,7 +3,7 @@
 use std::{ffi::OsString, num::NonZeroU16, os::unix::ffi::OsStringExt, path::PathBuf};
 
 use clap::{ArgAction, Args, Subcommand, ValueEnum};
-use clap_complete::ArgValueCandidates;
+use clap_complete::{ArgValueCandidates, ArgValueCompleter};
 use model::{ImageChoice, ImageName, VmName, signal::Signal, size};
 use wire::{Word, control};
 
@@ -46,6 +46,8 @@ pub enum VmCommand {
     /// Connect standard input and output to a machine's sshd; for ssh's ProxyCommand
     #[command(hide = true)]
     Proxy(ProxyArgs),
+    /// Copy files into a machine or out of it
+    Cp(CopyArgs),
     /// Ship a git repository into a machine, and get the work there back
     #[command(subcommand)]
     Workspace(WorkspaceCommand),
@@ -324,6 +326,26 @@ pub struct ExecArgs {
     pub auto_prepare: bool,
     #[command(flatten)]
     pub terminal: Terminal,
+}
+
+/// `vm cp`.
+#[derive(Debug, Args)]
+#[command(
+    before_help = "\
+Examples:
+  banger vm cp notes.txt dev:                 to /root/notes.txt
+  banger vm cp ./data dev:/srv                a directory, to /srv/data
+  banger vm cp dev:/var/log/syslog .          out of it
+",
+    help_template = "{about-with-newline}\n{before-help}{usage-heading} {usage}\n\n{all-args}{after-help}"
+)]
+pub struct CopyArgs {
+    /// A file or directory: a path of this host, or REF:PATH in a machine, from /root where it does not begin with /
+    #[arg(value_name = "SRC", add = ArgValueCompleter::new(complete::sides))]
+    pub source: OsString,
+    /// Where it goes: into the directory that is there, or as what is called so
+    #[arg(value_name = "DST", add = ArgValueCompleter::new(complete::sides))]
+    pub target: OsString,
 }
 
 /// `vm stats`.

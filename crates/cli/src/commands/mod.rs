@@ -1,6 +1,7 @@
 //! What each command does: a request or a few, and their answers in words.
 
 pub mod catalogs;
+pub mod copy;
 pub mod create;
 pub mod daemon;
 pub mod doctor;

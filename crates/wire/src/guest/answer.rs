@@ -25,8 +25,9 @@ pub fn answer<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, AnswerError> {
 #[must_use]
 pub fn refusal(bytes: &[u8]) -> Option<ErrorBody> {
     let body: ErrorBody = answer(bytes).ok()?;
+    let said = std::iter::once(body.message).chain(body.causes).collect::<Vec<_>>().join(": ");
     // How it is told, and what could be done, is for the host to say.
-    Some(ErrorBody::new(body.code, shown(body.message)))
+    Some(ErrorBody::new(body.code, shown(said)))
 }
 
 fn shown(text: String) -> String {
