@@ -86,6 +86,13 @@ fn configuration() -> String {
         writeln!(page, "| `{name}` | {meaning} | {} | {fallback} | `{variable}` |", kind.words())
             .expect("writing to a string cannot fail");
     }
+    writeln!(
+        page,
+        "\nOther variables: `BANGER_HOME`, an absolute path, moves all of banger's directories below it; `BANGER_LOG` is what the daemon\n\
+         logs, as a filter of targets. A variable that begins with `{}` and means nothing is told.",
+        config::PREFIX
+    )
+    .expect("writing to a string cannot fail");
     let later: Vec<_> = config::LATER.iter().map(|name| format!("`{name}`")).collect();
     writeln!(page, "\nPlanned, and refused by this version: {}.", later.join(", "))
         .expect("writing to a string cannot fail");

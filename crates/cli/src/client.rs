@@ -51,9 +51,9 @@ impl Client {
     /// To this user's daemon.
     ///
     /// # Errors
-    /// Where the user has no home.
+    /// Where the user has no home, or one that is relative.
     pub fn of_user(start: Start) -> Result<Self, Error> {
-        Ok(Self { dirs: Dirs::of_user().ok_or(Error::NoHome)?, start })
+        Ok(Self { dirs: Dirs::of_user()?, start })
     }
 
     /// Where banger's files are.

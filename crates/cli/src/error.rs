@@ -2,6 +2,7 @@
 
 use std::io;
 
+use host::dirs::NoDirs;
 use model::exit;
 use wire::control::{Code, ErrorBody};
 
@@ -21,9 +22,9 @@ pub enum Error {
         /// What to type instead.
         hint: Option<&'static str>,
     },
-    /// The user has no home and banger no directories.
-    #[error("cannot tell where banger's files are: neither HOME nor BANGER_HOME is set")]
-    NoHome,
+    /// There is no place for banger's files.
+    #[error(transparent)]
+    NoDirs(#[from] NoDirs),
     /// The daemon does not answer and could not be started.
     #[error("cannot reach the daemon")]
     Unreachable(#[source] host::Error),
@@ -95,10 +96,11 @@ impl Error {
     #[must_use]
     pub fn code(&self) -> u8 {
         match self {
-            Self::Usage { .. } => exit::USAGE,
-            Self::NoHome | Self::Unreachable(_) | Self::NotStarted { .. } | Self::NoDaemonProgram => {
-                exit::UNREACHABLE
-            }
+            Self::Usage { .. } | Self::NoDirs(NoDirs::Relative(_)) => exit::USAGE,
+            Self::NoDirs(NoDirs::Homeless)
+            | Self::Unreachable(_)
+            | Self::NotStarted { .. }
+            | Self::NoDaemonProgram => exit::UNREACHABLE,
             Self::Daemon(body) => match body.code {
                 Code::Invalid => exit::USAGE,
                 Code::NotFound | Code::Gone => exit::NOT_FOUND,
@@ -143,7 +145,7 @@ impl Error {
         match self {
             Self::Usage { hint, .. } => *hint,
             Self::NoSshd(_) => Some("`banger vm exec` needs none"),
-            Self::NoHome => Some("set BANGER_HOME to a directory of yours"),
+            Self::NoDirs(_) => Some("set BANGER_HOME to a directory of yours, from the root"),
             Self::Unreachable(_) => Some("banger daemon start"),
             Self::NoDaemonProgram => {
                 Some("build it with `cargo build --release`, or install banger with all its programs")
@@ -254,7 +256,8 @@ mod tests {
     fn every_failure_has_its_exit_code() {
         for (error, code, command) in [
             (Error::usage("x"), 2, 2),
-            (Error::NoHome, 3, 125),
+            (NoDirs::Homeless.into(), 3, 125),
+            (NoDirs::Relative("x".into()).into(), 2, 2),
             (Error::NoDaemonProgram, 3, 125),
             (daemon(Code::Invalid), 2, 2),
             (daemon(Code::NotFound), 4, 125),

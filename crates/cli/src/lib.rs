@@ -24,6 +24,7 @@ mod text;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
+use model::config::{self, PREFIX};
 
 use crate::{
     args::{Cli, Command, ConfigCommand, VmCommand},
@@ -45,6 +46,9 @@ pub fn main() -> ExitCode {
     let mode = Mode::of(&cli.command);
     if mode == Mode::Command {
         talk = talk.for_command();
+    }
+    for stray in host::env::names(PREFIX).iter().filter_map(|name| config::stray(name)) {
+        talk.say(&format!("warning: {}", text::visible(&stray.to_string())));
     }
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,

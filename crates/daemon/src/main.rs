@@ -28,7 +28,6 @@ const USAGE: &str = "usage: bangerd [--config [--json] | --doctor [--fix] | --ch
 const ENDING: Duration = Duration::from_secs(25);
 /// How often it is looked whether it has ended.
 const LOOK: Duration = Duration::from_millis(10);
-const HOMELESS: &str = "neither BANGER_HOME nor HOME is set";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -74,16 +73,19 @@ fn show_config(form: fn(&Settings) -> String) -> ExitCode {
 }
 
 fn load() -> Result<(Dirs, Loaded), String> {
-    let dirs = Dirs::of_user().ok_or(HOMELESS)?;
+    let dirs = Dirs::of_user().map_err(|error| error.to_string())?;
     let loaded = config::load(&dirs).map_err(|error| chain(&error))?;
     Ok((dirs, loaded))
 }
 
 /// Prints what a look at the installation and the host finds, as JSON.
 fn examine(mode: Mode) -> ExitCode {
-    let Some(dirs) = Dirs::of_user() else {
-        complain(HOMELESS);
-        return ExitCode::FAILURE;
+    let dirs = match Dirs::of_user() {
+        Ok(dirs) => dirs,
+        Err(error) => {
+            complain(&error.to_string());
+            return ExitCode::FAILURE;
+        }
     };
     let file = dirs.config.join(FILE);
     let (row, config) = match config::load(&dirs) {
@@ -99,9 +101,12 @@ fn examine(mode: Mode) -> ExitCode {
 
 /// 0: compatible, 1: a migration is needed, 2: incompatible.
 fn check_migrations() -> ExitCode {
-    let Some(dirs) = Dirs::of_user() else {
-        complain(HOMELESS);
-        return ExitCode::from(2);
+    let dirs = match Dirs::of_user() {
+        Ok(dirs) => dirs,
+        Err(error) => {
+            complain(&error.to_string());
+            return ExitCode::from(2);
+        }
     };
     match Store::check(&dirs.state.join("banger.db")) {
         Ok(Compatibility::Absent | Compatibility::Current) => ExitCode::SUCCESS,

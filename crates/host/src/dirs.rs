@@ -1,6 +1,6 @@
 //! Where banger keeps its files (XDG base directories).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::env;
 
@@ -17,19 +17,41 @@ pub struct Dirs {
     pub config: PathBuf,
 }
 
+/// Why a user has no directories.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoDirs {
+    /// Nothing says where they are.
+    #[error("cannot tell where banger's files are: neither HOME nor BANGER_HOME is set")]
+    Homeless,
+    /// They would be elsewhere for each directory that banger is called in.
+    #[error("BANGER_HOME is {0:?}, which is no absolute path")]
+    Relative(PathBuf),
+}
+
 impl Dirs {
     /// The directories of this user: below `BANGER_HOME` where it is set, else by XDG; without `XDG_RUNTIME_DIR` the
-    /// control socket lies in the state directory. `None` for a user without a home.
-    #[must_use]
-    pub fn of_user() -> Option<Self> {
-        if let Some(home) = env::var("BANGER_HOME").map(PathBuf::from) {
-            return Some(Self {
-                state: home.join("state"),
-                cache: home.join("cache"),
-                runtime: home.join("run"),
-                config: home.join("config"),
-            });
+    /// control socket lies in the state directory.
+    ///
+    /// # Errors
+    /// For a user without a home, or where `BANGER_HOME` is relative.
+    pub fn of_user() -> Result<Self, NoDirs> {
+        match env::var("BANGER_HOME").map(PathBuf::from) {
+            Some(home) if home.is_absolute() => Ok(Self::below(&home)),
+            Some(home) => Err(NoDirs::Relative(home)),
+            None => Self::by_xdg().ok_or(NoDirs::Homeless),
         }
+    }
+
+    fn below(home: &Path) -> Self {
+        Self {
+            state: home.join("state"),
+            cache: home.join("cache"),
+            runtime: home.join("run"),
+            config: home.join("config"),
+        }
+    }
+
+    fn by_xdg() -> Option<Self> {
         let home = env::var("HOME").map(PathBuf::from);
         let base = |name: &str, below: &str| {
             // The specification says that a relative path there is to be ignored.

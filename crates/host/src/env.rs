@@ -13,3 +13,12 @@ pub fn var(name: &str) -> Option<OsString> {
 pub fn text(name: &str) -> Option<String> {
     var(name).and_then(|value| value.into_string().ok())
 }
+
+/// The names of the variables that are set and begin with `prefix`, sorted.
+#[must_use]
+pub fn names(prefix: &str) -> Vec<String> {
+    let set = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    let mut names: Vec<_> = set.filter(|name| name.starts_with(prefix)).collect();
+    names.sort_unstable();
+    names
+}

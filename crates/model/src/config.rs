@@ -12,7 +12,7 @@ use crate::{ImageName, KernelName, location::Location, size, sizing, sizing::Wis
 
 mod mistake;
 
-pub use mistake::{Mistake, Reason, Spot, Wrong, position};
+pub use mistake::{Mistake, Reason, Spot, Stray, Wrong, position, stray};
 
 /// The name of the file in the directory of the configuration.
 pub const FILE: &str = "config.toml";
@@ -167,6 +167,23 @@ pub const LATER: &[&str] = &[
     "file_sync",
     "network",
     "vm_defaults.nat",
+];
+
+/// What the names of banger's environment variables begin with.
+pub const PREFIX: &str = "BANGER_";
+
+/// Environment variables that are no settings: where banger's files are, what a daemon logs, what shells and tests ask, and
+/// what a build says of itself.
+pub const VARIABLES: &[&str] = &[
+    "BANGER_HOME",
+    "BANGER_LOG",
+    "BANGER_COMPLETE",
+    "BANGER_CRASH_AT",
+    "BANGER_REQUIRE",
+    "BANGER_SKIPS",
+    "BANGER_TEST_KERNEL_DEB",
+    "BANGER_COMMIT",
+    "BANGER_BUILT",
 ];
 
 /// Whether `name` is a table with keys in it.

@@ -8,7 +8,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use host::{dirs::Dirs, fs};
+use host::{
+    dirs::{Dirs, NoDirs},
+    fs,
+};
 use model::ssh::SUFFIX;
 
 use super::ssh::quoted;
@@ -38,7 +41,7 @@ pub fn run(talk: &Talk, args: SshConfigArgs) -> Result<(), Error> {
     if !args.install && !args.uninstall {
         return print(&format!("{}\n{line}\n", config.display()));
     }
-    let home = host::env::var("HOME").map(PathBuf::from).ok_or(Error::NoHome)?;
+    let home = host::env::var("HOME").map(PathBuf::from).ok_or(NoDirs::Homeless)?;
     let dir = home.join(".ssh");
     let path = dir.join("config");
     // One that is a link, into a directory of such files for example, stays one.

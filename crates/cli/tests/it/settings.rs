@@ -166,3 +166,27 @@ fn sizes_of_the_settings_are_those_of_a_vm() {
     let expect = "error: vm_defaults.memory 7.8 TiB is out of range: ";
     assert_eq!(output.stderr.get(..expect.len()), Some(expect));
 }
+
+#[test]
+fn a_misspelt_variable_is_told_and_a_relative_home_refused() {
+    let home = home("").with_env("BANGER_VMMM", "qemu").with_env("BANGER_TURBO", "1");
+    let output = home.run(&["config", "show"]);
+    assert_eq!(output.code(), 0);
+    insta::assert_snapshot!(output.stderr, @r#"
+    warning: the variable BANGER_TURBO means nothing to banger
+    warning: the variable BANGER_VMMM means nothing to banger; is BANGER_VMM meant?
+    "#);
+    assert_eq!(home.run(&["--quiet", "config", "show"]).stderr, "");
+
+    for words in [&["vm", "list"][..], &["daemon", "status"], &["ssh-config"]] {
+        let output =
+            home.command(words).env("BANGER_HOME", "here").current_dir(home.path()).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{words:?}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        let expect = "error: BANGER_HOME is \"here\", which is no absolute path\n\
+                      hint: set BANGER_HOME to a directory of yours, from the root\n";
+        assert!(said.ends_with(expect), "{said}");
+    }
+    assert!(!home.path().join("here").exists());
+    assert_nothing_started(&home);
+}

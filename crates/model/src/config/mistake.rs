@@ -2,7 +2,7 @@
 
 use std::{fmt, ops::Range};
 
-use super::{KEYS, LATER, is_table};
+use super::{KEYS, LATER, PREFIX, VARIABLES, is_table};
 use crate::{location::LocationError, name::NameError, size::SizeError, size::human, sizing::MAX_VCPU};
 
 /// Why a value is none for its key.
@@ -156,6 +156,35 @@ pub(super) fn unknown(name: String) -> Reason {
     Reason::Unknown(name, nearest.filter(|(difference, _)| *difference <= limit).map(|(_, key)| key))
 }
 
+/// An environment variable that is called like one of banger's and is none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stray {
+    name: String,
+    /// The one that may be meant.
+    nearest: Option<&'static str>,
+}
+
+impl fmt::Display for Stray {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the variable {} means nothing to banger", self.name)?;
+        self.nearest.map_or(Ok(()), |nearest| write!(f, "; is {nearest} meant?"))
+    }
+}
+
+/// The environment variable `name`, where it looks like one of banger's and is none.
+#[must_use]
+pub fn stray(name: &str) -> Option<Stray> {
+    let rest = name.strip_prefix(PREFIX)?;
+    let known = || KEYS.iter().map(|key| key.variable).chain(VARIABLES.iter().copied());
+    if known().any(|known| known == name) {
+        return None;
+    }
+    let limit = rest.chars().count().div_ceil(3);
+    let nearest = known().map(|known| (distance(name, known), known)).min_by_key(|(distance, _)| *distance);
+    let nearest = nearest.filter(|(distance, _)| *distance <= limit).map(|(_, known)| known);
+    Some(Stray { name: name.to_owned(), nearest })
+}
+
 /// The table and the key of a name.
 fn split(name: &str) -> (&str, &str) {
     name.rsplit_once('.').unwrap_or(("", name))
@@ -215,6 +244,31 @@ mod tests {
         for later in LATER {
             assert_eq!(unknown((*later).to_owned()), Reason::Later((*later).to_owned()));
         }
+    }
+
+    #[test]
+    fn a_variable_that_is_misspelt_is_told() {
+        for key in KEYS {
+            assert_eq!(stray(key.variable), None);
+        }
+        for (name, nearest) in [
+            ("BANGER_VMMM", Some("BANGER_VMM")),
+            ("BANGER_DEFAULT_IMGE", Some("BANGER_DEFAULT_IMAGE")),
+            ("BANGER_VM_DEFAULT_MEMORY", Some("BANGER_VM_DEFAULTS_MEMORY")),
+            ("BANGER_HOMEDIR", Some("BANGER_HOME")),
+            ("BANGER_COLOUR", None),
+            ("BANGER_", None),
+        ] {
+            assert_eq!(stray(name), Some(Stray { name: name.to_owned(), nearest }), "{name}");
+        }
+        for known in ["BANGER_HOME", "PATH", "BANGERS", ""] {
+            assert_eq!(stray(known), None, "{known}");
+        }
+        let said = stray("BANGER_VMMM").map(|stray| stray.to_string());
+        assert_eq!(
+            said.as_deref(),
+            Some("the variable BANGER_VMMM means nothing to banger; is BANGER_VMM meant?")
+        );
     }
 
     #[test]
