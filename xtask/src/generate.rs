@@ -12,8 +12,9 @@ use model::config::{self, Fallback, Key};
 
 use crate::{binaries, shell};
 
-/// Where the pages are, in the repository.
+/// Where the pages are, in the repository, and those of the manual.
 const PLACE: &str = "docs/src/reference";
+const MANUAL: &str = "docs/man";
 
 /// What to do with the pages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,24 +34,70 @@ pub fn run(action: Action) -> Result<()> {
         ("exit-codes.md", exit_codes()),
         ("openapi.json", openapi(&programs.join("bangerd"))?),
     ];
+    let pages = pages.map(|(name, text)| (format!("{PLACE}/{name}"), text)).into_iter();
+    let manual = manual()?;
     let mut stale = Vec::new();
-    for (name, text) in pages {
-        let path = shell::root().join(PLACE).join(name);
+    for name in strangers(&manual)? {
+        match action {
+            Action::Write => {
+                fs::remove_file(shell::root().join(&name))
+                    .with_context(|| format!("cannot remove {name}"))?;
+                println!("removed {name}");
+            }
+            Action::Compare => stale.push(name),
+        }
+    }
+    for (name, text) in pages.chain(manual) {
+        let path = shell::root().join(&name);
         if fs::read_to_string(&path).ok().as_ref() == Some(&text) {
             continue;
         }
         match action {
             Action::Write => {
                 fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
-                println!("wrote {PLACE}/{name}");
+                println!("wrote {name}");
             }
-            Action::Compare => stale.push(format!("{PLACE}/{name}")),
+            Action::Compare => stale.push(name),
         }
     }
     if !stale.is_empty() {
         bail!("not what the programs say: {}; run `cargo xtask gen`", stale.join(", "));
     }
     Ok(())
+}
+
+/// The manual's pages: name and text of each.
+fn manual() -> Result<Vec<(String, String)>> {
+    let place = shell::target()?.join("man");
+    let _ = fs::remove_dir_all(&place);
+    fs::create_dir_all(&place).with_context(|| format!("cannot create {}", place.display()))?;
+    let mut command = Command::new("cargo");
+    command.args(["run", "--quiet", "--locked", "-p", "cli", "--example", "man", "--"]).arg(&place);
+    shell::run(&mut command)?;
+    let mut pages = Vec::new();
+    for entry in fs::read_dir(&place).with_context(|| format!("cannot list {}", place.display()))? {
+        let path = entry?.path();
+        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        // Where it is a row of a list, groff shows no text for a space at its end.
+        let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
+        pages.push((format!("{MANUAL}/{name}"), lines.join("\n") + "\n"));
+    }
+    pages.sort();
+    Ok(pages)
+}
+
+/// What is among the manual's pages and is none of `pages`.
+fn strangers(pages: &[(String, String)]) -> Result<Vec<String>> {
+    let place = shell::root().join(MANUAL);
+    fs::create_dir_all(&place).with_context(|| format!("cannot create {MANUAL}"))?;
+    let mut names = Vec::new();
+    for entry in fs::read_dir(&place).with_context(|| format!("cannot list {MANUAL}"))? {
+        names.push(format!("{MANUAL}/{}", entry?.file_name().to_string_lossy()));
+    }
+    names.retain(|name| pages.iter().all(|(page, _)| page != name));
+    names.sort();
+    Ok(names)
 }
 
 const MADE: &str = "<!-- Made by `cargo xtask gen`; do not edit. -->\n";

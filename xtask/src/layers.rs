@@ -58,6 +58,7 @@ pub const RESERVED: &[(&str, &[&str])] = &[
     ("axum", &["daemon"]),
     ("clap", &["cli"]),
     ("clap_complete", &["cli"]),
+    ("clap_mangen", &["cli"]),
     ("comfy-table", &["cli"]),
     ("hyper-rustls", &["engine"]),
     ("indicatif", &["cli"]),

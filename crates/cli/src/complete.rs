@@ -11,6 +11,7 @@ use crate::{
     client::{Client, Start, path},
     error::Error,
     talk::print,
+    text::visible,
 };
 
 /// The variable with which the registered script asks this program.
@@ -70,6 +71,9 @@ fn names<T: DeserializeOwned>(what: &str, of: impl Fn(T) -> Vec<String>) -> Vec<
     let all = runtime.block_on(async { tokio::time::timeout(PATIENCE, client.get::<T>(&target)).await });
     all.ok()
         .and_then(Result::ok)
-        .map(|all| of(all).into_iter().map(CompletionCandidate::new).collect())
+        // A shell would do what a name says to a terminal.
+        .map(|all| {
+            of(all).into_iter().filter(|name| visible(name) == *name).map(CompletionCandidate::new).collect()
+        })
         .unwrap_or_default()
 }

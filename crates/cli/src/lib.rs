@@ -37,6 +37,12 @@ use crate::{
     talk::Talk,
 };
 
+/// The command line, for whoever writes about it.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
 /// Runs the program with the arguments of this process.
 #[must_use]
 pub fn main() -> ExitCode {

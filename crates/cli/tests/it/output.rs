@@ -185,20 +185,41 @@ fn the_help_opens_with_what_to_type() {
     assert_eq!(help(&["--version"]), format!("banger {}\n", env!("CARGO_PKG_VERSION")));
 }
 
+/// What a real bash that took the script in offers for the last of `words`.
+fn offered(home: &Home, words: &[&str]) -> String {
+    let outcome = run(&mut home.banger(&["completion", "bash"]));
+    assert_eq!(outcome.code, 0);
+    let script = home.path().join("completion.bash");
+    std::fs::write(&script, outcome.stdout).unwrap();
+    let program = std::path::Path::new(env!("CARGO_BIN_EXE_banger")).parent().unwrap();
+    let ask = "source \"$1\"; shift; COMP_WORDS=(\"$@\"); COMP_CWORD=$(($# - 1)); COMP_TYPE=9; \
+               _clap_complete_banger banger \"${COMP_WORDS[COMP_CWORD]}\" \"${COMP_WORDS[COMP_CWORD-1]}\"; \
+               printf '%s\\n' \"${COMPREPLY[@]}\"";
+    let mut command = std::process::Command::new("bash");
+    command.args(["--norc", "-c", ask, "bash"]).arg(&script).args(words).env_clear();
+    command.env("BANGER_HOME", home.path()).env("PATH", format!("{}:/usr/bin:/bin", program.display()));
+    let outcome = run(command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()));
+    assert_eq!(outcome.err(), "");
+    outcome.out()
+}
+
 #[test]
 fn shells_complete_names_live() {
     let fake = showing();
-    let outcome = run(&mut fake.home.banger(&["completion", "bash"]));
-    assert_eq!(outcome.code, 0);
-    // The script in a real bash, asked what follows `banger vm show d`.
-    let script = fake.home.path().join("completion.bash");
-    std::fs::write(&script, outcome.stdout).unwrap();
-    let program = std::path::Path::new(env!("CARGO_BIN_EXE_banger")).parent().unwrap();
-    let ask = "source \"$1\"; COMP_WORDS=(banger vm show d); COMP_CWORD=3; COMP_TYPE=9; \
-               _clap_complete_banger banger d show; printf '%s\\n' \"${COMPREPLY[@]}\"";
-    let mut command = std::process::Command::new("bash");
-    command.args(["--norc", "-c", ask, "bash"]).arg(&script).env_clear();
-    command.env("BANGER_HOME", fake.home.path()).env("PATH", format!("{}:/usr/bin:/bin", program.display()));
-    let outcome = run(command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()));
-    assert_eq!(outcome.out(), "dev\n", "{}", outcome.err());
+    for (words, expect) in [
+        (&["banger", "vm", "show", "d"][..], "dev\n"),
+        (&["banger", "vm", "stop", "dev", "i"], "idle\n"),
+        (&["banger", "vm", "cp", "./x", "d"], "dev:\n"),
+        // Its name would steer the terminal.
+        (&["banger", "vm", "show", "o"], "\n"),
+    ] {
+        assert_eq!(offered(&fake.home, words), expect, "{words:?}");
+    }
+}
+
+#[test]
+fn a_completion_starts_no_daemon() {
+    let home = Home::new();
+    assert_eq!(offered(&home, &["banger", "vm", "show", "d"]), "\n");
+    assert!(!home.path().join("state").exists() && !home.path().join("run").exists());
 }
