@@ -15,8 +15,11 @@ use testkit::{
 use super::home;
 use crate::banger::DEADLINE;
 
-/// A machine `dev` with an sshd that was not started, and with what scp, rsync and git need on the far side.
-fn machine() -> Option<Home> {
+/// What `make` is in the image.
+const MAKE: &str = "#!/bin/sh\nif [ \"$1\" = format ]; then echo yes > formatted; fi\n";
+
+/// A home with the image `name`: an sshd that nobody starts, and what scp, rsync and git need on the far side.
+pub fn home_with_image(name: &str) -> Option<Home> {
     let home = home()?;
     let busybox = need::program("busybox", "busybox")?;
     let programs = [
@@ -35,18 +38,25 @@ fn machine() -> Option<Home> {
     let tar = with_programs(with_busybox(&busybox), &all)
         .file("etc/passwd", 0o644, users)
         .file("etc/ssh/sshd_config", 0o644, config.as_bytes())
+        .file("bin/make", 0o755, MAKE.as_bytes())
         .symlink("bin/git", &programs[2].to_string_lossy())
         .symlink("bin/git-receive-pack", &programs[2].to_string_lossy())
         .symlink("bin/rsync", &programs[1].to_string_lossy());
     let tar = tar.finish();
-    let imported = home.run_with(&["image", "import", "-", "--name", "sshd"], &tar);
+    let imported = home.run_with(&["image", "import", "-", "--name", name], &tar);
     assert!(imported.status.success(), "{}", imported.stderr);
+    Some(home)
+}
+
+/// A machine `dev` of it.
+fn machine() -> Option<Home> {
+    let home = home_with_image("sshd")?;
     let _ = home.ok(&["vm", "create", "--name", "dev", "--image", "sshd", "--memory", "256M"]);
     Some(home)
 }
 
 /// Starts it and waits until it listens, which it may do only after it went to the background.
-fn start_sshd(home: &Home) {
+pub fn start_sshd(home: &Home) {
     let _ = home.ok(&["vm", "exec", "dev", "--", "sh", "-c", "mkdir -p /run/sshd && /usr/sbin/sshd"]);
     wait_until(DEADLINE, "the sshd listens", || home.ok(&["vm", "ports", "dev"]).contains("sshd"));
 }
