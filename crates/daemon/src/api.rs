@@ -484,6 +484,9 @@ pub struct LogsQuery {
     /// `console`, the default, `vmm` or `agent`.
     #[serde(default)]
     source: Option<String>,
+    /// Only what came since then, in milliseconds since the Unix epoch, or up to a second before.
+    #[serde(default)]
+    since: Option<u64>,
     /// Go on as more is written, until the VM does not run any more.
     #[serde(default, deserialize_with = "flag")]
     follow: bool,
@@ -502,7 +505,10 @@ pub async fn vm_logs(
         let names = Source::ALL.map(Source::name).join(", ");
         Fail::invalid(format!("{name:?} is no log; they are {names}"))
     })?;
-    let log = look(&app, move |engine| engine.vm_log(&reference, source)).await?;
+    if source == Source::Vmm && query.since.is_some() {
+        return Err(Fail::invalid("what a VMM says has no times, so there is no `since` for it"));
+    }
+    let log = look(&app, move |engine| engine.vm_log(&reference, source, query.since)).await?;
     let stream = futures_util::stream::try_unfold(log, move |mut log| async move {
         let read = if query.follow { log.follow().await } else { log.next().await };
         // There is no other way to tell in the middle of a body than to cut it off.

@@ -14,6 +14,7 @@ pub mod id;
 pub mod init;
 pub mod kernel;
 pub mod location;
+pub mod moment;
 pub mod name;
 pub mod reference;
 pub mod refs;

@@ -4,6 +4,8 @@
 //! rate, and a line in the log says how much was left out. The bytes are the guest's own: [`last_lines`] makes them fit
 //! to be shown, [`read`] does not.
 
+mod times;
+
 use std::{
     fs::File,
     io::Write,
@@ -12,6 +14,9 @@ use std::{
 };
 
 use host::{Error, Result, fs};
+
+use times::Times;
+pub use times::{Begin, begin};
 
 /// The newer file.
 pub const FILE: &str = "console.log";
@@ -29,6 +34,7 @@ const PER_SECOND: u64 = 256 << 10;
 pub struct Ring {
     directory: PathBuf,
     file: File,
+    times: Times,
     size: u64,
     /// Bytes that may be written now.
     budget: u64,
@@ -46,6 +52,7 @@ impl Ring {
         let file = fs::append(&path)?;
         Ok(Self {
             size: fs::size(&path)?,
+            times: Times::open(directory)?,
             directory: directory.to_owned(),
             file,
             budget: BURST,
@@ -100,9 +107,10 @@ impl Ring {
 
     fn put(&mut self, mut bytes: &[u8]) -> Result<()> {
         while !bytes.is_empty() {
-            if self.size >= HALF {
+            if self.size >= HALF || self.times.is_full() {
                 self.turn()?;
             }
+            self.times.note(self.size, host::clock::now_ms())?;
             let room = usize::try_from(HALF - self.size).unwrap_or(usize::MAX);
             let (now, later) = bytes.split_at(room.min(bytes.len()));
             self.file.write_all(now).map_err(|e| Error::path("write", &self.directory.join(FILE), e))?;
@@ -117,7 +125,7 @@ impl Ring {
         fs::rename(&path, &self.directory.join(OLDER))?;
         self.file = fs::append(&path)?;
         self.size = 0;
-        Ok(())
+        self.times.turn(&self.directory)
     }
 }
 

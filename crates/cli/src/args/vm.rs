@@ -4,7 +4,7 @@ use std::{ffi::OsString, num::NonZeroU16, os::unix::ffi::OsStringExt, path::Path
 
 use clap::{ArgAction, Args, Subcommand, ValueEnum};
 use clap_complete::{ArgValueCandidates, ArgValueCompleter};
-use model::{ImageChoice, ImageName, VmName, signal::Signal, size};
+use model::{ImageChoice, ImageName, VmName, moment, signal::Signal, size};
 use wire::{Word, control};
 
 use super::{Format, ProxyArgs, Shipping, SshArgs, WorkspaceCommand};
@@ -422,6 +422,9 @@ pub struct LogsArgs {
     /// Go on as more is written
     #[arg(long, short)]
     pub follow: bool,
+    /// Only what came since then: how long ago, like 5m or 2h, or a time in UTC, like 2026-01-31T18:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = |text: &str| moment::parse(text, host::clock::now_ms()))]
+    pub since: Option<u64>,
     /// Whose log
     #[arg(long, value_enum, default_value = "console", value_name = "SOURCE")]
     pub source: LogSource,

@@ -186,6 +186,9 @@ fn init(kind: InitKind, ready: Option<bool>) -> String {
 /// Where the daemon cannot be asked or there is no such machine.
 pub async fn logs(context: &Context, args: LogsArgs) -> Result<(), Error> {
     let mut target = with(path(&["vms", &args.reference, "logs"]), "source", args.source.name());
+    if let Some(since) = args.since {
+        target = with(target, "since", &since.to_string());
+    }
     if args.follow {
         target = with(target, "follow", "true");
     }

@@ -1,8 +1,14 @@
 //! What a VM said: its console, its VMM, and of the console what banger's own agent wrote.
 
-use std::{fs::File, io::Read, path::PathBuf, time::Duration};
+use std::{
+    fs::File,
+    io::{Read, Seek, SeekFrom},
+    path::PathBuf,
+    time::Duration,
+};
 
 use model::{VmId, vm::State};
+use vmm::ring::{self, Begin};
 
 use crate::{Engine, Result, blocking};
 
@@ -106,11 +112,22 @@ struct Tail {
     /// The one that took its place.
     next: Option<(File, u64)>,
     path: PathBuf,
+    /// As much of the first file is passed over.
+    skip: u64,
 }
 
 impl Tail {
     fn of(older: Option<PathBuf>, path: PathBuf) -> Self {
         Self { older, path, ..Self::default() }
+    }
+
+    /// The ring of a console in `directory`, from where `begin` says.
+    fn of_console(directory: &std::path::Path, begin: Begin) -> Self {
+        let (older, path) = (directory.join(ring::OLDER), directory.join(ring::FILE));
+        match begin {
+            Begin::Older(skip) => Self { skip, ..Self::of(Some(older), path) },
+            Begin::Newer(skip) => Self { skip, ..Self::of(None, path) },
+        }
     }
 
     /// The next bytes; `None` where there are no more now.
@@ -138,7 +155,9 @@ impl Tail {
         let opened = host::fs::open(&path).and_then(|file| Ok((host::fs::inode(&file, &path)?, file)));
         match opened {
             Ok((inode, _)) if self.open.as_ref().is_some_and(|(_, known)| *known == inode) => Ok(false),
-            Ok((inode, file)) => {
+            Ok((inode, mut file)) => {
+                let skip = std::mem::take(&mut self.skip);
+                file.seek(SeekFrom::Start(skip)).map_err(|e| host::Error::path("read", &path, e))?;
                 self.next = Some((file, inode));
                 Ok(true)
             }
@@ -188,17 +207,21 @@ fn is_agents(line: &[u8]) -> bool {
 }
 
 impl Engine {
-    /// The log `source` of the VM that `text` refers to.
+    /// The log `source` of the VM that `text` refers to, from the beginning or from `since_ms` on, in milliseconds since the Unix
+    /// epoch. What a VMM says has no times, and is given whole.
     ///
     /// # Errors
-    /// Where there is no such VM.
-    pub fn vm_log(&self, text: &str, source: Source) -> Result<Log> {
+    /// Where there is no such VM, or its log cannot be read.
+    pub fn vm_log(&self, text: &str, source: Source, since_ms: Option<u64>) -> Result<Log> {
         let vm = self.resolve(text)?;
         let directory = self.paths().vm(vm);
-        let console = || Tail::of(Some(directory.join(vmm::ring::OLDER)), directory.join(vmm::ring::FILE));
+        let console = || -> Result<Tail> {
+            let begin = since_ms.map_or(Ok(Begin::Older(0)), |since| ring::begin(&directory, since))?;
+            Ok(Tail::of_console(&directory, begin))
+        };
         let (tail, filter) = match source {
-            Source::Console => (console(), None),
-            Source::Agent => (console(), Some(AgentLines::default())),
+            Source::Console => (console()?, None),
+            Source::Agent => (console()?, Some(AgentLines::default())),
             Source::Vmm => (Tail::of(None, directory.join(VMM_LOG)), None),
         };
         Ok(Log { engine: self.clone(), vm, tail, filter })
@@ -218,7 +241,7 @@ impl Engine {
 
     /// What a VM's console said at the end, made safe to show; nothing where it cannot be read.
     pub(crate) fn last_words(&self, id: VmId, count: usize) -> Vec<String> {
-        let lines = vmm::ring::last_lines(&self.paths().vm(id), LOOK_BACK).unwrap_or_default();
+        let lines = ring::last_lines(&self.paths().vm(id), LOOK_BACK).unwrap_or_default();
         last_words(&lines, count).to_vec()
     }
 }

@@ -231,6 +231,11 @@ fn a_log_is_followed_until_its_vm_stops() {
     seen.read_to_end(&mut rest).unwrap();
     assert!(follower.wait().unwrap().success());
 
+    let since = |time: &str| home.ok(&["vm", "logs", "dev", "--since", time]);
+    assert_eq!(since("2000-01-01T00:00:00Z"), home.ok(&["vm", "logs", "dev"]));
+    assert_eq!(since("2900-01-01T00:00:00Z"), "");
+    assert_eq!(home.run(&["vm", "logs", "dev", "--since", "5m", "--source", "vmm"]).code(), 2);
+    assert_eq!(home.run(&["vm", "logs", "dev", "--since", "yesterday"]).code(), 2);
     let agents = home.ok(&["vm", "logs", "dev", "--source", "agent"]);
     assert!(agents.contains("banger: first word") && agents.contains("banger: second word"), "{agents}");
     assert!(!agents.contains("mark"), "{agents}");
