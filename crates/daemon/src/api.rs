@@ -11,7 +11,7 @@ use axum::{
     routing::{get, post},
 };
 use engine::{CatalogKind, Engine, Kind, Operation, Part, Source};
-use model::{copy::CopyPath, signal::Signal};
+use model::signal::Signal;
 use serde::Deserialize;
 use tokio::sync::oneshot;
 use tokio_util::io::{ReaderStream, StreamReader, SyncIoBridge};
@@ -28,7 +28,7 @@ use crate::{
     extract::{Params, Payload},
     fail::Fail,
     files,
-    upload::{Upload, upload},
+    upload::upload,
 };
 
 /// The largest JSON body; an environment may be long.
@@ -37,7 +37,8 @@ const MAX_JSON: usize = 4 << 20;
 /// What every handler has.
 #[derive(Clone)]
 pub struct App {
-    engine: Engine,
+    /// What does the work.
+    pub engine: Engine,
     streams: Streams,
     socket: String,
 }
@@ -63,7 +64,7 @@ pub fn router(engine: Engine, streams: Streams, socket: &Path) -> Router {
         .route("/v1/vms/{reference}/connect", post(vm_connect))
         .route(
             "/v1/vms/{reference}/files",
-            get(vm_files_read).put(vm_files_write).layer(DefaultBodyLimit::disable()),
+            get(files::vm_files_read).put(files::vm_files_write).layer(DefaultBodyLimit::disable()),
         )
         .route("/v1/vms/{reference}/ports", get(vm_ports))
         .route("/v1/vms/{reference}/health", get(vm_health))
@@ -401,43 +402,6 @@ pub async fn vm_connect(
 ) -> Result<Response, Fail> {
     let port = NonZeroU16::new(query.tcp).ok_or_else(|| Fail::invalid("there is no port 0"))?;
     connect::upgrade(app.engine, app.streams, reference, port, request).await
-}
-
-/// Which files of a guest.
-#[derive(Debug, Deserialize, utoipa::IntoParams)]
-pub struct FilesQuery {
-    /// Absolute.
-    path: String,
-}
-
-impl FilesQuery {
-    fn parse(&self) -> Result<CopyPath, Fail> {
-        CopyPath::try_from(&*self.path).map_err(|why| Fail::invalid(format!("{:?}: {why}", self.path)))
-    }
-}
-
-/// A tar of what lies at a path of a guest. A link is followed there; those below it are not.
-#[utoipa::path(get, path = "/v1/vms/{reference}/files", params(("reference" = String, Path), FilesQuery),
-    responses((status = 200, content_type = "application/x-tar")))]
-pub async fn vm_files_read(
-    State(app): State<App>,
-    Segment(reference): Segment<String>,
-    Params(query): Params<FilesQuery>,
-) -> Result<Response, Fail> {
-    files::read(&app.engine, &reference, &query.parse()?).await
-}
-
-/// Puts the one thing of a tar at a path of a guest: into the directory that is there, or as what is called so.
-#[utoipa::path(put, path = "/v1/vms/{reference}/files", params(("reference" = String, Path), FilesQuery),
-    request_body(content_type = "application/x-tar"), responses((status = 204)))]
-pub async fn vm_files_write(
-    State(app): State<App>,
-    Segment(reference): Segment<String>,
-    Params(query): Params<FilesQuery>,
-    body: Body,
-) -> Result<StatusCode, Fail> {
-    let body = Upload::from(body);
-    files::write(&app.engine, &reference, &query.parse()?, body).await
 }
 
 /// The sockets that listen in a guest.

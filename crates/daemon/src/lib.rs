@@ -6,6 +6,7 @@
 //! | `api` | routes and their handlers |
 //! | `events` | an operation as a stream of lines, and what its end means |
 //! | `exec`, `connect` | a command's stream, a connection into a guest |
+//! | `files` | files into a guest and out of it |
 //! | `extract`, `upload` | parts of requests, a body to read from |
 //! | `fail` | errors as answers |
 //! | `config`, `settings` | what the user set, and showing it |

@@ -2,7 +2,7 @@
 
 use utoipa::OpenApi;
 
-use crate::api;
+use crate::{api, files};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -23,8 +23,8 @@ use crate::api;
         api::vm_delete,
         api::vm_exec,
         api::vm_connect,
-        api::vm_files_read,
-        api::vm_files_write,
+        files::vm_files_read,
+        files::vm_files_write,
         api::vm_ports,
         api::vm_health,
         api::vm_logs,
