@@ -3,7 +3,7 @@
 //! ```text
 //! state/  banger.db  lock  daemon.log  staging/<name>/
 //!         images/<id>/ rootfs.ext4 manifest.json  kernels/<id>/…
-//!         vms/<id>/  overlay.ext4 work.ext4  console.log vmm.log  run/ (sockets, links, payload)
+//!         vms/<id>/  overlay.ext4 work.ext4  console.log console.times vmm.log  run/ (sockets, links, payload)
 //!                    workspace/ (what was shipped, exports)
 //!         catalogs/ images.json kernels.json (each with its signature)
 //! cache/  templates/  payload/  probe/  blobs/sha256/<hex>  partial/  aside/

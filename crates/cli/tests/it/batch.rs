@@ -217,7 +217,7 @@ fn a_pull_is_asked_for_in_full() {
     assert_eq!((request.line().as_str(), asked), ("POST /v1/images/pull", expected));
     let outcome = run(&mut fake.home.banger(&["image", "pull", "a b"]));
     assert_eq!(outcome.code, 2);
-    assert!(outcome.err().contains("the parts of its path are of a-z"), "{}", outcome.err());
+    assert!(outcome.err().contains("' ' is not allowed"), "{}", outcome.err());
 }
 
 #[test]

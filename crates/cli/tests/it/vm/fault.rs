@@ -82,7 +82,15 @@ fn leaks(home: &Home, state: &str) -> Vec<String> {
         wrong.push(format!("there are {directories:?}"));
     }
     for directory in directories {
-        let fine = BTreeSet::from(["console.log", "console.log.1", "vmm.log", "overlay.ext4", "work.ext4"]);
+        let fine = BTreeSet::from([
+            "console.log",
+            "console.log.1",
+            "console.times",
+            "console.times.1",
+            "vmm.log",
+            "overlay.ext4",
+            "work.ext4",
+        ]);
         for path in tree::list(&directory) {
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
             if !(fine.contains(&*name) || name == "run" && state == "running") {
