@@ -115,8 +115,9 @@ pub type Witness = Arc<dyn Fn(Commit) -> Result<()> + Send + Sync>;
 /// The open database. Clones share it; it is closed when the last one is gone.
 #[derive(Clone)]
 pub struct Store {
-    changes: Arc<mpsc::Sender<Box<dyn Change>>>,
+    /// Dropped before `changes`: SQLite puts its log back into the database only where the last connection may write.
     readers: Arc<Readers>,
+    changes: Arc<mpsc::Sender<Box<dyn Change>>>,
     witness: Option<Witness>,
     news: Arc<OnceLock<News>>,
 }
@@ -152,7 +153,7 @@ impl Store {
             .spawn(move || writer::serve(&connection, &queue))
             .map_err(|e| host::Error::new("start", "the thread of the store", e))?;
         let readers = Arc::new(Readers { path: path.to_owned(), free: Mutex::default() });
-        Ok(Self { changes: Arc::new(changes), readers, witness: None, news: Arc::default() })
+        Ok(Self { readers, changes: Arc::new(changes), witness: None, news: Arc::default() })
     }
 
     /// The same database, with `witness` told of all that this clone and its clones commit.

@@ -221,6 +221,25 @@ fn a_newer_or_damaged_database_is_refused_untouched() {
 }
 
 #[test]
+fn whoever_closes_last_puts_the_log_back() {
+    let scratch = Scratch::new("close");
+    let is_open = || {
+        let open = host::fs::list("/proc/self/fd".as_ref()).unwrap();
+        open.iter().any(|fd| std::fs::read_link(fd).is_ok_and(|file| file.starts_with(&scratch.0)))
+    };
+    for round in 0..50 {
+        let store = Store::open(&scratch.database()).unwrap();
+        let _ = store.ledger_open(None, &operation(), &Undo::Staging(round.to_string())).unwrap();
+        assert_eq!(store.vm_list().unwrap(), []);
+        drop(store);
+        while is_open() {
+            std::thread::yield_now();
+        }
+        assert_eq!(host::fs::list(&scratch.0).unwrap(), [scratch.database()], "round {round}");
+    }
+}
+
+#[test]
 fn a_publication_closes_its_staging_entry() {
     let scratch = Scratch::new("publication");
     let store = Store::open(&scratch.database()).unwrap();
