@@ -4,7 +4,7 @@ use std::{
     cell::RefCell,
     convert::Infallible,
     future::Future,
-    io,
+    io::{self, Write},
     path::{Path, PathBuf},
     pin::Pin,
     rc::Rc,
@@ -33,6 +33,7 @@ use wire::{
     Word,
     control::{Code, ErrorBody},
     guest::{Health, InitKind, Poweroff, VERSION},
+    pieces::{Sink, Source},
     session::Secret,
     tree::{MAX_WANTED, Wanted},
 };
@@ -357,10 +358,10 @@ async fn read_lines<T: serde::de::DeserializeOwned>(body: Incoming) -> Result<Ve
 }
 
 /// An answer that `write` writes on a thread of its own.
-fn written(write: impl FnOnce(&mut tree::Sink) -> io::Result<()> + Send + 'static) -> Response<Reply> {
+fn written(write: impl FnOnce(&mut dyn Write) -> io::Result<()> + Send + 'static) -> Response<Reply> {
     let (sender, response) = stream();
     tokio::task::spawn_blocking(move || {
-        let mut sink = tree::Sink::new(sender);
+        let mut sink = Sink::new(move |piece| sender.blocking_send(piece).is_ok());
         if let Err(error) = write(&mut sink) {
             sink.fail(error);
         }
@@ -394,10 +395,13 @@ async fn write_tree(request: Request<Incoming>) -> Answer {
         GuestPath::try_from(text).map_err(|why| wrong(&why.to_string()))?;
         tree::make_directory(&path).map_err(|error| not_there(&path, &error.into()))?;
     }
-    let (sender, receiver) = mpsc::channel(PIECES);
+    let (sender, mut receiver) = mpsc::channel(PIECES);
     let mut body = request.into_body();
     let top = path.clone();
-    let unpacked = blocking(move || tree::unpack(&top, called, tree::Source::new(receiver)));
+    let unpacked = blocking(move || {
+        let pieces = Source::new(std::iter::from_fn(|| receiver.blocking_recv()));
+        tree::unpack(&top, called, pieces)
+    });
     let forward = async move {
         while let Some(piece) = body.frame().await {
             let piece = piece.map_err(io::Error::other).map(|frame| frame.into_data().unwrap_or_default());

@@ -7,20 +7,15 @@ mod pack;
 mod unpack;
 
 use std::{
-    io::{self, Read, Write},
+    io,
     path::{Path, PathBuf},
 };
-
-use bytes::{Buf, Bytes};
-use tokio::sync::mpsc;
 
 pub use pack::pack;
 pub use unpack::unpack;
 
 use crate::text::visible;
 
-/// The bytes of a piece.
-const PIECE: usize = 64 << 10;
 /// Of how many that were left out the names are kept.
 const NAMED: usize = 5;
 
@@ -71,73 +66,4 @@ impl Left {
 /// A path for people.
 fn shown(path: &Path) -> String {
     visible(&path.to_string_lossy()).into_owned()
-}
-
-/// The writing end of a stream of pieces.
-#[derive(Debug)]
-pub struct Sink {
-    pieces: mpsc::Sender<io::Result<Bytes>>,
-    buffer: Vec<u8>,
-}
-
-impl Sink {
-    /// Pieces go to `pieces`.
-    #[must_use]
-    pub fn new(pieces: mpsc::Sender<io::Result<Bytes>>) -> Self {
-        Self { pieces, buffer: Vec::with_capacity(PIECE) }
-    }
-
-    /// Cuts the stream, so that it is not taken for whole.
-    pub fn fail(self) {
-        // Nobody is left to be told.
-        let _ = self.pieces.blocking_send(Err(io::Error::other("it was given up")));
-    }
-}
-
-impl Write for Sink {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = bytes.len().min(PIECE - self.buffer.len());
-        self.buffer.extend_from_slice(&bytes[..count]);
-        if self.buffer.len() == PIECE {
-            self.flush()?;
-        }
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        if self.buffer.is_empty() {
-            return Ok(());
-        }
-        let piece = std::mem::replace(&mut self.buffer, Vec::with_capacity(PIECE));
-        self.pieces.blocking_send(Ok(piece.into())).map_err(|_| io::ErrorKind::BrokenPipe.into())
-    }
-}
-
-/// The reading end of a stream of pieces.
-#[derive(Debug)]
-pub struct Source {
-    pieces: mpsc::Receiver<io::Result<Bytes>>,
-    current: Bytes,
-}
-
-impl Source {
-    /// Pieces come from `pieces`.
-    #[must_use]
-    pub fn new(pieces: mpsc::Receiver<io::Result<Bytes>>) -> Self {
-        Self { pieces, current: Bytes::new() }
-    }
-}
-
-impl Read for Source {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.current.is_empty() {
-            match self.pieces.blocking_recv() {
-                Some(piece) => self.current = piece?,
-                None => return Ok(0),
-            }
-        }
-        let count = self.current.len().min(buffer.len());
-        self.current.copy_to_slice(&mut buffer[..count]);
-        Ok(count)
-    }
 }

@@ -7,6 +7,7 @@
 //! | [`exec`] | `banger`, `bangerd` and the agent | frames on an upgraded connection, or on an HTTP/2 stream |
 //! | [`guest`] | `bangerd` and `banger-agent` | HTTP/2 on one byte stream |
 //! | [`tree`] | the same | bodies of these requests |
+//! | [`pieces`] | whoever streams a body | function calls |
 //! | [`session`] | the two ends of a virtio-serial port | the port |
 //!
 //! Reading is tolerant within a major version: unknown fields are ignored, missing ones have defaults. An unknown major
@@ -16,6 +17,7 @@ pub mod control;
 pub mod doctor;
 pub mod exec;
 pub mod guest;
+pub mod pieces;
 pub mod session;
 pub mod tree;
 mod word;

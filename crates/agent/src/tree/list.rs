@@ -11,7 +11,10 @@ use rustix::{
     fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat},
     io::Errno,
 };
-use wire::tree::{Entry, Kind, Line};
+use wire::{
+    pieces::PIECE,
+    tree::{Entry, Kind, Line},
+};
 
 use super::{place::Top, stamp};
 
@@ -24,7 +27,7 @@ const DIRECTORY: OFlags =
 /// Where something cannot be looked at or written. What goes meanwhile is left out.
 pub fn list(path: &Path, out: impl Write) -> io::Result<()> {
     let top = Top::open(path)?;
-    let mut out = BufWriter::with_capacity(super::PIECE, out);
+    let mut out = BufWriter::with_capacity(PIECE, out);
     let mut todo = vec![PathBuf::new()];
     let mut count = 0;
     while let Some(path) = todo.pop() {

@@ -16,7 +16,10 @@ use rustix::{
     io::Errno,
 };
 use sha2::{Digest, Sha256};
-use wire::tree::{Kind, Known, Picked, Wanted};
+use wire::{
+    pieces::PIECE,
+    tree::{Kind, Known, Picked, Wanted},
+};
 
 use super::{
     list::kind,
@@ -104,7 +107,7 @@ fn is_known(
 
 fn hash(file: &mut File) -> io::Result<[u8; 32]> {
     let mut hasher = Sha256::new();
-    let mut buffer = vec![0; super::PIECE];
+    let mut buffer = vec![0; PIECE];
     loop {
         match file.read(&mut buffer)? {
             0 => return Ok(hasher.finalize().into()),

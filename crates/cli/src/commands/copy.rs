@@ -12,13 +12,14 @@ use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use model::copy::{CopyPath, Side};
 use tokio::sync::mpsc;
+use wire::pieces::{Sink, Source};
 
 use super::Context;
 use crate::{
     args::CopyArgs,
     client::{path, with},
     error::Error,
-    files::{self, FilesError, Sink, Source},
+    files::{self, FilesError},
     signals::Signals,
 };
 
@@ -63,8 +64,9 @@ async fn into(context: &Context, source: &Path, vm: &str, to: &CopyPath) -> Resu
     let (tree, name) = (Tree::open(parent)?, name.to_owned());
     let (sender, receiver) = mpsc::channel(QUEUE);
     let packing = tokio::task::spawn_blocking(move || {
-        let mut sink = Sink::new(sender);
-        files::pack(&tree, &name, &called, &mut sink).inspect_err(|_| sink.fail())
+        let mut sink = Sink::new(move |piece| sender.blocking_send(piece).is_ok());
+        files::pack(&tree, &name, &called, &mut sink)
+            .inspect_err(|_| sink.fail(io::Error::other("it was given up")))
     });
     let pieces = stream::unfold(receiver, |mut receiver| async {
         receiver.recv().await.map(|piece| (piece.map(Frame::data), receiver))
@@ -89,8 +91,10 @@ async fn out(context: &Context, vm: &str, from: &CopyPath, target: &Path) -> Res
     let tree = Tree::open(&dir)?;
     let target = with(path(&["vms", vm, "files"]), "path", from.as_str());
     let mut stream = context.client.stream(&target).await?;
-    let (sender, receiver) = mpsc::channel(QUEUE);
-    let unpacking = tokio::task::spawn_blocking(move || files::unpack(&tree, &called, Source::new(receiver)));
+    let (sender, mut receiver) = mpsc::channel(QUEUE);
+    let unpacking = tokio::task::spawn_blocking(move || {
+        files::unpack(&tree, &called, Source::new(std::iter::from_fn(|| receiver.blocking_recv())))
+    });
     let mut cut = None;
     while let Some(piece) = stream.next().await.transpose() {
         let piece = piece.map_err(|error| {

@@ -10,8 +10,9 @@ use std::{
 use host::tree::{Tree, set_changed};
 use model::workspace::link_stays;
 use tar::{Archive, Entry, EntryType};
+use wire::pieces::PIECE;
 
-use super::{FilesError, Left, PIECE};
+use super::{FilesError, Left};
 
 /// The most entries and the most bytes of all of them.
 const MAX_ENTRIES: u64 = 1_000_000;

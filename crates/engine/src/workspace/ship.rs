@@ -11,7 +11,10 @@ use host::tree::{Entry, Tree};
 use http_body_util::channel::Sender;
 use tar::{EntryType, Header};
 use tokio::runtime::Handle;
-use wire::tree::{Kind, Known};
+use wire::{
+    pieces::PIECE,
+    tree::{Kind, Known},
+};
 
 use super::{
     base::{Base, Files, SHIPPED, Stamps},
@@ -24,8 +27,6 @@ use super::{
 
 type Result<T, E = WorkspaceError> = std::result::Result<T, E>;
 
-/// The bytes of a piece of a request.
-const PIECE: usize = 64 << 10;
 /// A tar's block.
 const BLOCK: u64 = 512;
 

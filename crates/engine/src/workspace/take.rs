@@ -13,12 +13,15 @@ use std::{
     sync::Arc,
 };
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use model::workspace::{GuestPath, MAX_CHANGED, MAX_CHANGED_BYTES, MAX_IGNORE, MAX_PATH, link_stays};
 use tokio::sync::mpsc;
-use wire::tree::{Entry, HEADER, Kind, Known, Listing, MAX_WANTED, Picked, Wanted};
+use wire::{
+    pieces::Source,
+    tree::{Entry, HEADER, Kind, Known, Listing, MAX_WANTED, Picked, Wanted},
+};
 
 use super::{
     Scratch,
@@ -169,9 +172,9 @@ pub async fn pick(guest: &Guest, path: &GuestPath, wanted: &[Wanted]) -> Result<
     limit("bytes of names", lines.len() as u64, MAX_WANTED as u64)?;
     let failed = |cause| WorkspaceError::Guest { action: "give its files", cause };
     let body = guest.tree_pick(path, lines.into()).await.map_err(failed)?;
-    let (sender, pieces) = mpsc::channel(4);
+    let (sender, mut pieces) = mpsc::channel(4);
     tokio::spawn(forward(body, sender));
-    Ok(Pieces { pieces, current: Bytes::new() })
+    Ok(Pieces(Source::new(Box::new(std::iter::from_fn(move || pieces.blocking_recv())))))
 }
 
 async fn forward(mut body: Incoming, sender: mpsc::Sender<io::Result<Bytes>>) {
@@ -190,25 +193,7 @@ async fn forward(mut body: Incoming, sender: mpsc::Sender<io::Result<Bytes>>) {
 }
 
 /// An answer as it comes; reading it blocks.
-#[derive(Debug)]
-pub struct Pieces {
-    pieces: mpsc::Receiver<io::Result<Bytes>>,
-    current: Bytes,
-}
-
-impl Read for Pieces {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.current.is_empty() {
-            match self.pieces.blocking_recv() {
-                Some(piece) => self.current = piece?,
-                None => return Ok(0),
-            }
-        }
-        let count = self.current.len().min(buffer.len());
-        self.current.copy_to_slice(&mut buffer[..count]);
-        Ok(count)
-    }
-}
+pub struct Pieces(Source<Box<dyn Iterator<Item = io::Result<Bytes>> + Send>>);
 
 impl Pieces {
     /// What is said of the next file.
@@ -217,7 +202,7 @@ impl Pieces {
     /// Where the answer is cut or makes no sense.
     pub fn next(&mut self) -> Result<Picked> {
         let mut header = [0; HEADER];
-        self.read_exact(&mut header).map_err(cut)?;
+        self.0.read_exact(&mut header).map_err(cut)?;
         Picked::parse(header).ok_or(WorkspaceError::Malformed("what it says of a file"))
     }
 
@@ -228,7 +213,7 @@ impl Pieces {
     pub fn content(&mut self, size: u64, most: u64) -> Result<Vec<u8>> {
         limit("bytes in such a file", size, most)?;
         let mut bytes = Vec::new();
-        self.take(size).read_to_end(&mut bytes).map_err(cut)?;
+        (&mut self.0).take(size).read_to_end(&mut bytes).map_err(cut)?;
         if bytes.len() as u64 == size {
             Ok(bytes)
         } else {
@@ -357,7 +342,7 @@ fn take_one(
         }
         return import.file(path, kind, size, &mut &target[..], |_| Ok(()));
     }
-    let mut content = pieces.take(size);
+    let mut content = (&mut pieces.0).take(size);
     let known = import.file(path, kind, size, &mut content, |_| Ok(()))?;
     // What was cut was filled with zeros, and is no file of the guest's.
     if content.limit() > 0 { Err(WorkspaceError::Malformed("a file that is cut")) } else { Ok(known) }
