@@ -13,7 +13,7 @@ use rustix::{
     io::Errno,
 };
 
-use crate::{Error, Result};
+use crate::{Error, Result, stamp};
 
 pub use make::set_changed;
 
@@ -44,8 +44,6 @@ pub enum Entry {
     Other,
 }
 
-/// Two changes that are so many seconds apart have different times, whatever the file system keeps of them.
-const TICK: i64 = 2;
 const RESOLVE: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS);
 
 impl Tree {
@@ -66,13 +64,7 @@ impl Tree {
     /// Where it cannot be looked at or opened.
     pub fn entry(&self, path: &Path) -> Result<Option<Entry>> {
         let error = |e: Errno| Error::path("read", &self.path.join(path), e);
-        let absent = |e: Errno| matches!(e, Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV);
-        let look = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let place = match rustix::fs::openat2(&self.top, path, look, Mode::empty(), RESOLVE) {
-            Ok(place) => place,
-            Err(e) if absent(e) => return Ok(None),
-            Err(e) => return Err(error(e)),
-        };
+        let Some(place) = self.at(path, OFlags::PATH).map_err(error)? else { return Ok(None) };
         let stat = rustix::fs::fstat(&place).map_err(error)?;
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => {}
@@ -82,12 +74,8 @@ impl Tree {
             }
             _ => return Ok(Some(Entry::Other)),
         }
-        let read = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let file = match rustix::fs::openat2(&self.top, path, read, Mode::empty(), RESOLVE) {
-            Ok(file) => File::from(file),
-            Err(e) if absent(e) => return Ok(None),
-            Err(e) => return Err(error(e)),
-        };
+        let read = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let Some(file) = self.at(path, read).map_err(error)?.map(File::from) else { return Ok(None) };
         let meta = file.metadata().map_err(|e| Error::path("read", &self.path.join(path), e))?;
         if !meta.is_file() {
             return Ok(Some(Entry::Other));
@@ -103,26 +91,19 @@ impl Tree {
     /// Where it cannot be looked at.
     pub fn stamp(&self, path: &Path) -> Result<Option<String>> {
         let error = |e: Errno| Error::path("look at", &self.path.join(path), e);
-        let look = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let place = match rustix::fs::openat2(&self.top, path, look, Mode::empty(), RESOLVE) {
-            Ok(place) => place,
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => return Ok(None),
-            Err(e) => return Err(error(e)),
-        };
+        let Some(place) = self.at(path, OFlags::PATH).map_err(error)? else { return Ok(None) };
         let stat = rustix::fs::fstat(&place).map_err(error)?;
-        let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime).tv_sec;
-        Ok((stat.st_ctime + TICK <= now).then(|| {
-            format!(
-                "{}-{}-{:o}-{}.{}-{}.{}",
-                stat.st_ino,
-                stat.st_size,
-                stat.st_mode,
-                stat.st_mtime,
-                stat.st_mtime_nsec,
-                stat.st_ctime,
-                stat.st_ctime_nsec
-            )
-        }))
+        Ok((!stamp::is_fresh(&stat)).then(|| stamp::of(&stat)))
+    }
+
+    /// Opens `path` below it, itself no link; `None` where nothing is there, or it would be reached through a link.
+    fn at(&self, path: &Path, how: OFlags) -> rustix::io::Result<Option<OwnedFd>> {
+        let how = how | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match rustix::fs::openat2(&self.top, path, how, Mode::empty(), RESOLVE) {
+            Ok(opened) => Ok(Some(opened)),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => Ok(None),
+            Err(e) => Err(e),
+        }
     }
 
     /// The user whom `path` below it belongs to; of a link, the link's.

@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use host::stamp;
 use rustix::{
     fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat},
     io::Errno,
@@ -16,7 +17,7 @@ use wire::{
     tree::{Entry, Kind, Line},
 };
 
-use super::{place::Top, stamp};
+use super::place::Top;
 
 const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);

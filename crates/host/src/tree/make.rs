@@ -25,12 +25,8 @@ impl Tree {
     /// Where it cannot be read.
     pub fn names(&self, path: &Path) -> Result<Option<Vec<OsString>>> {
         let error = |e: Errno| Error::path("list", &self.path.join(path), e);
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let dir = match fs::openat2(&self.top, here(path), flags, Mode::empty(), RESOLVE) {
-            Ok(dir) => dir,
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => return Ok(None),
-            Err(e) => return Err(error(e)),
-        };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let Some(dir) = self.at(here(path), flags).map_err(error)? else { return Ok(None) };
         let mut names = Vec::new();
         for entry in fs::Dir::read_from(&dir).map_err(error)? {
             let entry = entry.map_err(error)?;
