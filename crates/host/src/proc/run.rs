@@ -274,7 +274,9 @@ mod tests {
         let mut running = shell("echo begun; tail -f /dev/null").start().unwrap();
         let stopper = running.stopper();
         let mut line = String::new();
-        BufReader::new(running.take_stdout().unwrap()).read_line(&mut line).unwrap();
+        // It is kept: `tail -f` ends by itself once nobody reads what it writes.
+        let mut stdout = BufReader::new(running.take_stdout().unwrap());
+        stdout.read_line(&mut line).unwrap();
         assert_eq!(line, "begun\n");
         let waiter = std::thread::spawn(move || running.wait());
         stopper.signal(Signal::Term);
