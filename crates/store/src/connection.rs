@@ -34,7 +34,7 @@ pub fn check(path: &Path) -> Result<Compatibility> {
         return Ok(Compatibility::Absent);
     }
     let damaged = |cause| Error::Damaged { path: path.display().to_string(), cause: Box::new(cause) };
-    let connection = read_only(path).map_err(damaged)?;
+    let connection = open_to_read(path).map_err(damaged)?;
     let version = version(&connection).map_err(damaged)?;
     let health: String =
         connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(damaged)?;
@@ -47,11 +47,6 @@ pub fn check(path: &Path) -> Result<Compatibility> {
         std::cmp::Ordering::Equal => Compatibility::Current,
         std::cmp::Ordering::Greater => Compatibility::Newer,
     })
-}
-
-/// The database at `path`, which this connection cannot change.
-pub fn read_only(path: &Path) -> rusqlite::Result<Connection> {
-    Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
 }
 
 pub fn open(path: &Path) -> Result<Connection> {
@@ -77,8 +72,8 @@ pub fn open(path: &Path) -> Result<Connection> {
     Ok(connection)
 }
 
-/// A connection that only reads, to a database that is open for writing.
-pub fn open_to_read(path: &Path) -> Result<Connection> {
+/// A connection that only reads.
+pub fn open_to_read(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(PATIENCE)?;

@@ -14,7 +14,7 @@ pub struct Published {
 }
 
 pub fn read(path: &Path) -> Result<Published> {
-    let connection = connection::read_only(path)?;
+    let connection = connection::open_to_read(path)?;
     let pairs = |query: &str| -> Result<Vec<(String, String)>> {
         let mut statement = connection.prepare(query)?;
         let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
