@@ -6,19 +6,26 @@ use sha2::{Digest, Sha256};
 
 /// Where the UUID of an ext4 file system lies: its superblock at 1024, and `s_uuid` in it (kernel, `ext4/super.rst`).
 const UUID_AT: u64 = 1024 + 0x68;
-const READ: usize = 1 << 20;
+const READ: usize = 64 << 10;
 
 /// The SHA-256 of file `path` in hexadecimal digits.
 ///
 /// # Errors
 /// Where it cannot be read.
 pub fn sha256_of(path: &Path) -> host::Result<String> {
-    let mut file = host::fs::open(path)?;
+    sha256(&mut host::fs::open(path)?).map_err(|e| host::Error::path("read", path, e))
+}
+
+/// The SHA-256 of `content` in hexadecimal digits.
+///
+/// # Errors
+/// Where it cannot be read.
+pub fn sha256(content: &mut dyn Read) -> std::io::Result<String> {
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; READ];
     loop {
-        match file.read(&mut buffer).map_err(|e| host::Error::path("read", path, e))? {
-            0 => return Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()),
+        match content.read(&mut buffer)? {
+            0 => return Ok(model::hex::encode(&hasher.finalize())),
             count => hasher.update(&buffer[..count]),
         }
     }

@@ -225,7 +225,7 @@ impl Output<'_> {
         let write = |cause| KernelError::Write { file: MODULES_EXT4, cause };
         tree.file.sync_all().and_then(|()| tree.file.rewind()).map_err(write)?;
         self.files.insert(MODULES_EXT4.to_owned(), record(&mut tree.file).map_err(write)?);
-        let digits: String = tree.uuid.iter().map(|byte| format!("{byte:02x}")).collect();
+        let digits = model::hex::encode(&tree.uuid);
         Ok([&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]].join("-"))
     }
 }
@@ -243,6 +243,6 @@ fn record(content: &mut dyn io::Read) -> io::Result<FileRecord> {
         digest.update(&buffer[..count]);
         size += count as u64;
     }
-    let sha256 = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    let sha256 = model::hex::encode(&digest.finalize());
     Ok(FileRecord { size, sha256 })
 }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::hex;
+
 /// A VM's identity: 48 random bits, unique in one store, written as 12 hexadecimal digits. Short enough to name a tap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct VmId([u8; 6]);
@@ -61,9 +63,8 @@ impl OperationId {
     /// The identity that `uuid` writes as text.
     #[must_use]
     pub fn from_uuid(uuid: [u8; 16]) -> Self {
-        let hex = |part: &[u8]| part.iter().map(|b| format!("{b:02x}")).collect::<String>();
         let parts = [&uuid[..4], &uuid[4..6], &uuid[6..8], &uuid[8..10], &uuid[10..]];
-        Self(parts.map(hex).join("-"))
+        Self(parts.map(hex::encode).join("-"))
     }
 
     /// The identity as text, as a user types it.

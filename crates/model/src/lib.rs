@@ -10,6 +10,7 @@ pub mod copy;
 pub mod disk;
 pub mod end;
 pub mod exit;
+pub mod hex;
 pub mod id;
 pub mod init;
 pub mod kernel;

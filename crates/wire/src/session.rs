@@ -50,7 +50,7 @@ impl Secret {
     /// It in 32 hexadecimal digits.
     #[must_use]
     pub fn to_hex(&self) -> String {
-        self.0.iter().map(|b| format!("{b:02x}")).collect()
+        model::hex::encode(&self.0)
     }
 }
 

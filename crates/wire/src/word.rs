@@ -52,9 +52,7 @@ impl Serialize for Word {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match std::str::from_utf8(&self.0) {
             Ok(text) => serializer.serialize_str(text),
-            Err(_) => {
-                Form::Bytes { hex: self.0.iter().map(|b| format!("{b:02x}")).collect() }.serialize(serializer)
-            }
+            Err(_) => Form::Bytes { hex: model::hex::encode(&self.0) }.serialize(serializer),
         }
     }
 }

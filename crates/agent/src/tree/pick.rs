@@ -101,8 +101,7 @@ fn is_known(
     digest: impl FnOnce() -> io::Result<[u8; 32]>,
 ) -> io::Result<bool> {
     let Some(known) = known.filter(|known| known.kind == kind) else { return Ok(false) };
-    let digest: String = digest()?.iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(digest == known.sha256)
+    Ok(model::hex::encode(&digest()?) == known.sha256)
 }
 
 fn hash(file: &mut File) -> io::Result<[u8; 32]> {

@@ -59,8 +59,7 @@ struct Scratch(PathBuf);
 
 impl Scratch {
     fn new() -> host::Result<Self> {
-        let suffix =
-            host::rand::bytes::<8>().iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
+        let suffix = model::hex::encode(&host::rand::bytes::<8>());
         let path = std::env::temp_dir().join(format!("banger-doctor-{suffix}"));
         fs::create_dir(&path).map(|()| Self(path))
     }

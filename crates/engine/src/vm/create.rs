@@ -67,7 +67,7 @@ impl Engine {
         let id = VmId::from_bytes(host::rand::bytes());
         let cell = self.cell(id);
         let turn = cell.turns.take().await;
-        let machine_id: String = host::rand::bytes::<16>().iter().map(|byte| format!("{byte:02x}")).collect();
+        let machine_id = model::hex::encode(&host::rand::bytes::<16>());
         let record = store::Vm {
             id,
             name: name.clone().unwrap_or_else(made_up_name),

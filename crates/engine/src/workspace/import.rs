@@ -75,7 +75,7 @@ impl<'a> Import<'a> {
         self.changes.extend_from_slice(format!("M {} :{} ", mode(kind), self.marks).as_bytes());
         quote(path, &mut self.changes);
         self.changes.push(b'\n');
-        Ok(Known { kind, sha256: hexadecimal(&hasher.finalize()) })
+        Ok(Known { kind, sha256: model::hex::encode(&hasher.finalize()) })
     }
 
     /// Makes all of it the tree `target`, on top of the tree `base` where that is said.
@@ -116,25 +116,6 @@ fn quote(path: &[u8], out: &mut Vec<u8>) {
         }
     }
     out.push(b'"');
-}
-
-/// The SHA-256 of `content` in hexadecimal.
-///
-/// # Errors
-/// Where it cannot be read.
-pub fn digest(content: &mut dyn Read) -> std::io::Result<String> {
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 64 << 10];
-    loop {
-        match content.read(&mut buffer)? {
-            0 => return Ok(hexadecimal(&hasher.finalize())),
-            count => hasher.update(&buffer[..count]),
-        }
-    }
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use std::{
     sync::Arc,
 };
 
+use image::identity::sha256;
 use model::workspace::GuestPath;
 use wire::tree::{Entry, Kind, Known, Picked, Wanted};
 
@@ -16,7 +17,6 @@ use super::{
     base::{Base, Files, Stamps},
     error::WorkspaceError,
     git::Git,
-    import::digest,
     is_not_there, repository, take,
 };
 use crate::guest::Guest;
@@ -127,7 +127,7 @@ async fn git_directory(guest: &Guest, path: &GuestPath, base: &Base) -> Result<O
         match (host::fs::exists(&shipped), listed.contains_key(name.as_bytes())) {
             (true, true) => {
                 let mut file = host::fs::open(&shipped)?;
-                let sha256 = digest(&mut file).map_err(|e| host::Error::path("read", &shipped, e))?;
+                let sha256 = sha256(&mut file).map_err(|e| host::Error::path("read", &shipped, e))?;
                 let known = Some(Known { kind: Kind::File, sha256 });
                 references.push(Wanted { path: format!(".git/{name}").as_str().into(), known });
             }

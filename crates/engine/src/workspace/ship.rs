@@ -9,6 +9,7 @@ use std::{
 use bytes::Bytes;
 use host::tree::{Entry, Tree};
 use http_body_util::channel::Sender;
+use image::identity::sha256;
 use tar::{EntryType, Header};
 use tokio::runtime::Handle;
 use wire::{
@@ -20,7 +21,7 @@ use super::{
     base::{Base, Files, SHIPPED, Stamps},
     error::WorkspaceError,
     git::Git,
-    import::{self, Import, digest},
+    import::{self, Import},
     kept::Kept,
     repository::{Plan, Planned, Repository, path_of},
 };
@@ -257,11 +258,11 @@ pub fn is_same(tree: &Tree, path: &[u8], planned: Planned, known: &Known) -> Res
             if kind_of(planned, mode) != known.kind {
                 return Ok((false, size));
             }
-            let digest = digest(&mut file).map_err(|e| host::Error::path("read", &path_of(path), e))?;
+            let digest = sha256(&mut file).map_err(|e| host::Error::path("read", &path_of(path), e))?;
             Ok((digest == known.sha256, size))
         }
         Some(Entry::Link(target)) => {
-            let digest = digest(&mut &target[..]).expect("memory is read");
+            let digest = sha256(&mut &target[..]).expect("memory is read");
             Ok((known.kind == Kind::Link && digest == known.sha256, target.len() as u64))
         }
         Some(Entry::Other) | None => Ok((true, 0)),

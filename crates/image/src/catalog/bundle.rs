@@ -352,5 +352,5 @@ fn write(content: &mut impl Read, path: &Path, size: u64) -> Result<String, Bund
         at += wanted as u64;
     }
     (&file).flush().and_then(|()| file.sync_all()).map_err(failed)?;
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(model::hex::encode(&hash.finalize()))
 }

@@ -73,7 +73,7 @@ impl Digest {
     /// Its 64 digits.
     #[must_use]
     pub fn hex(&self) -> String {
-        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+        model::hex::encode(&self.0)
     }
 }
 
