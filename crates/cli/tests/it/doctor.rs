@@ -87,6 +87,20 @@ fn a_missing_vmm_is_a_row() {
 }
 
 #[test]
+fn whether_kvm_works_is_tried_whatever_is_configured() {
+    if testkit::need::qemu().is_none() {
+        return;
+    }
+    let found = |accelerator: &str| {
+        let output = home().with_env("BANGER_ACCELERATOR", accelerator).run(&["doctor", "-o", "json"]);
+        row(&output, "kvm")
+    };
+    let tried = found("auto");
+    assert_eq!(found("kvm"), tried);
+    assert_eq!(found("tcg"), tried);
+}
+
+#[test]
 fn a_daemon_that_runs_is_known_and_what_it_has_is_there() {
     let Some(home) = Home::new(env!("CARGO_BIN_EXE_banger")) else { return };
     let home = home.with_env("BANGER_DEFAULT_IMAGE", "busybox");

@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 
 use host::{dirs::Dirs, env, fs, proc, proc::Program};
 use model::size;
-use vmm::{Accelerator, Backend, qemu::Qemu};
+use vmm::{
+    Accelerator, Backend,
+    qemu::{Qemu, Settings},
+};
 use wire::doctor::Row;
 
 use crate::{chain, config::Config, vmms};
@@ -14,11 +17,12 @@ const SCARCE: u64 = 10 << 30;
 /// Free bytes below which a VM can hardly be started.
 const NONE: u64 = 1 << 30;
 
-/// What runs VMs, and whether on the processor. The test guest is run now, whatever is remembered of an earlier one.
+/// What runs VMs, and whether on the processor. The test guest is run now, whatever is remembered of an earlier one or is
+/// configured: a row says what is, not what is wanted.
 pub fn vmm(config: &Config) -> Vec<Row> {
     let probed = Scratch::new().map(|scratch| {
         let settings = vmms::qemu(config, scratch.0.clone());
-        Qemu::find(&settings)
+        Qemu::find(&Settings { accelerator: None, ..settings })
     });
     let qemu = match probed {
         Ok(Ok(qemu)) => qemu,
