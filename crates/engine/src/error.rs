@@ -2,7 +2,7 @@
 //!
 //! Every failure keeps its cause as a source; it becomes text once, where it leaves the engine ([`Error::to_body`]).
 
-use std::error::Error as _;
+use std::{error::Error as _, sync::Arc};
 
 use image::oci::SinkError;
 use model::{KernelName, VmName};
@@ -265,6 +265,9 @@ pub enum Error {
         /// What is left and why.
         left: Vec<String>,
     },
+    /// Work that several wanted failed.
+    #[error(transparent)]
+    Shared(Arc<Error>),
     /// Something failed, and so did undoing it.
     #[error("{cause}; also, undoing it left: {}", .left.join("; "))]
     Residue {
@@ -324,6 +327,7 @@ impl Error {
                 | store::Error::Host(_),
             ) => Code::Internal,
             Self::Workspace(cause) => cause.code(),
+            Self::Shared(cause) => cause.code(),
             Self::Residue { cause, .. } => cause.code(),
         }
     }
@@ -338,6 +342,7 @@ impl Error {
             Self::Running { name, .. } => Some(format!("banger vm stop {name}")),
             Self::NotReady { name, .. } => Some(format!("banger vm logs {name}")),
             Self::Workspace(cause) => cause.hint(),
+            Self::Shared(cause) => cause.hint(),
             Self::Launch { cause, .. } => cause.hint().map(str::to_owned),
             Self::Pull { cause, .. } => pull_hint(cause),
             Self::NoCatalog => {
@@ -365,8 +370,10 @@ impl Error {
     #[must_use]
     pub fn is_full(&self) -> bool {
         // A transparent variant is not among its own sources.
-        if matches!(self, Self::Store(store::Error::Full)) {
-            return true;
+        match self {
+            Self::Store(store::Error::Full) => return true,
+            Self::Shared(cause) => return cause.is_full(),
+            _ => {}
         }
         let mut next: Option<&(dyn std::error::Error + 'static)> = Some(self);
         while let Some(error) = next {
@@ -384,6 +391,9 @@ impl Error {
     /// The failure as it is told to a client.
     #[must_use]
     pub fn to_body(&self) -> ErrorBody {
+        if let Self::Shared(cause) = self {
+            return cause.to_body();
+        }
         let mut causes = Vec::new();
         // A transparent variant shows its inner error itself.
         let mut next = self.source();

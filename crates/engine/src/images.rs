@@ -372,14 +372,20 @@ impl Engine {
             };
             return Err(Error::NotFound { kind: "image", name, hint: Some(hint) });
         }
+        let name =
+            ImageName::try_from(name.as_str()).map_err(|why| Error::invalid("image name", &name, why))?;
+        let (engine, key) = (self.clone(), format!("{name} by its recipe"));
+        let build = |building| async move { engine.build_default(&building, name).await };
+        self.0.images.with(key, operation, build).await
+    }
+
+    async fn build_default(&self, operation: &Operation, name: ImageName) -> Result<store::Image> {
         let _claim = operation.cancellable(async { Ok(self.claim(format!("image {name}")).await) }).await?;
         // Whoever had the claim before may have built it.
-        if let Some(image) = self.image_named(&name)? {
+        if let Some(image) = self.image_named(name.as_str())? {
             return Ok(image);
         }
         let build = BuildImage { recipe: RECIPE.to_owned(), name: None, variant: None, include: Vec::new() };
-        let name =
-            ImageName::try_from(name.as_str()).map_err(|why| Error::invalid("image name", &name, why))?;
         self.build(operation, name, build).await
     }
 

@@ -127,6 +127,12 @@ impl Engine {
         if name != crate::config::Config::default().default_kernel {
             return self.kernel_named(name.as_str());
         }
+        let (engine, key) = (self.clone(), format!("{name} of the distribution or the host"));
+        let import = |importing| async move { engine.kernel_of_distribution(&importing, name).await };
+        self.0.kernels.with(key, operation, import).await
+    }
+
+    async fn kernel_of_distribution(&self, operation: &Operation, name: KernelName) -> Result<store::Kernel> {
         let _claim = operation.cancellable(async { Ok(self.claim(format!("kernel {name}")).await) }).await?;
         match self.kernel_named(name.as_str()) {
             Err(Error::NotFound { .. }) => {}

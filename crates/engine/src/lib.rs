@@ -6,6 +6,7 @@
 //! | `kind` | what can be asked for |
 //! | `happenings` | what happens, for those who listen |
 //! | `saga` | steps that undo themselves, by the ledger |
+//! | `shared` | work that several want and that is done once |
 //! | `turn` | who may change a VM now |
 //! | `vm` | create, boot, stop, delete; what happens when a guest ends by itself |
 //! | `reconcile` | what a crash left open |
@@ -37,6 +38,7 @@ mod program;
 mod reconcile;
 pub mod registry;
 mod saga;
+mod shared;
 mod ssh;
 mod turn;
 mod view;
@@ -63,7 +65,7 @@ pub use vm::{
 use wire::control::Outcome;
 pub use workspace::{Part, WorkspaceError};
 
-use crate::{config::Config, paths::Paths, saga::World, vm::Cell, vmms::Vmms};
+use crate::{config::Config, paths::Paths, saga::World, shared::Shared, vm::Cell, vmms::Vmms};
 
 /// One installation's engine. Clones are the same one.
 #[derive(Debug, Clone)]
@@ -71,7 +73,7 @@ pub struct Engine(Arc<Inner>);
 
 /// # Locking
 /// `cells` is a leaf: held to look up or insert, never across an effect. `claims` are per name and held while that image
-/// or kernel is being made; their holder takes no other lock.
+/// or kernel is being made or removed; their holder takes no other lock.
 #[derive(Debug)]
 struct Inner {
     world: World,
@@ -81,6 +83,10 @@ struct Inner {
     operations: Operations,
     cells: std::sync::Mutex<HashMap<VmId, Arc<Cell>>>,
     claims: std::sync::Mutex<HashMap<String, Arc<Mutex<()>>>>,
+    /// Images that are being fetched or built because somebody needs them.
+    images: Shared<store::Image>,
+    /// Kernels that are.
+    kernels: Shared<store::Kernel>,
     vmms: Vmms,
     registries: registry::Settings,
     builder: Program,
@@ -121,6 +127,8 @@ impl Engine {
             operations: Operations::default(),
             cells: std::sync::Mutex::default(),
             claims: std::sync::Mutex::default(),
+            images: Shared::default(),
+            kernels: Shared::default(),
             vmms,
             registries: seams.registries.unwrap_or_default(),
             builder: seams.builder.unwrap_or(Program::Mmdebstrap),

@@ -58,19 +58,9 @@ impl Operations {
     /// Begins an operation of that kind on `subject`, which is shown like `vm.start dev`.
     pub fn begin(&self, kind: Kind, subject: &str) -> Operation {
         let what = format!("{} {subject}", kind.name());
-        let id = OperationId::from_uuid(uuid::Uuid::now_v7().into_bytes());
-        tracing::info!(op = %id, what, "operation begins");
-        self.happenings.tell(Happened::Begun { op_id: id.to_string(), operation: what.clone() });
-        let first = Event::Begun { op_id: id.to_string() };
-        let operation = Operation(Arc::new(Inner {
-            id,
-            what,
-            begun_ms: host::clock::now_ms(),
-            token: CancellationToken::new(),
-            log: Mutex::new(Log { events: vec![first], ..Log::default() }),
-            length: watch::Sender::new(1),
-            happenings: self.happenings.clone(),
-        }));
+        let operation = Operation::new(what.clone(), self.happenings.clone());
+        tracing::info!(op = %operation.id(), what, "operation begins");
+        self.happenings.tell(Happened::Begun { op_id: operation.id().to_string(), operation: what });
         let mut table = lock(&self.table);
         let now = host::clock::now_ms();
         let forgotten = |op: &Operation, over: bool| {
@@ -121,6 +111,25 @@ impl Operations {
 }
 
 impl Operation {
+    fn new(what: String, happenings: Happenings) -> Self {
+        let id = OperationId::from_uuid(uuid::Uuid::now_v7().into_bytes());
+        let first = Event::Begun { op_id: id.to_string() };
+        Self(Arc::new(Inner {
+            id,
+            what,
+            begun_ms: host::clock::now_ms(),
+            token: CancellationToken::new(),
+            log: Mutex::new(Log { events: vec![first], ..Log::default() }),
+            length: watch::Sender::new(1),
+            happenings,
+        }))
+    }
+
+    /// One that no list shows and nobody hears of: what others wait for together.
+    pub(crate) fn unlisted(what: String) -> Self {
+        Self::new(what, Happenings::default())
+    }
+
     /// Its id.
     #[must_use]
     pub fn id(&self) -> &OperationId {

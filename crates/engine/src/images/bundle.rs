@@ -47,6 +47,21 @@ impl Engine {
             (None, Some(kernel)) => Some(self.kernel_or_pulled(operation, kernel).await?.name),
             (None, None) => None,
         };
+        let wanted = kernel.as_ref().map_or("none", KernelName::as_str);
+        let key = format!("{name} of the catalog's {} {digest} with kernel {wanted}", found.entry.name);
+        let engine = self.clone();
+        let pull = |pulling| async move { engine.pull_bundle(&pulling, found, name, kernel).await };
+        self.0.images.with(key, operation, pull).await
+    }
+
+    async fn pull_bundle(
+        &self,
+        operation: &Operation,
+        found: Found,
+        name: ImageName,
+        kernel: Option<KernelName>,
+    ) -> Result<store::Image> {
+        let digest = found.entry.digest;
         let claim = self.claim(format!("image {name}"));
         let _claim = operation.cancellable(async { Ok(claim.await) }).await?;
         let origin = format!("catalog {} ", found.entry.name);

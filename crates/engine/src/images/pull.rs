@@ -44,6 +44,14 @@ struct Wish {
     transport: Transport,
 }
 
+impl Wish {
+    /// What makes two wishes the same one.
+    fn key(&self) -> String {
+        let kernel = self.kernel.as_ref().map_or("its own", KernelName::as_str);
+        format!("{} of {} with kernel {kernel}, {:?}", self.name, self.reference, self.transport)
+    }
+}
+
 impl Engine {
     /// Pulls an image of the catalog, or from a registry.
     ///
@@ -100,7 +108,14 @@ impl Engine {
         }
     }
 
+    /// The image of `wish`, which all who have the same wish meanwhile pull together.
     async fn pulled(&self, operation: &Operation, wish: Wish) -> Result<store::Image> {
+        let (engine, key) = (self.clone(), wish.key());
+        let pull = |pulling| async move { engine.pull(&pulling, wish).await };
+        self.0.images.with(key, operation, pull).await
+    }
+
+    async fn pull(&self, operation: &Operation, wish: Wish) -> Result<store::Image> {
         let claim = self.claim(format!("image {}", wish.name));
         let _claim = operation.cancellable(async { Ok(claim.await) }).await?;
         let reference = wish.reference.to_string();

@@ -24,8 +24,6 @@ use crate::{
 pub(super) enum Existing {
     /// It is what was asked for.
     Use,
-    /// Another one than the catalog's is in the way.
-    Refuse,
     /// It makes room.
     Replace,
 }
@@ -43,8 +41,13 @@ impl Engine {
             let hint = Some("banger kernel list --available; banger catalog refresh".to_owned());
             return Err(Error::NotFound { kind: "kernel in the catalog", name: name.to_string(), hint });
         };
-        let existing = if pull.force { Existing::Replace } else { Existing::Refuse };
+        let wanted = source(found.entry.name.as_str(), &found.entry.digest);
+        let existing = if pull.force { Existing::Replace } else { Existing::Use };
         let kernel = self.kernel_of_catalog(&operation, found, existing).await?;
+        // Another one than the catalog's is in the way.
+        if kernel.source != wanted {
+            return Err(Error::OtherKernel(kernel.name));
+        }
         Ok(Outcome::Kernel(Box::new(self.kernel_view(kernel)?)))
     }
 
@@ -63,8 +66,20 @@ impl Engine {
         }
     }
 
-    /// The kernel of the catalog that was `found`.
+    /// The kernel of the catalog that was `found`, which all who want it meanwhile pull together.
     pub(super) async fn kernel_of_catalog(
+        &self,
+        operation: &Operation,
+        found: Found,
+        existing: Existing,
+    ) -> Result<store::Kernel> {
+        let key = format!("{} of the catalog's {}, {existing:?}", found.entry.name, found.entry.digest);
+        let engine = self.clone();
+        let pull = |pulling| async move { engine.pull_kernel(&pulling, found, existing).await };
+        self.0.kernels.with(key, operation, pull).await
+    }
+
+    async fn pull_kernel(
         &self,
         operation: &Operation,
         found: Found,
@@ -75,12 +90,10 @@ impl Engine {
         let claim = self.claim(format!("kernel {name}"));
         let _claim = operation.cancellable(async { Ok(claim.await) }).await?;
         let source = source(name.as_str(), &found.entry.digest);
-        let there = self.store().kernel_named(name.as_str())?;
-        match (there, existing) {
-            (Some(kernel), Existing::Use) => return Ok(kernel),
-            (Some(kernel), Existing::Refuse) if kernel.source == source => return Ok(kernel),
-            (Some(_), Existing::Refuse) => return Err(Error::OtherKernel(name)),
-            (Some(_), Existing::Replace) | (None, _) => {}
+        if existing == Existing::Use
+            && let Some(kernel) = self.store().kernel_named(name.as_str())?
+        {
+            return Ok(kernel);
         }
         operation.stage("pulling kernel");
         let id = uuid::Uuid::new_v4().simple().to_string();

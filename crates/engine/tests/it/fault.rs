@@ -50,7 +50,7 @@ struct State {
     faults: Vec<(usize, Fault)>,
     full: bool,
     killed: bool,
-    operation: Option<Operation>,
+    operations: Vec<Operation>,
 }
 
 impl Controller {
@@ -63,9 +63,9 @@ impl Controller {
         *self.lock() = State { armed: true, faults: faults.to_vec(), ..State::default() };
     }
 
-    /// Who is cancelled.
+    /// Who is cancelled, beside others.
     pub fn watch(&self, operation: &Operation) {
-        self.lock().operation = Some(operation.clone());
+        self.lock().operations.push(operation.clone());
     }
 
     /// Lets all go well again, in a new daemon if the old one was killed; gives the points that were met.
@@ -99,7 +99,7 @@ impl Faults for Controller {
                 match fault {
                     Fault::Fail => return Verdict::Fail,
                     Fault::Full => state.full = true,
-                    Fault::Cancel => state.operation.iter().for_each(Operation::cancel),
+                    Fault::Cancel => state.operations.iter().for_each(Operation::cancel),
                     Fault::Kill => state.killed = true,
                 }
             }

@@ -19,6 +19,7 @@ mod pull_hostile;
 mod race;
 mod scene;
 mod server;
+mod shared;
 mod verb;
 mod workspace;
 mod workspace_fault;

@@ -22,6 +22,7 @@ use crate::{
     catalog, end,
     fault::Fault,
     scene::{Disks, Scene},
+    shared,
     verb::{
         self,
         Verb::{self, *},
@@ -245,7 +246,11 @@ fn lines(kind: Kind) -> &'static [fn()] {
         }
         Kind::ImageImport => &[image_import],
         Kind::ImageBuild => &[image_build],
-        Kind::ImagePull => &[image_pull, image_pull_from_a_catalog],
+        Kind::ImagePull => &[
+            image_pull,
+            image_pull_from_a_catalog,
+            shared::a_fault_of_a_shared_pull_is_one_for_all_and_a_cancel_is_not,
+        ],
         Kind::KernelPull => &[kernel_pull],
         Kind::CatalogRefresh => &[catalog_refresh],
         Kind::ImageDelete => &[image_delete],

@@ -251,20 +251,3 @@ fn damage(path: &Path) {
     *bytes.last_mut().unwrap() ^= 1;
     host::fs::write_atomic(path, &bytes).unwrap();
 }
-
-#[test]
-fn two_who_want_the_same_image_share_it() {
-    let world = World::new();
-    let Some(registry) = Registry::start(Access::Anonymous) else { return };
-    let Some(()) = pushed(&world, &registry, "1", b"two") else { return };
-    let reference = format!("{}/some/app:1", registry.address());
-    let operations = [(); 3].map(|()| world.begin_pull(pull(reference.clone())));
-    // The first one goes away; the others do not mind.
-    operations[0].cancel();
-    let ended: Vec<_> = operations.iter().map(|operation| world.end(operation).is_ok()).collect();
-    assert!(ended[1] && ended[2], "{ended:?}");
-    let requests = registry.requests("banger/");
-    let layers = requests.iter().filter(|request| request.contains("/blobs/")).count();
-    assert!(layers <= 8, "{requests:?}");
-    assert_eq!(world.engine().image_list().unwrap().images.len(), 2);
-}

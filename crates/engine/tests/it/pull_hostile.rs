@@ -24,12 +24,13 @@ use crate::{
 
 /// What an honest registry has: a manifest of one large layer.
 #[derive(Clone)]
-struct Goods {
-    layer: Vec<u8>,
+pub struct Goods {
+    pub layer: Vec<u8>,
     documents: HashMap<String, Vec<u8>>,
 }
 
-fn goods() -> Goods {
+/// The same ones each time.
+pub fn goods() -> Goods {
     let content: Vec<u8> =
         (0..3_000_000_u32).map(|i| i.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
     let layer = Tar::default().file("large", 0o644, &content).finish();
@@ -51,12 +52,12 @@ fn goods() -> Goods {
 }
 
 impl Goods {
-    fn is_layer(&self, asked: &Asked) -> bool {
+    pub fn is_layer(&self, asked: &Asked) -> bool {
         asked.path.ends_with(&Digest::of(&self.layer).to_string())
     }
 
     /// Answers as a good registry does.
-    fn serve(&self, asked: &Asked, stream: &mut TcpStream) -> bool {
+    pub fn serve(&self, asked: &Asked, stream: &mut TcpStream) -> bool {
         match self.documents.get(&asked.path) {
             None => answer(stream, "404 Not Found", "", b""),
             Some(bytes) if asked.from > 0 => serve(asked, stream, bytes),
@@ -70,7 +71,8 @@ impl Goods {
     }
 }
 
-fn pull(server: &Server) -> PullImage {
+/// Of what it has.
+pub fn pull(server: &Server) -> PullImage {
     PullImage { reference: format!("{}/x:1", server.address), ..PullImage::default() }
 }
 

@@ -686,12 +686,12 @@ fn a_hostile_tree_is_refused_or_harmless() {
     let patch = String::from_utf8(export(&world, None).unwrap().1).unwrap();
     assert!(patch.contains("-1\n+2\n") && patch.contains("new mode 100755"), "{patch}");
     assert!(!marker.exists());
-    rustix_fifo(&guest.join("fifo"));
+    fifo(&guest.join("fifo"));
     assert_eq!(export(&world, None).unwrap().1, patch.as_bytes(), "a fifo is no file");
     world.prepare(&[Delete("a")]);
 }
 
-fn rustix_fifo(path: &Path) {
+pub fn fifo(path: &Path) {
     assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
 }
 

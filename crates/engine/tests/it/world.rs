@@ -303,8 +303,16 @@ impl World {
 
     /// Begins to pull an image.
     pub fn begin_pull(&self, pull: PullImage) -> Operation {
+        self.begin_with(Kind::ImagePull, |engine, operation| engine.image_pull(operation, pull))
+    }
+
+    /// Begins `work`.
+    pub fn begin_with<F>(&self, kind: Kind, work: impl FnOnce(Engine, Operation) -> F) -> Operation
+    where
+        F: std::future::Future<Output = engine::Result<Outcome>> + Send + 'static,
+    {
         let _inside = self.daemon.as_ref().expect("it runs").runtime.enter();
-        self.engine().begin(Kind::ImagePull, "it", |engine, operation| engine.image_pull(operation, pull))
+        self.engine().begin(kind, "it", work)
     }
 
     /// Begins to import what `reader` gives.
