@@ -1,7 +1,7 @@
 //! Where tests make things go wrong: a fault, a cancel or a crash, between any two effects of an operation.
 //!
-//! An operation reaches a point right before and right after each effect, and right before and after each commit of the
-//! database. Nobody listens to them unless [`crate::Seams`] says so.
+//! An operation reaches a point right before and right after each effect, before each piece of a transfer, and right before and
+//! after each commit of the database. Nobody listens to them unless [`crate::Seams`] says so.
 
 use std::sync::Arc;
 
@@ -72,13 +72,19 @@ impl Points {
         Ok(value)
     }
 
-    fn reach(&self, name: &'static str, moment: Moment) -> Result<()> {
+    /// A point within an effect that is made of many pieces, right before one of them.
+    ///
+    /// # Errors
+    /// The fault.
+    pub fn pass(&self, name: &'static str) -> host::Result<()> {
+        self.reach(name, Moment::Before)
+    }
+
+    fn reach(&self, name: &'static str, moment: Moment) -> host::Result<()> {
         let Some(faults) = &self.0 else { return Ok(()) };
         match faults.reach(Point { name, moment }) {
             Verdict::GoOn => Ok(()),
-            Verdict::Fail => {
-                Err(host::Error::new("get past", name, std::io::Error::other("a test's fault")).into())
-            }
+            Verdict::Fail => Err(host::Error::new("get past", name, std::io::Error::other("a test's fault"))),
         }
     }
 

@@ -230,7 +230,7 @@ impl Engine {
             tree: String::new(),
             prepared_ms: host::clock::now_ms(),
         };
-        let progress = progress(operation, "shipping", Some(total));
+        let progress = self.progress(operation, "shipping", Some(total));
         let (made, held) = (base.clone(), scratch.clone());
         let pack = blocking(move || {
             host::fs::create_dir(&held.0.join("base"))?;
@@ -271,15 +271,15 @@ impl Engine {
             skipped,
         };
         let (store, id) = (self.store().clone(), visit.id);
-        blocking(move || {
+        let keep = blocking(move || {
             let scratch = scratch;
             base.write_stamps(stamps)?;
             base.write_words(&words)?;
             host::fs::remove_all(&place)?;
             host::fs::rename(&scratch.0.join("base"), &place)?;
             Ok(store.workspace_put(id, workspace)?)
-        })
-        .await?;
+        });
+        self.points().around("keep", keep).await?;
         Ok(prepared)
     }
 
@@ -349,8 +349,11 @@ impl Engine {
             serde_json::to_writer(&mut lines, &Word::from(path)).expect("words");
             lines.push(b'\n');
         }
-        let removed = guest.tree_remove(path, lines.into()).await;
-        removed.map_err(|cause| WorkspaceError::Guest { action: "make room", cause })?;
+        let remove = async {
+            let removed = guest.tree_remove(path, lines.into()).await;
+            Ok(removed.map_err(|cause| WorkspaceError::Guest { action: "make room", cause })?)
+        };
+        self.points().around("make_room", remove).await?;
         Ok(kept)
     }
 
@@ -380,18 +383,13 @@ impl Engine {
         let place = self.paths().workspace(visit.id);
         let scratch = self.scratch(operation)?;
         operation.stage("reading the guest's files");
-        let progress = progress(operation, "reading the guest's files", None);
+        let progress = self.progress(operation, "reading the guest's files", None);
         let (guest, path) = (&visit.live.guest, &workspace.guest_path);
         let base = Base::at(place.clone());
-        let progress = std::sync::Mutex::new(progress);
-        let told = move |bytes| {
-            let mut progress = progress.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            progress(bytes);
-        };
-        let taken = take::take(&visit.git, guest, path, &base, &workspace.tree, &scratch, told).await?;
+        let taken = take::take(&visit.git, guest, path, &base, &workspace.tree, &scratch, progress).await?;
         operation.stage("making the patch");
         let (git, id) = (visit.git.clone(), operation.id().to_string());
-        blocking(move || {
+        let make = blocking(move || {
             let scratch = scratch;
             let from = match base_commit {
                 Some(commit) => tree_of(&git, &taken.git_dir, &commit)?,
@@ -436,8 +434,8 @@ impl Engine {
             host::fs::rename(&patch, &exports.join(&id).join("patch"))?;
             host::fs::rename(&changes, &exports.join(&id).join("changes"))?;
             Ok(exported)
-        })
-        .await
+        });
+        self.points().around("patch", make).await
     }
 
     /// What export `id` of the VM that `text` refers to came to: its patch, or the list of its changes as JSON.
@@ -518,6 +516,20 @@ impl Engine {
         Ok(Visit { id, name, _using: Using::new(live.clone()), live, git, _turn: turn, _end: end })
     }
 
+    /// Tells those who follow `operation` how many bytes of stage `name` are through.
+    fn progress(
+        &self,
+        operation: &Operation,
+        name: &'static str,
+        total: Option<u64>,
+    ) -> impl FnMut(u64) -> Result<(), WorkspaceError> + Send + use<> {
+        let (operation, points) = (operation.clone(), self.points().clone());
+        move |done| {
+            operation.emit(Event::Progress { name: name.to_owned(), done, total, unit: "bytes".to_owned() });
+            Ok(points.pass(name)?)
+        }
+    }
+
     fn scratch(&self, operation: &Operation) -> Result<Arc<Scratch>> {
         let path = self.paths().staging().join(format!("workspace-{}", operation.id()));
         host::fs::create_dir(&path)?;
@@ -565,14 +577,6 @@ fn word(path: &Path) -> Word {
 fn is_not_there(error: &WorkspaceError) -> bool {
     matches!(error, WorkspaceError::Guest { cause: crate::guest::GuestError::Refused(body), .. }
         if body.code == control::Code::NotFound)
-}
-
-/// Tells those who follow `operation` how many bytes are through.
-fn progress(operation: &Operation, name: &'static str, total: Option<u64>) -> impl FnMut(u64) + Send + use<> {
-    let operation = operation.clone();
-    move |done| {
-        operation.emit(Event::Progress { name: name.to_owned(), done, total, unit: "bytes".to_owned() });
-    }
 }
 
 /// The tree of `commit`, where that was shipped.

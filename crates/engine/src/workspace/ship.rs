@@ -186,7 +186,7 @@ fn put(field: &mut [u8], text: &[u8]) {
 }
 
 /// Ships what of a shipment the guest does not have into `sender`, and makes all of it the shipped tree of its base. `told`
-/// hears how many bytes are through. Blocks.
+/// hears how many bytes are through, and may end it. Blocks.
 ///
 /// # Errors
 /// Where something cannot be read, or the guest takes no more.
@@ -194,7 +194,7 @@ pub fn ship(
     git: &Git,
     shipment: &Shipment<'_>,
     sender: Sender<Bytes, std::convert::Infallible>,
-    mut told: impl FnMut(u64),
+    mut told: impl FnMut(u64) -> Result<()>,
 ) -> Result<Shipped> {
     let Shipment { repository, plan, base, checkout, kept } = *shipment;
     let pipe = Pipe { sender, runtime: Handle::current(), buffer: Vec::with_capacity(2 * PIECE) };
@@ -220,7 +220,7 @@ pub fn ship(
                 // One that went since it was planned is still there, as far as the guest goes.
                 if same {
                     through += size;
-                    told(through);
+                    told(through)?;
                     files.insert(path.clone(), known.clone());
                     continue;
                 }
@@ -228,7 +228,7 @@ pub fn ship(
             let before = through;
             let shipped = one(&tree, path, *planned, &mut import, &mut parcel, |count| {
                 through += count;
-                told(through);
+                told(through)
             })?;
             // One that went since it was planned is not there.
             if let Some(known) = shipped {
@@ -280,7 +280,7 @@ fn one(
     planned: Planned,
     import: &mut Import<'_>,
     parcel: &mut Parcel,
-    mut told: impl FnMut(u64),
+    mut told: impl FnMut(u64) -> Result<()>,
 ) -> Result<Option<Known>> {
     match tree.entry(&path_of(path))? {
         Some(Entry::File { mut file, size, mode, mtime }) => {
@@ -288,7 +288,7 @@ fn one(
             let mode = if kind == Kind::Executable { 0o755 } else { 0o644 };
             parcel.entry(path, EntryType::Regular, mode, size, mtime)?;
             let known = import.file(path, kind, size, &mut file, |bytes| {
-                told(bytes.len() as u64);
+                told(bytes.len() as u64)?;
                 parcel.pipe.write(bytes)
             })?;
             parcel.pad(size)?;

@@ -47,7 +47,7 @@ pub struct Taken {
     pub tree: String,
 }
 
-/// Takes the tree at `path` of `guest` into `scratch`. `told` hears how many bytes came.
+/// Takes the tree at `path` of `guest` into `scratch`. `told` hears how many bytes came, and may end it.
 ///
 /// # Errors
 /// Where the guest does not give it, or gives what is not taken.
@@ -58,7 +58,7 @@ pub async fn take(
     base: &Base,
     shipped: &str,
     scratch: &Arc<Scratch>,
-    told: impl Fn(u64) + Send + 'static,
+    told: impl FnMut(u64) -> Result<()> + Send + 'static,
 ) -> Result<Taken> {
     let listed = list(guest, path).await?;
     let (files, stamps) = (base.files()?, base.stamps()?);
@@ -287,7 +287,7 @@ fn build(
     gone: Vec<Vec<u8>>,
     files: &Files,
     mut pieces: Pieces,
-    told: impl Fn(u64),
+    mut told: impl FnMut(u64) -> Result<()>,
 ) -> Result<Taken> {
     let format =
         git.call(Call::inside("read the base", &base.git_dir()).args(["rev-parse", "--show-object-format"]));
@@ -318,7 +318,7 @@ fn build(
             limit("changed files", count, MAX_CHANGED)?;
             limit("changed bytes", bytes, MAX_CHANGED_BYTES)?;
             take_one(&mut import, path, kind, size, &mut pieces)?;
-            told(bytes);
+            told(bytes)?;
         }
         import.finish(TAKEN, Some(shipped))
     })?;

@@ -2,13 +2,15 @@
 
 use std::{
     panic::resume_unwind,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
 };
 
 use engine::{
     Operation,
     fault::{COMMIT, Faults, Moment, Point, Verdict},
 };
+
+use crate::world::SOON;
 
 /// What goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,12 +38,39 @@ impl Fault {
     }
 }
 
+/// Holds up whoever comes to it, until it is opened.
+#[derive(Debug, Default)]
+pub struct Gate(Mutex<bool>, Condvar);
+
+impl Gate {
+    pub fn open(&self) {
+        *self.0.lock().unwrap() = true;
+        self.1.notify_all();
+    }
+
+    pub fn pass(&self) {
+        let open = self.0.lock().unwrap();
+        drop(self.1.wait_timeout_while(open, SOON, |open| !*open).unwrap());
+    }
+}
+
 /// What a killed daemon's threads unwind with: no message, and nothing that they would do on the way.
 struct Killed;
 
 /// Listens to all points of a world. What is not armed goes well.
 #[derive(Debug, Default)]
-pub struct Controller(Mutex<State>);
+pub struct Controller {
+    state: Mutex<State>,
+    hold: Mutex<Option<Hold>>,
+}
+
+/// Who comes before the effect of that name waits.
+#[derive(Debug)]
+struct Hold {
+    name: &'static str,
+    gate: Arc<Gate>,
+    came: usize,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -55,7 +84,19 @@ struct State {
 
 impl Controller {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Holds up whoever comes before the effect `name` from now on, until the gate is opened.
+    pub fn hold(&self, name: &'static str) -> Arc<Gate> {
+        let gate = Arc::<Gate>::default();
+        *self.hold.lock().unwrap() = Some(Hold { name, gate: gate.clone(), came: 0 });
+        gate
+    }
+
+    /// How many came there.
+    pub fn came(&self) -> usize {
+        self.hold.lock().unwrap().as_ref().map_or(0, |hold| hold.came)
     }
 
     /// Lets `faults` happen at the points of those numbers from now on.
@@ -86,6 +127,16 @@ impl Controller {
 
 impl Faults for Controller {
     fn reach(&self, point: Point) -> Verdict {
+        let held = match &mut *self.hold.lock().unwrap() {
+            Some(hold) if hold.name == point.name && point.moment == Moment::Before => {
+                hold.came += 1;
+                Some(hold.gate.clone())
+            }
+            _ => None,
+        };
+        if let Some(gate) = held {
+            gate.pass();
+        }
         let mut state = self.lock();
         if !state.armed {
             return Verdict::GoOn;

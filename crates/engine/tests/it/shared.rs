@@ -3,7 +3,7 @@
 use std::{
     io::{Read, Write},
     net::TcpStream,
-    sync::{Arc, Condvar, Mutex},
+    sync::{Arc, Mutex},
 };
 
 use engine::{Kind, Operation};
@@ -12,29 +12,13 @@ use wire::control::{Code, CreateVm, Event};
 
 use crate::{
     catalog,
-    fault::Fault,
+    fault::{Fault, Gate},
     pull::nothing_is_left,
     pull_hostile::{Goods, goods, pull},
     server::{Asked, Server, head, serve},
     verb::{self, Verb, Verb::*},
     world::{SOON, World},
 };
-
-/// Holds up whoever comes to it, until it is opened.
-#[derive(Default)]
-pub struct Gate(Mutex<bool>, Condvar);
-
-impl Gate {
-    pub fn open(&self) {
-        *self.0.lock().unwrap() = true;
-        self.1.notify_all();
-    }
-
-    fn pass(&self) {
-        let open = self.0.lock().unwrap();
-        drop(self.1.wait_timeout_while(open, SOON, |open| !*open).unwrap());
-    }
-}
 
 /// Begins to answer with `bytes`, and goes on when the gate is open.
 fn slowly(gate: &Gate, stream: &mut TcpStream, bytes: &[u8]) -> bool {

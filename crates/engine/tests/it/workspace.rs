@@ -20,10 +20,10 @@ use proptest::prelude::*;
 use testkit::home::wait_until;
 use wire::{
     Word,
-    control::{ChangeKind, Changes, Code, ErrorBody, Event, Exported, Outcome, PrepareWorkspace, Prepared},
+    control::{ChangeKind, Changes, Code, ErrorBody, Exported, Outcome, PrepareWorkspace, Prepared},
 };
 
-use crate::{guest::Manner, verb::Verb::*, world::World};
+use crate::{guest::Manner, shared, verb::Verb::*, world::World};
 
 /// Files of a tree: what each is, and its content.
 type Tree = BTreeMap<Vec<u8>, (char, Vec<u8>)>;
@@ -740,23 +740,27 @@ fn repositories_that_cannot_be_shipped_are_refused_with_the_reason() {
 /// A workspace operation that gets nowhere holds up nobody who wants the VM to end, and ends with it.
 #[test]
 fn a_stalled_prepare_ends_with_its_vm() {
-    let world = World::new();
-    world.prepare(&[Create("a")]);
     let pair = Pair::new();
     pair.commit();
-    world.manner.send_replace(Manner::Booting);
-    let stalled = world.begin(&Prepare("a", Box::new(pair.request())));
-    // It has its turn when it says what it does.
-    let mut follow = stalled.follow();
-    let is_stage = |event: &Option<Event>| matches!(event, Some(Event::Stage { .. }));
-    world.wait(async { while !is_stage(&follow.next().await) {} });
-    let waiting = world.begin(&Export("a", None));
-    world.prepare(&[Kill("a")]);
-    assert_eq!(world.end(&stalled).unwrap_err().code, Code::VmEnded);
-    assert_eq!(world.end(&waiting).unwrap_err().code, Code::NotRunning, "it waited for its turn");
-    wait_until(crate::world::SOON, "nothing of it stays", || world.look().leaks.is_empty());
-    world.manner.send_replace(Manner::Good);
-    world.prepare(&[Start("a")]);
+    for end in [Stop("a"), Restart("a"), Kill("a"), Delete("a")] {
+        let world = World::new();
+        world.prepare(&[Create("a")]);
+        world.manner.send_replace(Manner::Booting);
+        let stalled = world.begin(&Prepare("a", Box::new(pair.request())));
+        // It has its turn when it says what it does.
+        shared::tells(&world, &stalled, "reading the repository");
+        let waiting = world.begin(&Export("a", None));
+        let ending = world.begin(&end);
+        assert_eq!(world.end(&stalled).unwrap_err().code, Code::VmEnded, "{end:?}");
+        let waited = world.end(&waiting).unwrap_err().code;
+        let is_gone = waited == Code::NotFound && end == Delete("a");
+        assert!(waited == Code::NotRunning || is_gone, "it waited for its turn: {end:?} {waited:?}");
+        world.manner.send_replace(Manner::Good);
+        world.end(&ending).unwrap();
+        wait_until(crate::world::SOON, "nothing of it stays", || world.look().leaks.is_empty());
+    }
+    let world = World::new();
+    world.prepare(&[Create("a")]);
     world.manner.send_replace(Manner::Booting);
     let stalled = world.begin(&Prepare("a", Box::new(pair.request())));
     stalled.cancel();
