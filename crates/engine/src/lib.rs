@@ -6,6 +6,7 @@
 //! | `kind` | what can be asked for |
 //! | `happenings` | what happens, for those who listen |
 //! | `saga` | steps that undo themselves, by the ledger |
+//! | `clock` | what time it is |
 //! | `shared` | work that several want and that is done once |
 //! | `turn` | who may change a VM now |
 //! | `vm` | create, boot, stop, delete; what happens when a guest ends by itself |
@@ -22,6 +23,7 @@
 //! No argv, no terminals, no HTTP serving: those are the CLI's and the daemon's.
 
 mod catalogs;
+mod clock;
 pub mod config;
 pub mod doctor;
 mod error;
@@ -48,6 +50,7 @@ mod workspace;
 
 use std::{collections::HashMap, path::PathBuf, sync::Arc};
 
+pub use clock::Clock;
 pub use error::{Error, Result};
 pub use happenings::Listener;
 use host::{dirs::Dirs, lock::Lock, proc::Program};
@@ -78,6 +81,7 @@ pub struct Engine(Arc<Inner>);
 struct Inner {
     world: World,
     config: Config,
+    clock: Clock,
     /// The static agent that boots guests.
     agent: PathBuf,
     operations: Operations,
@@ -105,6 +109,8 @@ pub struct Seams {
     pub registries: Option<registry::Settings>,
     /// Builds images.
     pub builder: Option<Program>,
+    /// What time it is.
+    pub clock: Clock,
 }
 
 impl Engine {
@@ -124,7 +130,8 @@ impl Engine {
             world: World { paths, store, points },
             config,
             agent,
-            operations: Operations::default(),
+            operations: Operations::new(seams.clock.clone()),
+            clock: seams.clock,
             cells: std::sync::Mutex::default(),
             claims: std::sync::Mutex::default(),
             images: Shared::default(),

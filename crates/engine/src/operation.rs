@@ -13,11 +13,11 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use wire::control::{self, ErrorBody, Event, Happened, OperationState, Outcome};
 
-use crate::{Error, Kind, Result, happenings::Happenings};
+use crate::{Clock, Error, Kind, Result, happenings::Happenings};
 
-/// How many operations are remembered after their end.
+/// How many operations are remembered, those under way included.
 const KEPT: usize = 1_000;
-/// How long, in milliseconds.
+/// How long after their end, in milliseconds.
 const KEPT_MS: u64 = 3_600_000;
 
 /// All operations that are under way or not yet forgotten.
@@ -25,6 +25,7 @@ const KEPT_MS: u64 = 3_600_000;
 pub struct Operations {
     table: Mutex<VecDeque<Operation>>,
     happenings: Happenings,
+    clock: Clock,
 }
 
 /// One operation. Clones are the same one.
@@ -40,6 +41,7 @@ struct Inner {
     log: Mutex<Log>,
     length: watch::Sender<usize>,
     happenings: Happenings,
+    clock: Clock,
 }
 
 #[derive(Debug, Default)]
@@ -55,22 +57,35 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Operations {
+    /// None yet; they end and are forgotten by `clock`.
+    #[must_use]
+    pub fn new(clock: Clock) -> Self {
+        Self { clock, ..Self::default() }
+    }
+
     /// Begins an operation of that kind on `subject`, which is shown like `vm.start dev`.
     pub fn begin(&self, kind: Kind, subject: &str) -> Operation {
         let what = format!("{} {subject}", kind.name());
-        let operation = Operation::new(what.clone(), self.happenings.clone());
+        let operation = Operation::new(what.clone(), self.happenings.clone(), self.clock.clone());
         tracing::info!(op = %operation.id(), what, "operation begins");
         self.happenings.tell(Happened::Begun { op_id: operation.id().to_string(), operation: what });
         let mut table = lock(&self.table);
-        let now = host::clock::now_ms();
-        let forgotten = |op: &Operation, over: bool| {
-            op.ended_ms().is_some_and(|ended| over || now.saturating_sub(ended) > KEPT_MS)
-        };
-        while table.front().is_some_and(|op| forgotten(op, table.len() >= KEPT)) {
-            table.pop_front();
+        // Those under way stay however many they are.
+        while table.len() >= KEPT
+            && let Some(oldest) = table.iter().position(|op| op.ended_ms().is_some())
+        {
+            table.remove(oldest);
         }
         table.push_back(operation.clone());
         operation
+    }
+
+    /// Forgets those that ended too long ago; gives the others.
+    fn remembered(&self) -> MutexGuard<'_, VecDeque<Operation>> {
+        let now = self.clock.now_ms();
+        let mut table = lock(&self.table);
+        table.retain(|op| op.ended_ms().is_none_or(|ended| now.saturating_sub(ended) <= KEPT_MS));
+        table
     }
 
     /// Where their beginnings and ends are told, and what else happens.
@@ -82,7 +97,7 @@ impl Operations {
     /// All that are remembered, the oldest first.
     #[must_use]
     pub fn list(&self) -> Vec<Operation> {
-        lock(&self.table).iter().cloned().collect()
+        self.remembered().iter().cloned().collect()
     }
 
     /// The operation of that id.
@@ -90,7 +105,7 @@ impl Operations {
     /// # Errors
     /// [`Error::Forgotten`] where it ended long ago, [`Error::NotFound`] where it never was.
     pub fn get(&self, id: &str) -> Result<Operation> {
-        let found = lock(&self.table).iter().find(|op| op.0.id.as_str() == id).cloned();
+        let found = self.remembered().iter().find(|op| op.0.id.as_str() == id).cloned();
         found.ok_or_else(|| match uuid::Uuid::try_parse(id).map(|id| id.get_version_num()) {
             // Only banger makes these, so it was one.
             Ok(7) => Error::Forgotten(id.to_owned()),
@@ -111,23 +126,24 @@ impl Operations {
 }
 
 impl Operation {
-    fn new(what: String, happenings: Happenings) -> Self {
+    fn new(what: String, happenings: Happenings, clock: Clock) -> Self {
         let id = OperationId::from_uuid(uuid::Uuid::now_v7().into_bytes());
         let first = Event::Begun { op_id: id.to_string() };
         Self(Arc::new(Inner {
             id,
             what,
-            begun_ms: host::clock::now_ms(),
+            begun_ms: clock.now_ms(),
             token: CancellationToken::new(),
             log: Mutex::new(Log { events: vec![first], ..Log::default() }),
             length: watch::Sender::new(1),
             happenings,
+            clock,
         }))
     }
 
     /// One that no list shows and nobody hears of: what others wait for together.
     pub(crate) fn unlisted(what: String) -> Self {
-        Self::new(what, Happenings::default())
+        Self::new(what, Happenings::default(), Clock::default())
     }
 
     /// Its id.
@@ -173,7 +189,7 @@ impl Operation {
             let mut log = lock(&self.0.log);
             // Ten a second are enough for a person, and keep a long import's log small.
             if matches!(event, Event::Progress { .. }) {
-                let now = host::clock::now_ms();
+                let now = self.0.clock.now_ms();
                 if now.saturating_sub(log.progress_ms) < 100 {
                     return;
                 }
@@ -200,7 +216,7 @@ impl Operation {
         });
         {
             let mut log = lock(&self.0.log);
-            log.ended_ms = Some(host::clock::now_ms());
+            log.ended_ms = Some(self.0.clock.now_ms());
             log.error.clone_from(&error);
         }
         let shown = self.show();

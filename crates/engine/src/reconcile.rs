@@ -86,7 +86,7 @@ impl Engine {
             Ok(Some(machine)) => {
                 tracing::info!(vm = %record.name, pid = machine.id().pid, "found a running VM again");
                 let guest = Guest::new(machine.clone());
-                let live = Live::new(machine, guest);
+                let live = Live::new(machine, guest, self.0.clock.clone());
                 self.go_live(record.id, live.clone());
                 // A guest that is stuck must not hold up the daemon.
                 tokio::spawn(async move {

@@ -25,7 +25,7 @@ pub(crate) use usage::Using;
 use vmm::Machine;
 use wire::control;
 
-use crate::{Engine, Error, Result, guest::Guest, turn::Turns};
+use crate::{Clock, Engine, Error, Result, guest::Guest, turn::Turns};
 
 /// What the daemon keeps of a VM beside its record.
 #[derive(Debug, Default)]
@@ -66,14 +66,14 @@ impl std::fmt::Debug for Live {
 
 impl Live {
     /// A machine that was just started, or found again.
-    pub fn new(machine: Arc<dyn Machine>, guest: Guest) -> Arc<Self> {
+    pub fn new(machine: Arc<dyn Machine>, guest: Guest, clock: Clock) -> Arc<Self> {
         Arc::new(Self {
             machine,
             guest,
             boot_id: OnceLock::new(),
             asked: OnceLock::new(),
             ended: watch::Sender::new(None),
-            usage: usage::Usage::default(),
+            usage: usage::Usage::new(clock),
             polled: usage::Polled::default(),
             asking: Arc::default(),
         })

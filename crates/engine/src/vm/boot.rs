@@ -215,7 +215,7 @@ impl Engine {
         clock.phases.extend(guest_steps);
         let timeline = serde_json::to_string(&clock.phases).expect("names and numbers");
         self.store().vm_started(record.id, host::clock::now_ms(), timeline).map_err(after)?;
-        let live = Live::new(machine, guest);
+        let live = Live::new(machine, guest, self.0.clock.clone());
         live.boot_id.get_or_init(|| health.boot_id);
         self.go_live(record.id, live);
         Ok(())

@@ -1,7 +1,7 @@
 //! Who uses a VM, since when nobody has, and what its guest uses.
 //!
-//! A start and a change of its size touch a VM, and so does a stream into it for as long as it is open. Looking at it does
-//! not.
+//! A start and a change of its size touch a VM, and so does whatever goes into it or comes out of it (a command, a connection,
+//! files, a workspace) for as long as that is open. Looking at it does not.
 //!
 //! # Locking
 //! Both mutexes are leaves, held for a look or an assignment.
@@ -19,7 +19,7 @@ use wire::{
 };
 
 use super::Live;
-use crate::{Engine, Error, Kind, Result, blocking, saga::chain};
+use crate::{Clock, Engine, Error, Kind, Result, blocking, saga::chain};
 
 /// How often, at most, VMs are looked at whether they are unused.
 const LOOK: Duration = Duration::from_secs(30);
@@ -28,7 +28,10 @@ const ANSWER: Duration = Duration::from_secs(5);
 
 /// Who uses a VM.
 #[derive(Debug)]
-pub struct Usage(Mutex<Uses>);
+pub struct Usage {
+    uses: Mutex<Uses>,
+    clock: Clock,
+}
 
 #[derive(Debug)]
 struct Uses {
@@ -40,22 +43,24 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Default for Usage {
-    fn default() -> Self {
-        Self(Mutex::new(Uses { streams: 0, touched: Instant::now() }))
-    }
-}
-
 impl Usage {
+    /// That of a VM which was used just now.
+    pub fn new(clock: Clock) -> Self {
+        Self { uses: Mutex::new(Uses { streams: 0, touched: clock.moment() }), clock }
+    }
+
     /// Notes that the VM was used.
     pub fn touch(&self) {
-        lock(&self.0).touched = Instant::now();
+        lock(&self.uses).touched = self.clock.moment();
     }
 
     /// How long it has been unused.
     fn idle(&self) -> Duration {
-        let uses = lock(&self.0);
-        if uses.streams > 0 { Duration::ZERO } else { uses.touched.elapsed() }
+        let uses = lock(&self.uses);
+        if uses.streams > 0 {
+            return Duration::ZERO;
+        }
+        self.clock.moment().saturating_duration_since(uses.touched)
     }
 }
 
@@ -66,16 +71,17 @@ pub struct Using(Arc<Live>);
 impl Using {
     /// Notes that a stream into `live` is open.
     pub fn new(live: Arc<Live>) -> Self {
-        lock(&live.usage.0).streams += 1;
+        lock(&live.usage.uses).streams += 1;
         Self(live)
     }
 }
 
 impl Drop for Using {
     fn drop(&mut self) {
-        let mut uses = lock(&self.0.usage.0);
+        let usage = &self.0.usage;
+        let mut uses = lock(&usage.uses);
         uses.streams -= 1;
-        uses.touched = Instant::now();
+        uses.touched = usage.clock.moment();
     }
 }
 
@@ -139,7 +145,8 @@ impl Engine {
     /// Asks every guest in turn what it uses, and stops VMs that nobody used for long. Ends with the engine.
     pub(crate) fn keep_watch(&self) {
         let weak = Arc::downgrade(&self.0);
-        every(self.0.config.stats_interval, weak.clone(), |engine| {
+        let clock = &self.0.clock;
+        every(self.0.config.stats_interval, clock, weak.clone(), |engine| {
             for (_, live) in engine.all_live() {
                 // Each by itself, so that one that is stuck holds up no other.
                 let Ok(asking) = live.asking.clone().try_lock_owned() else { continue };
@@ -152,7 +159,7 @@ impl Engine {
             }
         });
         let Some(limit) = self.0.config.auto_stop_stale_after else { return };
-        every(LOOK.min(limit / 4), weak, move |engine| {
+        every(LOOK.min(limit / 4), clock, weak, move |engine| {
             for (id, live) in engine.all_live() {
                 if live.usage.idle() >= limit {
                     engine.begin(Kind::VmAutoStop, &id.to_string(), move |engine, operation| {
@@ -174,13 +181,22 @@ impl Engine {
 }
 
 /// Does `work` again and again until the engine is gone.
-fn every(period: Duration, engine: std::sync::Weak<crate::Inner>, work: impl Fn(&Engine) + Send + 'static) {
+fn every(
+    period: Duration,
+    clock: &Clock,
+    engine: std::sync::Weak<crate::Inner>,
+    work: impl Fn(&Engine) + Send + 'static,
+) {
+    let mut leaps = clock.leaps();
     tokio::spawn(async move {
         let mut ticks = tokio::time::interval(period.max(Duration::from_millis(100)));
         // A host that was asleep does not catch up.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            ticks.tick().await;
+            tokio::select! {
+                _ = ticks.tick() => {}
+                Ok(()) = leaps.changed() => {}
+            }
             match engine.upgrade() {
                 Some(inner) => work(&Engine(inner)),
                 None => return,

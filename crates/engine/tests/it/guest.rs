@@ -3,13 +3,13 @@
 use std::{convert::Infallible, rc::Rc};
 
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full, combinators::BoxBody};
 use hyper::{Request, Response, StatusCode, body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use model::end::MachineEnd;
 use tokio::{io::DuplexStream, sync::watch};
 use vmm::fake::Control;
-use wire::guest::{Grown, Health, InitKind, VERSION};
+use wire::guest::{Grown, Health, InitKind, Stats, VERSION};
 
 /// How guests behave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +35,7 @@ pub async fn serve(stream: DuplexStream, control: Control, manner: watch::Receiv
         let (control, mut manner) = (control.clone(), manner.clone());
         async move {
             let now = *manner.wait_for(|now| *now != Manner::Booting).await.expect("the world is there");
-            Ok::<_, Infallible>(answer(request.uri().path(), &control, now))
+            Ok::<_, Infallible>(answer(request, &control, now))
         }
     });
     // Whoever looks at the other end sees why it ended.
@@ -61,8 +61,19 @@ async fn agent(stream: DuplexStream) {
     drop(end);
 }
 
-fn answer(path: &str, control: &Control, manner: Manner) -> Response<Full<Bytes>> {
-    let (status, body) = match (path, manner) {
+fn answer(
+    request: Request<Incoming>,
+    control: &Control,
+    manner: Manner,
+) -> Response<BoxBody<Bytes, hyper::Error>> {
+    let (status, body) = match (request.uri().path(), manner) {
+        // A stream that gives back what it gets, for as long as that lasts.
+        ("/v1/exec" | "/v1/connect" | "/v1/files/read", Manner::Good) => {
+            return Response::new(request.into_body().boxed());
+        }
+        ("/v1/files/write", Manner::Good) => (StatusCode::OK, Vec::new()),
+        ("/v1/stats", Manner::Good) => (StatusCode::OK, serde_json::to_vec(&Stats::default()).unwrap()),
+
         (_, Manner::Panicking) => {
             control.end(MachineEnd::Panic);
             (StatusCode::INTERNAL_SERVER_ERROR, Vec::new())
@@ -76,7 +87,7 @@ fn answer(path: &str, control: &Control, manner: Manner) -> Response<Full<Bytes>
         ("/v1/poweroff", _) => (StatusCode::ACCEPTED, Vec::new()),
         _ => (StatusCode::NOT_FOUND, Vec::new()),
     };
-    let mut response = Response::new(Full::new(body.into()));
+    let mut response = Response::new(Full::new(body.into()).map_err(|never| match never {}).boxed());
     *response.status_mut() = status;
     response
 }

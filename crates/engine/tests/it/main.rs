@@ -20,6 +20,7 @@ mod race;
 mod scene;
 mod server;
 mod shared;
+mod time;
 mod verb;
 mod workspace;
 mod workspace_fault;

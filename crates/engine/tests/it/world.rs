@@ -14,7 +14,7 @@ use std::{
 };
 
 use engine::{
-    Engine, Kind, Operation, Seams,
+    Clock, Engine, Kind, Operation, Seams,
     config::Config,
     registry::{Patience, Settings},
 };
@@ -48,6 +48,8 @@ pub struct World {
     pub faults: Arc<Controller>,
     /// What the next daemon goes by.
     pub config: Config,
+    /// What time it is.
+    pub clock: Clock,
     daemon: Option<Daemon>,
     small: Option<Small>,
 }
@@ -184,7 +186,8 @@ impl World {
             Box::pin(guest::serve(stream, control, manners.clone()))
         });
         let (faults, config) = (Arc::default(), default_config());
-        Self { home, fake, controls, manner, faults, config, daemon: None, small: None }
+        let clock = Clock::default();
+        Self { home, fake, controls, manner, faults, config, clock, daemon: None, small: None }
     }
 
     fn dirs(&self) -> Dirs {
@@ -217,6 +220,7 @@ impl World {
                 faults: Some(self.faults.clone()),
                 registries: Some(Settings { patience, credentials }),
                 builder: Some(Program::Qemu(self.home.join("builder"))),
+                clock: self.clock.clone(),
             };
             let opening = Engine::open(self.dirs(), self.config.clone(), self.home.join("agent"), seams);
             opened = runtime.block_on(runtime.spawn(opening)).map(Result::unwrap).transpose();
