@@ -1,0 +1,134 @@
+//! Images and the cache of what they are made of.
+
+use axum::{
+    Json, Router,
+    body::Body,
+    extract::{DefaultBodyLimit, Path as Segment, State},
+    http::StatusCode,
+    response::Response,
+    routing::{get, post},
+};
+use engine::Kind;
+use tokio::sync::oneshot;
+use tokio_util::io::{StreamReader, SyncIoBridge};
+use wire::control::{self, BuildImage, CacheContent, ErrorBody, Images, ImportImage, Outcome, PullImage};
+
+use super::{App, Detach, end_of, ended, look, parse};
+use crate::{
+    events::{Binding, answer},
+    extract::{Params, Payload},
+    fail::Fail,
+    upload::upload,
+};
+
+/// Its routes.
+pub fn routes() -> Router<App> {
+    Router::new()
+        .route("/v1/images", get(image_list))
+        .route("/v1/images/build", post(image_build))
+        .route("/v1/images/pull", post(image_pull))
+        .route("/v1/images/cache", get(image_cache))
+        .route("/v1/images/cache/prune", post(image_cache_prune))
+        .route("/v1/images/{name}", get(image_show).delete(image_delete))
+        .route("/v1/images/{name}/import", post(image_import).layer(DefaultBodyLimit::disable()))
+}
+
+/// All images by name.
+#[utoipa::path(get, path = "/v1/images", responses((status = 200, body = Images)))]
+pub async fn image_list(State(app): State<App>) -> Result<Json<Images>, Fail> {
+    Ok(Json(look(&app, |engine| engine.image_list()).await?))
+}
+
+/// One image.
+#[utoipa::path(get, path = "/v1/images/{name}", params(("name" = String, Path)),
+    responses((status = 200, body = control::Image), (status = 404, body = ErrorBody)))]
+pub async fn image_show(
+    State(app): State<App>,
+    Segment(name): Segment<String>,
+) -> Result<Json<control::Image>, Fail> {
+    Ok(Json(look(&app, move |engine| engine.image_show(&name)).await?))
+}
+
+/// Removes an unused image.
+#[utoipa::path(delete, path = "/v1/images/{name}", params(("name" = String, Path)),
+    responses((status = 204), (status = 409, body = ErrorBody)))]
+pub async fn image_delete(
+    State(app): State<App>,
+    Segment(name): Segment<String>,
+) -> Result<StatusCode, Fail> {
+    let subject = name.clone();
+    let delete = app
+        .engine
+        .begin(Kind::ImageDelete, &subject, |engine, operation| engine.image_delete(operation, name));
+    let _ = end_of(&delete).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Makes what is in the body, plain or compressed, an image: a root tar, an OCI archive or what `docker save` writes. The answer
+/// begins after the body was read.
+#[utoipa::path(post, path = "/v1/images/{name}/import", params(("name" = String, Path)),
+    request_body(content_type = "application/x-tar"),
+    responses((status = 200, body = control::Event, content_type = "application/x-ndjson")))]
+pub async fn image_import(
+    State(app): State<App>,
+    Segment(name): Segment<String>,
+    Params(how): Params<ImportImage>,
+    body: Body,
+) -> Response {
+    let subject = name.clone();
+    let operation = app.engine.begin(Kind::ImageImport, &subject, |engine, operation| {
+        let reader = SyncIoBridge::new(StreamReader::new(upload(body, operation.token().clone())));
+        engine.image_import(operation, name, how, reader)
+    });
+    answer(app.engine, operation, Binding::Bound)
+}
+
+/// Builds an image from a recipe.
+#[utoipa::path(post, path = "/v1/images/build", params(Detach), request_body = BuildImage,
+    responses((status = 200, body = control::Event, content_type = "application/x-ndjson")))]
+pub async fn image_build(
+    State(app): State<App>,
+    Params(detach): Params<Detach>,
+    Payload(body): Payload,
+) -> Result<Response, Fail> {
+    let build: BuildImage = parse(&body)?;
+    let subject = build.recipe.clone();
+    let operation = app
+        .engine
+        .begin(Kind::ImageBuild, &subject, |engine, operation| engine.image_build(operation, build));
+    Ok(answer(app.engine, operation, detach.binding()))
+}
+
+/// Pulls an image of the catalog, or from a registry.
+#[utoipa::path(post, path = "/v1/images/pull", params(Detach), request_body = PullImage,
+    responses((status = 200, body = control::Event, content_type = "application/x-ndjson")))]
+pub async fn image_pull(
+    State(app): State<App>,
+    Params(detach): Params<Detach>,
+    Payload(body): Payload,
+) -> Result<Response, Fail> {
+    let pull: PullImage = parse(&body)?;
+    let subject = pull.reference.clone();
+    let operation =
+        app.engine.begin(Kind::ImagePull, &subject, |engine, operation| engine.image_pull(operation, pull));
+    Ok(answer(app.engine, operation, detach.binding()))
+}
+
+/// What is in the cache of blobs.
+#[utoipa::path(get, path = "/v1/images/cache", responses((status = 200, body = CacheContent)))]
+pub async fn image_cache(State(app): State<App>) -> Result<Json<CacheContent>, Fail> {
+    Ok(Json(app.engine.image_cache().await?))
+}
+
+/// Empties the cache of blobs, and says what was in it.
+#[utoipa::path(post, path = "/v1/images/cache/prune", responses((status = 200, body = CacheContent)))]
+pub async fn image_cache_prune(State(app): State<App>) -> Result<Json<CacheContent>, Fail> {
+    let (sender, pruned) = oneshot::channel();
+    let prune = app.engine.begin(Kind::ImageCachePrune, "", |engine, _| async move {
+        // Nobody listens any more where the client has gone.
+        let _ = sender.send(engine.image_cache_prune().await?);
+        Ok(Outcome::None)
+    });
+    let _ = end_of(&prune).await?;
+    Ok(Json(pruned.await.map_err(|_| ended())?))
+}
