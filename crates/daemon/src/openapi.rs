@@ -42,6 +42,8 @@ use crate::{
         image::image_show,
         image::image_delete,
         image::image_import,
+        image::image_register,
+        image::image_promote,
         image::image_pull,
         image::image_cache,
         image::image_cache_prune,

@@ -13,7 +13,7 @@ use crate::{catalogs::RefreshError, registry::RegistryError};
 /// The result of a call to the engine.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-type Cause = Box<dyn std::error::Error + Send + Sync>;
+pub(crate) type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 /// Why an operation failed.
 #[derive(Debug, thiserror::Error)]
@@ -155,6 +155,23 @@ pub enum Error {
         /// Why.
         #[source]
         cause: Cause,
+    },
+    /// A file could not be registered.
+    #[error("cannot register {}", path.display())]
+    RegisterImage {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Why.
+        #[source]
+        cause: Cause,
+    },
+    /// The file of a registered image is gone, or another one.
+    #[error("the file of image {name} is not the one that was registered: {}", path.display())]
+    OtherFile {
+        /// The image.
+        name: String,
+        /// The file.
+        path: std::path::PathBuf,
     },
     /// An image could not be pulled.
     #[error("cannot pull {reference}")]
@@ -300,7 +317,7 @@ impl Error {
             Self::Catalog { cause, .. } => catalog_code(cause),
             Self::NoCatalog => Code::Invalid,
             Self::OtherKernel(_) => Code::Taken,
-            Self::OtherArch { .. } => Code::Refused,
+            Self::OtherArch { .. } | Self::RegisterImage { .. } | Self::OtherFile { .. } => Code::Refused,
             Self::ImportImage { .. } | Self::ImportKernel { .. } if self.is_full() => Code::Host,
             Self::ImportImage { .. } | Self::ImportKernel { .. } => Code::Refused,
             Self::Spawn { .. }
@@ -345,6 +362,10 @@ impl Error {
             Self::Shared(cause) => cause.hint(),
             Self::Launch { cause, .. } => cause.hint().map(str::to_owned),
             Self::Pull { cause, .. } => pull_hint(cause),
+            Self::OtherFile { name, .. } => Some(format!(
+                "put the file back, or banger image delete {name} and register it anew; \
+                 banger image promote keeps a copy of one that is still the same"
+            )),
             Self::NoCatalog => {
                 Some("set image_catalog, kernel_catalog and catalog_key in config.toml".to_owned())
             }

@@ -5,6 +5,7 @@
 
 mod bundle;
 mod pull;
+mod register;
 
 use std::{
     io::Read,
@@ -68,8 +69,8 @@ const BUILD: std::time::Duration = std::time::Duration::from_secs(3600);
 enum Material<R> {
     /// A root tar, or an archive of an image.
     Stream(R),
-    /// An OCI layout, which is a directory.
-    Layout(PathBuf),
+    /// A directory: an OCI layout, or a root file system as it is.
+    Directory(PathBuf),
     /// The blobs of a manifest with that digest.
     Pulled(Box<(Opened, (Digest, Manifest))>),
 }
@@ -142,7 +143,7 @@ impl Engine {
     }
 
     /// Makes what `reader` gives, plain or compressed, the image `name`: a root tar, an OCI archive or what `docker save`
-    /// writes. An OCI layout is read where it lies instead.
+    /// writes. A directory is read where it lies instead: an OCI layout, or a root file system.
     ///
     /// # Errors
     /// Where the name is taken or wrong, or the source is refused; nothing is left then.
@@ -166,10 +167,10 @@ impl Engine {
             tag: how.tag,
             resolved: None,
         };
-        let material = match how.layout {
+        let material = match how.directory {
             None => Material::Stream(reader),
-            Some(path) if path.starts_with('/') => Material::Layout(path.into()),
-            Some(path) => return Err(Error::invalid("layout", &path, "it must be an absolute path")),
+            Some(path) if path.starts_with('/') => Material::Directory(path.into()),
+            Some(path) => return Err(Error::invalid("directory", &path, "it must be an absolute path")),
         };
         let _claim = operation.cancellable(async { Ok(self.claim(format!("image {name}")).await) }).await?;
         operation.stage("importing image");
@@ -419,9 +420,17 @@ impl Engine {
         if image.init == "agent" { self.image_run(image) } else { Ok(RunConfig::default()) }
     }
 
+    /// The file of `image`, which may lie outside of the store.
+    fn rootfs(&self, image: &store::Image) -> PathBuf {
+        let place = self.paths().rootfs(&image.id);
+        // One that is damaged is shown too.
+        host::fs::read_link(&place).ok().flatten().unwrap_or(place)
+    }
+
     fn image_view(&self, image: store::Image) -> Result<control::Image> {
         let used_by = self.store().image_users(&image.id)?;
         let run = self.image_run(&image)?;
+        let rootfs = self.rootfs(&image);
         Ok(control::Image {
             name: image.name.to_string(),
             source: image.source,
@@ -432,7 +441,7 @@ impl Engine {
             ready: view::wait(image.ready),
             init: image.init,
             created_ms: image.created_ms,
-            rootfs: self.paths().rootfs(&image.id).display().to_string(),
+            rootfs: rootfs.display().to_string(),
             used_by,
         })
     }
@@ -458,7 +467,10 @@ impl Engine {
         let choice = oci::Choice { tag: draft.tag, ..oci::Choice::host() };
         let imported = match material {
             Material::Stream(reader) => oci::import_stream(reader, &choice, &path, &options, &mut progress),
-            Material::Layout(dir) => oci::import_layout(&dir, &choice, &path, &options, &mut progress),
+            Material::Directory(dir) if choice.tag.is_some() || oci::is_layout(&dir) => {
+                oci::import_layout(&dir, &choice, &path, &options, &mut progress)
+            }
+            Material::Directory(dir) => oci::import_directory(&dir, &path, &options, &mut progress),
             Material::Pulled(pulled) => {
                 let (blobs, manifest) = *pulled;
                 oci::import(&blobs, manifest, &choice, &path, &options, &mut progress)
@@ -480,6 +492,7 @@ impl Engine {
             source: draft.source,
             origin,
             resolved: draft.resolved,
+            registered: None,
             arch: std::env::consts::ARCH.to_owned(),
             sha256: digest,
             size: rootfs.size,

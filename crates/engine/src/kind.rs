@@ -34,6 +34,10 @@ pub enum Kind {
     ImageBuild,
     /// Makes one of what a registry has.
     ImagePull,
+    /// Records a file as one.
+    ImageRegister,
+    /// Takes such a file into the store.
+    ImagePromote,
     /// Removes one.
     ImageDelete,
     /// Empties the cache of blobs.
@@ -50,7 +54,7 @@ pub enum Kind {
 
 impl Kind {
     /// All there are.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 23] = [
         Self::VmCreate,
         Self::VmStart,
         Self::VmStop,
@@ -66,6 +70,8 @@ impl Kind {
         Self::ImageImport,
         Self::ImageBuild,
         Self::ImagePull,
+        Self::ImageRegister,
+        Self::ImagePromote,
         Self::ImageDelete,
         Self::ImageCachePrune,
         Self::KernelImport,
@@ -93,6 +99,8 @@ impl Kind {
             Self::ImageImport => "image.import",
             Self::ImageBuild => "image.build",
             Self::ImagePull => "image.pull",
+            Self::ImageRegister => "image.register",
+            Self::ImagePromote => "image.promote",
             Self::ImageDelete => "image.delete",
             Self::ImageCachePrune => "image.cache.prune",
             Self::KernelImport => "kernel.import",

@@ -242,6 +242,32 @@ pub fn is_dir(path: &Path) -> bool {
     path.is_dir()
 }
 
+/// Whether `path`, its links followed, is a regular file.
+#[must_use]
+pub fn is_file(path: &Path) -> bool {
+    path.is_file()
+}
+
+/// Where `path` leads through all links.
+///
+/// # Errors
+/// Where it leads nowhere.
+pub fn real_path(path: &Path) -> Result<PathBuf> {
+    fs::canonicalize(path).map_err(|e| Error::path("find", path, e))
+}
+
+/// Where the symbolic link `path` points; `None` where it is none.
+///
+/// # Errors
+/// Where nothing is there.
+pub fn read_link(path: &Path) -> Result<Option<PathBuf>> {
+    let meta = fs::symlink_metadata(path).map_err(|e| Error::path("stat", path, e))?;
+    if !meta.is_symlink() {
+        return Ok(None);
+    }
+    fs::read_link(path).map(Some).map_err(|e| Error::path("read", path, e))
+}
+
 /// The apparent size of `path` in bytes.
 ///
 /// # Errors

@@ -1,5 +1,6 @@
 //! A directory whose files are reached through no link: for trees in which somebody else may put links.
 
+mod look;
 mod make;
 
 use std::{
@@ -15,6 +16,7 @@ use rustix::{
 
 use crate::{Error, Result, stamp};
 
+pub use look::{Found, Kind, data};
 pub use make::set_changed;
 
 /// A directory.

@@ -28,6 +28,9 @@ pub struct ImageManifest {
     /// The digest that its reference had in the registry when it was pulled: that of an index, or `origin` too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resolved: Option<Digest>,
+    /// What its file was like when it was registered, where that may stay outside of the store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registered: Option<Registered>,
     /// The processors that it is for, as `uname -m` calls them.
     pub arch: String,
     /// The SHA-256 of its file system, in hexadecimal digits.
@@ -48,6 +51,15 @@ pub struct ImageManifest {
     /// How it is run.
     #[serde(flatten)]
     pub run: RunConfig,
+}
+
+/// What tells, at a glance, whether somebody changed a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registered {
+    /// Its bytes.
+    pub size: u64,
+    /// When it was changed last: nanoseconds since the Unix epoch.
+    pub modified_ns: i64,
 }
 
 /// How an image's maker wants it to be run.

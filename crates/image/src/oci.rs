@@ -29,8 +29,11 @@ pub use sink::{Sink, SinkError};
 use crate::{
     json,
     manifest::RunConfig,
-    rootfs::{Image, ImportError, ImportOptions, Report, RootfsReport},
+    rootfs::{self, Image, ImportError, ImportOptions, Report, RootfsReport},
 };
+
+/// The files at the top of every layout.
+const LAYOUT: [&str; 2] = ["oci-layout", "index.json"];
 
 /// A finished image.
 #[derive(Debug)]
@@ -116,6 +119,26 @@ impl OciError {
     }
 }
 
+/// Whether directory `dir` is an OCI layout.
+#[must_use]
+pub fn is_layout(dir: &Path) -> bool {
+    LAYOUT.iter().all(|name| dir.join(name).is_file())
+}
+
+/// Makes what is in directory `dir` the new image file `out`; it says nothing of how it is run.
+///
+/// # Errors
+/// As [`rootfs::import_directory`].
+pub fn import_directory(
+    dir: &Path,
+    out: &Path,
+    options: &ImportOptions,
+    progress: Report<'_>,
+) -> Result<Imported, OciError> {
+    let rootfs = rootfs::import_directory(dir, out, options, progress)?;
+    Ok(Imported { rootfs, run: RunConfig::default(), origin: None })
+}
+
 /// Makes the image in the OCI layout `dir` that `choice` wants the new image file `out`.
 ///
 /// # Errors
@@ -128,7 +151,7 @@ pub fn import_layout(
     options: &ImportOptions,
     progress: Report<'_>,
 ) -> Result<Imported, OciError> {
-    for missing in ["oci-layout", "index.json"] {
+    for missing in LAYOUT {
         if !dir.join(missing).is_file() {
             return Err(OciError::NoLayout { dir: dir.to_owned(), missing });
         }

@@ -3,6 +3,7 @@
 //! ```text
 //! layer ─ decompress ─ tar ─▶ merge ─▶ ext4::Writer
 //!         (bounded)   entries  (names, links, types, whiteouts)
+//! directory ── from_directory ─┘
 //! ```
 //! `decompress` finds the format and enforces the limits; `tar` knows the formats of archives and nothing of trees; `merge`
 //! applies one entry after the other to the tree with the rules of images, the lowest layer first; where layers come from is
@@ -10,15 +11,22 @@
 
 pub(crate) mod decompress;
 mod directory;
+mod from_directory;
 mod init;
 mod merge;
 pub(crate) mod tar;
 mod whiteout;
 
-use std::{fs::File, io::Read, ops::ControlFlow, path::Path};
+use std::{
+    fs::File,
+    io::Read,
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+};
 
 pub use decompress::{Limits, Progress};
 pub use directory::{WriteDirError, write_dir};
+pub use from_directory::import_directory;
 pub use merge::Refusal;
 pub use tar::Malformed;
 
@@ -68,8 +76,8 @@ pub enum ImportError {
     /// The source is compressed with something else than gzip, zstd or xz.
     #[error("archives compressed with {0} are not supported, only gzip, zstd and xz")]
     UnsupportedCompression(&'static str),
-    /// The archive has nothing in it.
-    #[error("the archive has no entries")]
+    /// The source has nothing in it.
+    #[error("there is nothing in it")]
     Empty,
     /// The source ends within its content.
     #[error("the archive is cut off after {}", last.as_ref().map_or("its beginning".to_owned(), ToString::to_string))]
@@ -123,6 +131,15 @@ pub enum ImportError {
         /// Why.
         #[source]
         cause: Refusal,
+    },
+    /// Something of a directory cannot be read.
+    #[error(transparent)]
+    Host(#[from] host::Error),
+    /// Something of a directory changed while it was read.
+    #[error("{} was changed while it was read", path.display())]
+    Changed {
+        /// That.
+        path: PathBuf,
     },
     /// The image cannot be written.
     #[error("cannot write the image")]

@@ -538,12 +538,27 @@ pub struct ImportImage {
     /// The tag of the image, where there are several.
     #[serde(default)]
     pub tag: Option<String>,
-    /// The absolute path of an OCI layout to import instead of the body.
+    /// The absolute path of a directory to import instead of the body: an OCI layout, or without a tag a root file system.
     #[serde(default)]
-    pub layout: Option<String>,
+    pub directory: Option<String>,
 }
 
-/// `POST /v1/images/pull`: gets an image of the catalog, or of a registry.
+/// `POST /v1/images/{name}/register`: records a file system that stays where it is.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct RegisterImage {
+    /// The absolute path of a file with an ext4 file system.
+    pub rootfs: String,
+    /// The kernel to boot it with.
+    #[serde(default)]
+    pub kernel: Option<String>,
+    /// The program to run as init instead of what is found.
+    #[serde(default)]
+    pub init: Option<String>,
+}
+
+/// `POST /v1/image-pulls`: gets an image of the catalog, or of a registry.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
@@ -561,7 +576,7 @@ pub struct PullImage {
     pub insecure: bool,
 }
 
-/// What is in a cache: `GET /v1/images/cache`, and what `POST /v1/images/cache/prune` removed.
+/// What is in a cache: `GET /v1/image-cache`, and what `POST /v1/image-cache/prune` removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct CacheContent {
@@ -571,7 +586,7 @@ pub struct CacheContent {
     pub bytes: u64,
 }
 
-/// `POST /v1/images/build`: builds a named recipe.
+/// `POST /v1/image-builds`: builds a named recipe.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]

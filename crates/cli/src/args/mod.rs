@@ -10,7 +10,7 @@ pub use host::{ConfigCommand, DaemonCommand, OperationCommand};
 pub use ssh::{ProxyArgs, SshArgs, SshConfigArgs};
 pub use store::{
     BuildArgs, CacheCommand, CatalogCommand, ImageCommand, ImportImageArgs, ImportKernelArgs, KernelCommand,
-    PullArgs, PullKernelArgs,
+    PullArgs, PullKernelArgs, RegisterArgs,
 };
 pub use vm::{
     CopyArgs, CreateArgs, ExecArgs, Forward, ForwardArgs, HealthArgs, KillArgs, ListArgs, LogsArgs, Machine,

@@ -12,8 +12,16 @@ use crate::complete;
 /// What to do with images.
 #[derive(Debug, Subcommand)]
 pub enum ImageCommand {
-    /// Make an image of a root tar, an OCI layout or archive, or what `docker save` writes
+    /// Make an image of a root tar or directory, an OCI layout or archive, or what `docker save` writes
     Import(ImportImageArgs),
+    /// Use an ext4 file system where it lies as an image
+    Register(RegisterArgs),
+    /// Copy the file of a registered image into the store, so that it can go
+    Promote {
+        /// The image
+        #[arg(value_parser = |text: &str| ImageName::try_from(text), add = ArgValueCandidates::new(complete::images))]
+        name: ImageName,
+    },
     /// Get an image of the catalog, or from a registry
     Pull(PullArgs),
     /// Build an image from a named recipe with this host's own tools
@@ -50,11 +58,13 @@ Examples:
   banger image import rootfs.tar --name mine
   docker save alpine | banger image import - --name alpine
   banger image import ./layout --name mine --tag latest
+  banger image import ./root --name mine
 ",
     help_template = "{about-with-newline}\n{before-help}{usage-heading} {usage}\n\n{all-args}{after-help}"
 )]
 pub struct ImportImageArgs {
-    /// A root tar, an OCI archive or a `docker save` archive (`-` is standard input), or the directory of an OCI layout
+    /// A root tar, an OCI archive or a `docker save` archive (`-` is standard input), the directory of an OCI layout, or a
+    /// directory to be the root as it is, owners included
     #[arg(value_name = "SRC")]
     pub source: OsString,
     /// The image's name
@@ -69,6 +79,23 @@ pub struct ImportImageArgs {
     /// Which image, where a layout or an archive has several
     #[arg(long)]
     pub tag: Option<String>,
+}
+
+/// `image register`.
+#[derive(Debug, Args)]
+pub struct RegisterArgs {
+    /// A file with an ext4 file system, which must not change from now on
+    #[arg(value_name = "FILE")]
+    pub rootfs: PathBuf,
+    /// The image's name
+    #[arg(long, value_parser = |text: &str| ImageName::try_from(text))]
+    pub name: ImageName,
+    /// The kernel it boots; without it the default kernel
+    #[arg(long, value_parser = |text: &str| KernelName::try_from(text), add = ArgValueCandidates::new(complete::kernels))]
+    pub kernel: Option<KernelName>,
+    /// The program to run as init instead of what is found in it
+    #[arg(long, value_name = "PATH")]
+    pub init: Option<String>,
 }
 
 /// `image pull`.

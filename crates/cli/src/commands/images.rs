@@ -8,11 +8,11 @@ use http_body_util::{BodyExt, StreamBody};
 use hyper::{Method, body::Frame};
 use model::size::human;
 use tokio::sync::mpsc;
-use wire::control::{BuildImage, CacheContent, Image, Images, Outcome, PullImage, Wait};
+use wire::control::{BuildImage, CacheContent, Image, Images, Outcome, PullImage, RegisterImage, Wait};
 
-use super::{Context, catalogs, several};
+use super::{Context, absolute, catalogs, several};
 use crate::{
-    args::{BuildArgs, CacheCommand, ImageCommand, ImportImageArgs, Output, PullArgs},
+    args::{BuildArgs, CacheCommand, ImageCommand, ImportImageArgs, Output, PullArgs, RegisterArgs},
     client::{Body, empty, json, path, with},
     error::Error,
     progress::Progress,
@@ -31,6 +31,10 @@ const PIECE: usize = 256 << 10;
 pub async fn run(context: &Context, command: ImageCommand) -> Result<(), Error> {
     match command {
         ImageCommand::Import(args) => import(context, args).await,
+        ImageCommand::Register(args) => register(context, args).await,
+        ImageCommand::Promote { name } => {
+            made(context, &path(&["images", name.as_str(), "promote"]), empty()).await
+        }
         ImageCommand::Pull(args) => pull(context, args).await,
         ImageCommand::Cache(CacheCommand::Prune { dry_run }) => prune_cache(context, dry_run).await,
         ImageCommand::Build(args) => build(context, args).await,
@@ -111,25 +115,32 @@ fn words(words: &[String]) -> String {
 }
 
 async fn import(context: &Context, args: ImportImageArgs) -> Result<(), Error> {
-    let source = if args.source == "-" {
-        "standard input".to_owned()
-    } else {
-        let path = Path::new(&args.source);
-        std::path::absolute(path).as_deref().unwrap_or(path).display().to_string()
+    let source = match Path::new(&args.source) {
+        path if path == "-" => "standard input".to_owned(),
+        path => absolute(path)?,
     };
-    let is_layout = args.source != "-" && host::fs::is_dir(Path::new(&args.source));
+    let is_directory = args.source != "-" && host::fs::is_dir(Path::new(&args.source));
     let options = [
         ("kernel", args.kernel.as_ref().map(|k| k.as_str())),
         ("init", args.init.as_deref()),
         ("tag", args.tag.as_deref()),
         // The daemon reads a directory where it lies.
-        ("layout", is_layout.then_some(&*source)),
+        ("directory", is_directory.then_some(&*source)),
     ];
     let given = options.into_iter().filter_map(|(key, value)| Some((key, value?)));
     let target = path(&["images", args.name.as_str(), "import"]);
     let target = given.fold(with(target, "source", &source), |target, (key, value)| with(target, key, value));
-    let body = if is_layout { empty() } else { upload(&args.source)? };
+    let body = if is_directory { empty() } else { upload(&args.source)? };
     made(context, &target, body).await
+}
+
+async fn register(context: &Context, args: RegisterArgs) -> Result<(), Error> {
+    let request = RegisterImage {
+        rootfs: absolute(&args.rootfs)?,
+        kernel: args.kernel.map(|kernel| kernel.to_string()),
+        init: args.init,
+    };
+    made(context, &path(&["images", args.name.as_str(), "register"]), json(&request)).await
 }
 
 async fn pull(context: &Context, args: PullArgs) -> Result<(), Error> {
@@ -139,15 +150,13 @@ async fn pull(context: &Context, args: PullArgs) -> Result<(), Error> {
         kernel: args.kernel.map(|kernel| kernel.to_string()),
         insecure: args.insecure,
     };
-    made(context, &path(&["images", "pull"]), json(&request)).await
+    made(context, &path(&["image-pulls"]), json(&request)).await
 }
 
 async fn prune_cache(context: &Context, dry_run: bool) -> Result<(), Error> {
     let (verb, content): (_, CacheContent) = match dry_run {
-        true => ("would be removed", context.client.get(&path(&["images", "cache"])).await?),
-        false => {
-            ("were removed", context.client.ask(Method::POST, &path(&["images", "cache", "prune"])).await?)
-        }
+        true => ("would be removed", context.client.get(&path(&["image-cache"])).await?),
+        false => ("were removed", context.client.ask(Method::POST, &path(&["image-cache", "prune"])).await?),
     };
     print(&format!("{} blobs of {} {verb}\n", content.blobs, human(content.bytes)))
 }
@@ -159,7 +168,7 @@ async fn build(context: &Context, args: BuildArgs) -> Result<(), Error> {
         variant: args.variant,
         include: args.include,
     };
-    made(context, &path(&["images", "build"]), json(&request)).await
+    made(context, &path(&["image-builds"]), json(&request)).await
 }
 
 /// Follows the operation that makes an image, and prints the image's name.

@@ -4,7 +4,7 @@ use hyper::Method;
 use model::size::human;
 use wire::control::{ImportKernel, Kernel, Kernels, Outcome, PullKernel};
 
-use super::{Context, catalogs, several};
+use super::{Context, absolute, catalogs, several};
 use crate::{
     args::{ImportKernelArgs, KernelCommand, Output, PullKernelArgs},
     client::{Body, json, path},
@@ -79,11 +79,7 @@ async fn import(context: &Context, args: ImportKernelArgs) -> Result<(), Error> 
         Some(from) => {
             // Looked at here, where the user's working directory is, before the daemon is asked.
             host::fs::open(&from)?;
-            let absolute = std::path::absolute(&from).map_err(|e| host::Error::path("find", &from, e))?;
-            let text = absolute.into_os_string().into_string();
-            ImportKernel::Path(
-                text.map_err(|path| Error::usage(format!("the path {} is not UTF-8", path.display())))?,
-            )
+            ImportKernel::Path(absolute(&from)?)
         }
         None if args.host => ImportKernel::Host,
         None => ImportKernel::Distribution,

@@ -20,7 +20,16 @@ pub mod stats;
 pub mod version;
 pub mod workspace;
 
-use crate::{client::Client, talk::Talk};
+use std::path::Path;
+
+use crate::{client::Client, error::Error, talk::Talk};
+
+/// `path` as the daemon, which has another working directory, finds it.
+fn absolute(path: &Path) -> Result<String, Error> {
+    let absolute = std::path::absolute(path).map_err(|e| host::Error::path("find", path, e))?;
+    let text = absolute.into_os_string().into_string();
+    text.map_err(|path| Error::usage(format!("the path {} is not UTF-8", path.display())))
+}
 
 /// What every command works with.
 #[derive(Debug)]

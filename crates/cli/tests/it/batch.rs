@@ -200,7 +200,7 @@ fn a_layout_is_read_by_the_daemon_where_it_lies() {
     assert_eq!(outcome.code, 0, "{}", outcome.err());
     let [request] = &fake.seen()[..] else { panic!("one request") };
     let path = home.join("layout").display().to_string().replace('/', "%2F");
-    assert_eq!(request.path, format!("/v1/images/mine/import?source={path}&tag=a%3Ab&layout={path}"));
+    assert_eq!(request.path, format!("/v1/images/mine/import?source={path}&tag=a%3Ab&directory={path}"));
     assert!(request.body.is_empty());
 }
 
@@ -214,7 +214,7 @@ fn a_pull_is_asked_for_in_full() {
     let asked: PullImage = serde_json::from_slice(&request.body).unwrap();
     let reference = "docker.io/library/alpine:3.20".to_owned();
     let expected = PullImage { reference, name: Some("mine".into()), kernel: None, insecure: true };
-    assert_eq!((request.line().as_str(), asked), ("POST /v1/images/pull", expected));
+    assert_eq!((request.line().as_str(), asked), ("POST /v1/image-pulls", expected));
     let outcome = run(&mut fake.home.banger(&["image", "pull", "a b"]));
     assert_eq!(outcome.code, 2);
     assert!(outcome.err().contains("' ' is not allowed"), "{}", outcome.err());
@@ -227,7 +227,7 @@ fn the_cache_is_emptied_or_looked_at() {
     assert_eq!(outcome.out(), "3 blobs of 5 MiB would be removed\n");
     let outcome = run(&mut fake.home.banger(&["image", "cache", "prune"]));
     assert_eq!(outcome.out(), "3 blobs of 5 MiB were removed\n");
-    assert_eq!(fake.lines(), ["GET /v1/images/cache", "POST /v1/images/cache/prune"]);
+    assert_eq!(fake.lines(), ["GET /v1/image-cache", "POST /v1/image-cache/prune"]);
 }
 
 #[test]

@@ -11,7 +11,9 @@ use axum::{
 use engine::Kind;
 use tokio::sync::oneshot;
 use tokio_util::io::{StreamReader, SyncIoBridge};
-use wire::control::{self, BuildImage, CacheContent, ErrorBody, Images, ImportImage, Outcome, PullImage};
+use wire::control::{
+    self, BuildImage, CacheContent, ErrorBody, Images, ImportImage, Outcome, PullImage, RegisterImage,
+};
 
 use super::{App, Detach, end_of, ended, look, parse};
 use crate::{
@@ -21,16 +23,18 @@ use crate::{
     upload::upload,
 };
 
-/// Its routes.
+/// Its routes. What follows `/v1/images/` is a name, whatever name that is.
 pub fn routes() -> Router<App> {
     Router::new()
         .route("/v1/images", get(image_list))
-        .route("/v1/images/build", post(image_build))
-        .route("/v1/images/pull", post(image_pull))
-        .route("/v1/images/cache", get(image_cache))
-        .route("/v1/images/cache/prune", post(image_cache_prune))
+        .route("/v1/image-builds", post(image_build))
+        .route("/v1/image-pulls", post(image_pull))
+        .route("/v1/image-cache", get(image_cache))
+        .route("/v1/image-cache/prune", post(image_cache_prune))
         .route("/v1/images/{name}", get(image_show).delete(image_delete))
         .route("/v1/images/{name}/import", post(image_import).layer(DefaultBodyLimit::disable()))
+        .route("/v1/images/{name}/register", post(image_register))
+        .route("/v1/images/{name}/promote", post(image_promote))
 }
 
 /// All images by name.
@@ -64,8 +68,8 @@ pub async fn image_delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Makes what is in the body, plain or compressed, an image: a root tar, an OCI archive or what `docker save` writes. The answer
-/// begins after the body was read.
+/// Makes what is in the body, plain or compressed, an image: a root tar, an OCI archive or what `docker save` writes; or a
+/// directory. The answer begins after the body was read.
 #[utoipa::path(post, path = "/v1/images/{name}/import", params(("name" = String, Path)),
     request_body(content_type = "application/x-tar"),
     responses((status = 200, body = control::Event, content_type = "application/x-ndjson")))]
@@ -83,8 +87,41 @@ pub async fn image_import(
     answer(app.engine, operation, Binding::Bound)
 }
 
+/// Records a file system that stays where it is as an image.
+#[utoipa::path(post, path = "/v1/images/{name}/register", params(("name" = String, Path), Detach),
+    request_body = RegisterImage,
+    responses((status = 200, body = control::Event, content_type = "application/x-ndjson")))]
+pub async fn image_register(
+    State(app): State<App>,
+    Segment(name): Segment<String>,
+    Params(detach): Params<Detach>,
+    Payload(body): Payload,
+) -> Result<Response, Fail> {
+    let how: RegisterImage = parse(&body)?;
+    let subject = name.clone();
+    let operation = app.engine.begin(Kind::ImageRegister, &subject, |engine, operation| {
+        engine.image_register(operation, name, how)
+    });
+    Ok(answer(app.engine, operation, detach.binding()))
+}
+
+/// Copies the file of a registered image into the store.
+#[utoipa::path(post, path = "/v1/images/{name}/promote", params(("name" = String, Path), Detach),
+    responses((status = 200, body = control::Event, content_type = "application/x-ndjson")))]
+pub async fn image_promote(
+    State(app): State<App>,
+    Segment(name): Segment<String>,
+    Params(detach): Params<Detach>,
+) -> Response {
+    let subject = name.clone();
+    let operation = app
+        .engine
+        .begin(Kind::ImagePromote, &subject, |engine, operation| engine.image_promote(operation, name));
+    answer(app.engine, operation, detach.binding())
+}
+
 /// Builds an image from a recipe.
-#[utoipa::path(post, path = "/v1/images/build", params(Detach), request_body = BuildImage,
+#[utoipa::path(post, path = "/v1/image-builds", params(Detach), request_body = BuildImage,
     responses((status = 200, body = control::Event, content_type = "application/x-ndjson")))]
 pub async fn image_build(
     State(app): State<App>,
@@ -100,7 +137,7 @@ pub async fn image_build(
 }
 
 /// Pulls an image of the catalog, or from a registry.
-#[utoipa::path(post, path = "/v1/images/pull", params(Detach), request_body = PullImage,
+#[utoipa::path(post, path = "/v1/image-pulls", params(Detach), request_body = PullImage,
     responses((status = 200, body = control::Event, content_type = "application/x-ndjson")))]
 pub async fn image_pull(
     State(app): State<App>,
@@ -115,13 +152,13 @@ pub async fn image_pull(
 }
 
 /// What is in the cache of blobs.
-#[utoipa::path(get, path = "/v1/images/cache", responses((status = 200, body = CacheContent)))]
+#[utoipa::path(get, path = "/v1/image-cache", responses((status = 200, body = CacheContent)))]
 pub async fn image_cache(State(app): State<App>) -> Result<Json<CacheContent>, Fail> {
     Ok(Json(app.engine.image_cache().await?))
 }
 
 /// Empties the cache of blobs, and says what was in it.
-#[utoipa::path(post, path = "/v1/images/cache/prune", responses((status = 200, body = CacheContent)))]
+#[utoipa::path(post, path = "/v1/image-cache/prune", responses((status = 200, body = CacheContent)))]
 pub async fn image_cache_prune(State(app): State<App>) -> Result<Json<CacheContent>, Fail> {
     let (sender, pruned) = oneshot::channel();
     let prune = app.engine.begin(Kind::ImageCachePrune, "", |engine, _| async move {

@@ -107,6 +107,7 @@ fn unpack(operation: &Operation, file: &Arc<File>, directory: &Path, draft: Draf
         name: name.to_string(),
         source,
         resolved: Some(digest),
+        registered: None,
         kernel: kernel.as_ref().map(KernelName::to_string),
         created_ms: host::clock::now_ms(),
         ..unpacked.manifest

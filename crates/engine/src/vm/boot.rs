@@ -137,6 +137,7 @@ impl Engine {
         let mut clock = Clock::start();
         let world = &self.0.world;
         let image = self.image_of(record)?;
+        self.check_registered(&image)?;
         let kernel = self.paths().kernels().join(&record.kernel);
         let name = record.name.clone();
         let kernel =

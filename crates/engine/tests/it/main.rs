@@ -17,6 +17,7 @@ mod property;
 mod pull;
 mod pull_hostile;
 mod race;
+mod register;
 mod scene;
 mod server;
 mod shared;

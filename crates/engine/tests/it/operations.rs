@@ -216,6 +216,16 @@ fn cache_prune() {
 }
 
 #[test]
+fn image_register() {
+    check(&case(RegisterImage("new"), &[], 8, &[]));
+}
+
+#[test]
+fn image_promote() {
+    check(&case(PromoteImage("new"), &[RegisterImage("new")], 8, &[]));
+}
+
+#[test]
 fn image_delete() {
     check(&case(DeleteImage("new"), &[ImportImage("new")], 4, &[]));
 }
@@ -255,6 +265,8 @@ fn lines(kind: Kind) -> &'static [fn()] {
         ],
         Kind::KernelPull => &[kernel_pull],
         Kind::CatalogRefresh => &[catalog_refresh],
+        Kind::ImageRegister => &[image_register],
+        Kind::ImagePromote => &[image_promote],
         Kind::ImageDelete => &[image_delete],
         Kind::ImageCachePrune => &[cache_prune],
         Kind::KernelImport => &[kernel_import],

@@ -40,6 +40,8 @@ enum Event {
 struct Model {
     vms: BTreeMap<&'static str, State>,
     image: bool,
+    /// Whether its file lies outside of the store; of no meaning without an image.
+    registered: bool,
     kernel: bool,
 }
 
@@ -72,8 +74,20 @@ impl Model {
             Reset(name) if self.vms.get(name) == Some(&State::Running) => return Err(Code::Conflict),
             Reset(name) => set(name, ended)?,
             Delete(name) => drop(next.vms.remove(name).ok_or(Code::NotFound)?),
-            ImportImage(_) | PullImage(_) | BuildImage(_) => add(&mut next.image)?,
-            DeleteImage(_) => remove(&mut next.image)?,
+            ImportImage(_) | PullImage(_) | BuildImage(_) => {
+                add(&mut next.image)?;
+                next.registered = false;
+            }
+            RegisterImage(_) => {
+                add(&mut next.image)?;
+                next.registered = true;
+            }
+            PromoteImage(_) if !self.image => return Err(Code::NotFound),
+            PromoteImage(_) => next.registered = false,
+            DeleteImage(_) => {
+                remove(&mut next.image)?;
+                next.registered = false;
+            }
             ImportKernel(_) => add(&mut next.kernel)?,
             DeleteKernel(_) => remove(&mut next.kernel)?,
             PruneCache => {}
@@ -106,18 +120,23 @@ impl Model {
     fn seen(&self) -> BTreeSet<String> {
         let mut seen = BTreeSet::from(["image tiny".to_owned(), "kernel debian-cloud".to_owned()]);
         seen.extend(self.vms.iter().map(|(name, state)| format!("vm {name} {state}")));
-        seen.extend(self.image.then(|| "image new".to_owned()));
+        let image = if self.registered { "image new, registered" } else { "image new" };
+        seen.extend(self.image.then(|| image.to_owned()));
         seen.extend(self.kernel.then(|| "kernel new".to_owned()));
         seen
     }
 }
+
+/// What is asked of images and kernels.
+const OF_THE_STORE: [fn(&'static str) -> Verb; 7] =
+    [ImportImage, BuildImage, RegisterImage, PromoteImage, DeleteImage, ImportKernel, DeleteKernel];
 
 fn verb() -> impl Strategy<Value = Verb> {
     let of_vm =
         select(&[Create, CreateUnstarted, Start, Stop, AutoStop, Restart, Kill, Delete, Grow, Reset][..]);
     prop_oneof![
         6 => (of_vm, select(&VMS[..])).prop_map(|(verb, name)| verb(name)),
-        1 => select(&[ImportImage, BuildImage, DeleteImage, ImportKernel, DeleteKernel][..]).prop_map(|verb| verb("new")),
+        1 => select(&OF_THE_STORE[..]).prop_map(|verb| verb("new")),
     ]
 }
 

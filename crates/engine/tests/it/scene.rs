@@ -77,8 +77,10 @@ impl Scene {
             }
         }
         for image in store.image_list().unwrap() {
-            scene.seen.insert(format!("image {}", image.name));
-            if !state.join("images").join(&image.id).join("rootfs.ext4").is_file() {
+            let rootfs = state.join("images").join(&image.id).join("rootfs.ext4");
+            let elsewhere = if rootfs.is_symlink() { ", registered" } else { "" };
+            scene.seen.insert(format!("image {}{elsewhere}", image.name));
+            if !rootfs.is_file() {
                 scene.leaks.push(format!("image {} has no file", image.name));
             }
             images.insert(image.id);

@@ -6,7 +6,8 @@ use engine::{Engine, Error, Kind, Operation};
 use model::{VmId, signal::Signal};
 use testkit::images::Tar;
 use wire::control::{
-    BuildImage, CreateVm, ImportImage, ImportKernel, Outcome, PrepareWorkspace, PullImage, PullKernel, SetVm,
+    BuildImage, CreateVm, ImportImage, ImportKernel, Outcome, PrepareWorkspace, PullImage, PullKernel,
+    RegisterImage, SetVm,
 };
 
 /// One operation.
@@ -33,6 +34,9 @@ pub enum Verb {
     RefreshCatalogs,
     /// By a recipe, with a builder of this test's.
     BuildImage(&'static str),
+    /// The file that lies beside the source of kernels.
+    RegisterImage(&'static str),
+    PromoteImage(&'static str),
     DeleteImage(&'static str),
     /// All blobs that were pulled.
     PruneCache,
@@ -61,6 +65,8 @@ impl Verb {
             Self::BuildImage(_) => Kind::ImageBuild,
             Self::PullKernel(_) => Kind::KernelPull,
             Self::RefreshCatalogs => Kind::CatalogRefresh,
+            Self::RegisterImage(_) => Kind::ImageRegister,
+            Self::PromoteImage(_) => Kind::ImagePromote,
             Self::DeleteImage(_) => Kind::ImageDelete,
             Self::PruneCache => Kind::ImageCachePrune,
             Self::ImportKernel(_) => Kind::KernelImport,
@@ -114,6 +120,12 @@ impl Verb {
                 };
                 engine.image_build(operation, build).await
             }
+            Self::RegisterImage(name) => {
+                let rootfs = home.join(ROOTFS).display().to_string();
+                let how = RegisterImage { rootfs, ..RegisterImage::default() };
+                engine.image_register(operation, name.to_owned(), how).await
+            }
+            Self::PromoteImage(name) => engine.image_promote(operation, name.to_owned()).await,
             Self::DeleteImage(name) => engine.image_delete(operation, name.to_owned()).await,
             Self::PruneCache => engine.image_cache_prune().await.map(|_| Outcome::None),
             Self::ImportKernel(name) => {
@@ -126,6 +138,9 @@ impl Verb {
         }
     }
 }
+
+/// The file of a file system that is to be registered, in a world's home.
+pub const ROOTFS: &str = "mine.ext4";
 
 /// The smallest VM.
 pub fn vm(name: &str) -> CreateVm {

@@ -113,6 +113,9 @@ static TEMPLATE: LazyLock<PathBuf> = LazyLock::new(|| {
     world.open();
     world.run(&Verb::ImportKernel("debian-cloud")).unwrap();
     world.run(&Verb::ImportImage("tiny")).unwrap();
+    // A file that somebody else made.
+    let tiny = world.engine().image_show("tiny").unwrap().rootfs;
+    std::fs::copy(tiny, home.join(verb::ROOTFS)).unwrap();
     // Fills the caches.
     world.run(&Verb::Create("first")).unwrap();
     world.run(&Verb::Delete("first")).unwrap();
@@ -183,6 +186,8 @@ impl World {
                 std::fs::hard_link(TEMPLATE.join(name), home.join(name)).unwrap();
             }
         }
+        // Tests change it.
+        std::fs::copy(TEMPLATE.join(verb::ROOTFS), home.join(verb::ROOTFS)).unwrap();
         let mut world = Self::at(home);
         world.config = config;
         world.small = small;

@@ -158,7 +158,7 @@ pub fn set_changed(file: &File, seconds: u64) -> std::io::Result<()> {
 }
 
 /// The directory itself has no empty path.
-fn here(path: &Path) -> &Path {
+pub(super) fn here(path: &Path) -> &Path {
     if path.as_os_str().is_empty() { Path::new(".") } else { path }
 }
 

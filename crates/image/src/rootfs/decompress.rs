@@ -48,7 +48,7 @@ pub struct Progress {
 /// The dictionary that `xz -9` asks for.
 pub(super) const XZ_WINDOW: u64 = 64 << 20;
 /// How many bytes go by between two reports.
-const REPORT_EVERY: u64 = 4 << 20;
+pub(super) const REPORT_EVERY: u64 = 4 << 20;
 
 /// Why reading was stopped, as the cause of an [`io::Error`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

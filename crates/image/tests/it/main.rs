@@ -13,6 +13,7 @@ mod kernel_support;
 mod oci_import;
 mod oci_refusals;
 mod oci_support;
+mod rootfs_directory;
 mod rootfs_grow;
 mod rootfs_import;
 mod rootfs_property;

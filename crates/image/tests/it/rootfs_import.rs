@@ -1,4 +1,5 @@
-//! Imported images against what tar unpacks: e2fsck is content, and the kernel shows the same tree.
+//! Imported images against what tar unpacks, also those of the directory that it unpacked: e2fsck is content, and the kernel
+//! shows the same tree.
 
 use std::{
     fs,
@@ -9,7 +10,7 @@ use std::{
     process::Command,
 };
 
-use image::rootfs::{ImportOptions, import_tar, write_dir};
+use image::rootfs::{ImportOptions, import_directory, import_tar, write_dir};
 use model::init::Init;
 use testkit::need;
 
@@ -35,6 +36,14 @@ fn check_against(name: &str, tar: &[u8], expected: &[u8]) -> u64 {
         e2fsck(&image)?;
         let unpacked = unpack(&scratch, "unpacked", expected)?;
         let mount = Mount::new(&scratch, &image, "ro,noload,loop")?;
+        assert_same(&listing(&unpacked), &listing(mount.path()));
+        drop(mount);
+        // What tar unpacked is the same image as what it was unpacked from.
+        let again = scratch.path().join("again");
+        import_directory(&unpacked, &again, &ImportOptions::default(), &mut |_| ControlFlow::Continue(()))
+            .unwrap();
+        e2fsck(&again)?;
+        let mount = Mount::new(&scratch, &again, "ro,noload,loop")?;
         assert_same(&listing(&unpacked), &listing(mount.path()));
         Some(())
     };

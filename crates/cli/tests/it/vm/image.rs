@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::Command, time::Duration};
 
 use testkit::{
     home::Home,
-    images::with_busybox,
+    images::{Tar, with_busybox},
     kernel_deb, need,
     oci::{self, Access, Registry, USER},
 };
@@ -78,6 +78,48 @@ fn a_layout_of_layers_becomes_an_image_that_keeps_its_config() {
     assert_eq!(nothing.code(), 1);
     assert!(nothing.stderr.contains("there is no image \"two\" in it, only: one"), "{}", nothing.stderr);
     assert_eq!(home.run(&["image", "show", "none"]).code(), 4);
+}
+
+#[test]
+fn a_directory_is_an_image_and_a_file_stays_where_it_is_until_it_is_promoted() {
+    let Some(home) = home() else { return };
+    let Some(busybox) = need::program("busybox", "busybox") else { return };
+    let tree = home.path().join("tree");
+    std::fs::create_dir_all(tree.join("bin")).unwrap();
+    std::fs::copy(&busybox, tree.join("bin/busybox")).unwrap();
+    for applet in ["sh", "stat", "cat"] {
+        std::os::unix::fs::symlink("/bin/busybox", tree.join("bin").join(applet)).unwrap();
+    }
+    std::fs::write(tree.join("word"), "kept\n").unwrap();
+    let owner = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(&tree).unwrap()).to_string();
+    let _ = home.ok(&["image", "import", tree.to_str().unwrap(), "--name", "tree"]);
+    let show = |name: &str| -> serde_json::Value {
+        serde_json::from_str(&home.ok(&["image", "show", name, "-o", "json"])).unwrap()
+    };
+    let file = home.path().join("mine.ext4");
+    std::fs::copy(show("tree")["rootfs"].as_str().unwrap(), &file).unwrap();
+    assert_eq!(home.ok(&["image", "register", file.to_str().unwrap(), "--name", "mine"]), "mine");
+    assert_eq!(show("mine")["rootfs"].as_str(), file.to_str());
+    let script = "stat -c %u /word; cat /word";
+    assert_eq!(run(&home, "mine", script), format!("{owner}\nkept"));
+
+    assert_eq!(home.ok(&["image", "promote", "mine"]), "mine");
+    std::fs::remove_file(&file).unwrap();
+    assert_eq!(run(&home, "mine", script), format!("{owner}\nkept"));
+}
+
+/// Each was once a path of the API that no image could be reached behind.
+#[test]
+fn an_image_can_be_called_like_a_word_of_the_api() {
+    let Some(home) = home() else { return };
+    let tar = Tar::default().directory("etc").finish();
+    for name in ["pull", "build", "cache", "import", "register", "promote", "prune", "images"] {
+        import(&home, name, &tar);
+        let shown = home.ok(&["image", "show", name]);
+        assert!(shown.contains(&format!("name:        {name}")), "{shown}");
+        let _ = home.ok(&["image", "delete", name]);
+        assert_eq!(home.run(&["image", "show", name]).code(), 4);
+    }
 }
 
 #[test]
@@ -165,7 +207,7 @@ fn a_static_binary_alone_is_an_image() {
     let Some(busybox) = need::program("busybox", "busybox") else { return };
     #[expect(clippy::disallowed_methods, reason = "the machine's own busybox")]
     let binary = std::fs::read(busybox).unwrap();
-    import(&home, "scratch", &testkit::images::Tar::default().file("busybox", 0o755, &binary).finish());
+    import(&home, "scratch", &Tar::default().file("busybox", 0o755, &binary).finish());
     let words =
         ["vm", "run", "--rm", "--image", "scratch", "--memory", "256M", "--", "/busybox", "echo", "alone"];
     assert_eq!(home.ok(&words), "alone");

@@ -1,0 +1,146 @@
+//! Images of directories and of files that stay where they are.
+
+use std::{
+    os::unix::fs::{FileExt, symlink},
+    path::PathBuf,
+    time::Duration,
+};
+
+use engine::Kind;
+use wire::control::{Code, CreateVm, ErrorBody, Image, ImportImage, Outcome, RegisterImage};
+
+use crate::{
+    verb::{ROOTFS, Verb::*, vm},
+    world::World,
+};
+
+/// Registers `file` of the world's home as `name`.
+fn register(world: &World, name: &str, file: &str) -> Result<Image, ErrorBody> {
+    let how = RegisterImage { rootfs: file.to_owned(), ..RegisterImage::default() };
+    let name = name.to_owned();
+    let operation = world
+        .begin_with(Kind::ImageRegister, |engine, operation| engine.image_register(operation, name, how));
+    image(world.end(&operation))
+}
+
+/// Imports the directory `path` as `name`.
+fn import(world: &World, path: &str, tag: Option<&str>) -> Result<Image, ErrorBody> {
+    let how = ImportImage {
+        directory: Some(path.to_owned()),
+        tag: tag.map(str::to_owned),
+        ..ImportImage::default()
+    };
+    image(world.end(&world.begin_import("new", how, std::io::empty())))
+}
+
+fn image(result: Result<Outcome, ErrorBody>) -> Result<Image, ErrorBody> {
+    match result? {
+        Outcome::Image(image) => Ok(*image),
+        other => panic!("it gave {other:?}"),
+    }
+}
+
+/// Makes VM `name` of `image`.
+fn create(world: &World, name: &str, image: &str) {
+    let request = CreateVm { name: Some(name.to_owned()), image: Some(image.to_owned()), ..vm("") };
+    let operation =
+        world.begin_with(Kind::VmCreate, |engine, operation| engine.vm_create(operation, request));
+    world.end(&operation).unwrap();
+}
+
+fn file(world: &World) -> PathBuf {
+    world.home().join(ROOTFS)
+}
+
+#[test]
+fn a_registered_file_stays_where_it_is_until_it_is_promoted() {
+    let world = World::new();
+    // It is recorded as what it is, not as what led there.
+    symlink(file(&world), world.home().join("link")).unwrap();
+    let image = register(&world, "new", world.home().join("link").to_str().unwrap()).unwrap();
+    assert_eq!(image.rootfs, file(&world).display().to_string());
+    assert_eq!(image.digest, world.engine().image_show("tiny").unwrap().digest);
+    create(&world, "a", "new");
+    world.prepare(&[PromoteImage("new")]);
+    // Also for the VM that it is used by, whose machine runs on.
+    host::fs::remove(&file(&world)).unwrap();
+    let promoted = world.engine().image_show("new").unwrap();
+    assert!(promoted.rootfs.ends_with("rootfs.ext4"), "{}", promoted.rootfs);
+    assert_eq!((&promoted.digest, &promoted.used_by), (&image.digest, &vec!["a".to_owned()]));
+    // What is there already stays.
+    world.prepare(&[PromoteImage("new"), Stop("a"), Start("a"), Delete("a"), DeleteImage("new")]);
+}
+
+#[test]
+fn a_registered_file_that_was_changed_is_used_no_more() {
+    let world = World::new();
+    register(&world, "new", file(&world).to_str().unwrap()).unwrap();
+    create(&world, "a", "new");
+    world.prepare(&[Stop("a")]);
+    let open = host::fs::open_rw(&file(&world)).unwrap();
+    let then = open.metadata().unwrap().modified().unwrap();
+    open.write_all_at(b"x", 8192).unwrap();
+    open.set_modified(then + Duration::from_secs(5)).unwrap();
+    for verb in [Start("a"), PromoteImage("new")] {
+        let error = world.run(&verb).unwrap_err();
+        assert_eq!(error.code, Code::Refused);
+        let expected =
+            format!("the file of image new is not the one that was registered: {}", file(&world).display());
+        assert_eq!(error.message, expected);
+    }
+    // Who sets the time back deceives the glance, but no copy is made of anything else.
+    open.set_modified(then).unwrap();
+    assert_eq!(world.run(&PromoteImage("new")).unwrap_err().code, Code::Refused);
+    host::fs::remove(&file(&world)).unwrap();
+    assert_eq!(world.run(&Start("a")).unwrap_err().code, Code::Refused);
+    // It is told of, and can go.
+    assert_eq!(world.engine().image_show("new").unwrap().rootfs, file(&world).display().to_string());
+    world.prepare(&[Delete("a"), DeleteImage("new")]);
+    assert_eq!(world.look().leaks, Vec::<String>::new());
+}
+
+#[test]
+fn what_no_guest_could_use_is_not_registered() {
+    let world = World::new();
+    let home = world.home().display().to_string();
+    host::fs::write_atomic(&world.home().join("text"), &[b'x'; 8192]).unwrap();
+    std::fs::copy(file(&world), world.home().join("short")).unwrap();
+    host::fs::open_rw(&world.home().join("short")).unwrap().set_len(4096).unwrap();
+    for (path, code, expected) in [
+        ("mine.ext4".to_owned(), Code::Invalid, "it must be an absolute path"),
+        (home.clone(), Code::Invalid, "there is no file; for a directory: banger image import"),
+        (format!("{home}/none"), Code::Invalid, "there is no file; for a directory: banger image import"),
+        (format!("{home}/text"), Code::Refused, "it is no ext4 file system"),
+        (format!("{home}/short"), Code::Refused, ", and its file 4096"),
+    ] {
+        let error = register(&world, "new", &path).unwrap_err();
+        let said = format!("{}: {}", error.message, error.causes.join(": "));
+        assert_eq!(error.code, code, "{said}");
+        assert!(said.ends_with(expected), "{said}");
+        assert_eq!(world.look().leaks, Vec::<String>::new());
+    }
+    assert_eq!(register(&world, "tiny", &format!("{home}/{ROOTFS}")).unwrap_err().code, Code::Taken);
+}
+
+#[test]
+fn a_directory_is_a_layout_or_a_root() {
+    let world = World::new();
+    let tree = world.home().join("tree");
+    host::fs::private_dir(&tree.join("etc")).unwrap();
+    host::fs::write_atomic(&tree.join("etc/os-release"), b"ID=tree\n").unwrap();
+    let path = tree.display().to_string();
+    // Who names a tag means a layout.
+    let error = import(&world, &path, Some("1.0")).unwrap_err();
+    assert_eq!(error.causes, [format!("{path} is not an OCI layout: it has no oci-layout")]);
+    let image = import(&world, &path, None).unwrap();
+    assert!(image.run.command().is_empty() && image.size > 0);
+    world.prepare(&[DeleteImage("new")]);
+    for name in ["oci-layout", "index.json"] {
+        host::fs::write_atomic(&tree.join(name), b"{}").unwrap();
+    }
+    let error = import(&world, &path, None).unwrap_err();
+    assert_eq!(error.causes[0], "oci-layout is refused");
+    let error = import(&world, "tree", None).unwrap_err();
+    assert_eq!(error.code, Code::Invalid);
+    assert_eq!(world.look().leaks, Vec::<String>::new());
+}
