@@ -8,6 +8,9 @@
 //! | `kept` | whether a guest still has what was shipped before |
 //! | `take` | a guest's tree as it is now, as a tree of git |
 //! | `import` | files into a repository of ours, through no filter |
+//! | `export` | a guest's changes as a patch, or as a branch here |
+//! | `land` | the commits of that branch |
+//! | `quarantine` | objects and a reference into the owner's repository |
 //! | `git` | running git |
 //!
 //! # Locking
@@ -16,9 +19,12 @@
 
 mod base;
 mod error;
+mod export;
 mod git;
 mod import;
 mod kept;
+mod land;
+mod quarantine;
 mod repository;
 mod ship;
 mod take;
@@ -26,7 +32,6 @@ mod take;
 use std::{
     collections::HashMap,
     ffi::OsString,
-    fs::File,
     os::unix::ffi::{OsStrExt, OsStringExt},
     path::{Path, PathBuf},
     sync::Arc,
@@ -34,6 +39,7 @@ use std::{
 };
 
 pub use error::WorkspaceError;
+pub use export::Part;
 use http_body_util::channel::Channel;
 use model::{
     VmId, VmName,
@@ -42,9 +48,7 @@ use model::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 use wire::{
     Word,
-    control::{
-        self, Change, ChangeKind, Event, Exported, Outcome, PrepareWorkspace, Prepared, WorkspacePlan,
-    },
+    control::{self, Event, Outcome, PrepareWorkspace, Prepared, WorkspacePlan},
 };
 
 use self::{
@@ -62,8 +66,6 @@ use crate::{
 
 /// How long the break of a channel may come before the news of its machine's end.
 const NEWS: Duration = Duration::from_secs(2);
-/// How many exports of a VM are kept for their readers.
-const EXPORTS: usize = 3;
 
 /// One workspace operation in a running VM.
 struct Visit {
@@ -357,103 +359,6 @@ impl Engine {
         Ok(kept)
     }
 
-    /// Makes a patch of all that the guest of the VM that `text` refers to changed.
-    ///
-    /// # Errors
-    /// Why there is none.
-    pub async fn vm_export(
-        self,
-        operation: Operation,
-        text: String,
-        base_commit: Option<String>,
-    ) -> Result<Outcome> {
-        let visit = self.visit(&operation, &text).await?;
-        let work = self.export(&operation, &visit, base_commit);
-        visit.unless_ended(&operation, work).await.map(Outcome::Exported)
-    }
-
-    async fn export(
-        &self,
-        operation: &Operation,
-        visit: &Visit,
-        base_commit: Option<String>,
-    ) -> Result<Exported> {
-        let none = || WorkspaceError::NoWorkspace(visit.name.to_string());
-        let workspace = self.store().workspace_get(visit.id)?.ok_or_else(none)?;
-        let place = self.paths().workspace(visit.id);
-        let scratch = self.scratch(operation)?;
-        operation.stage("reading the guest's files");
-        let progress = self.progress(operation, "reading the guest's files", None);
-        let (guest, path) = (&visit.live.guest, &workspace.guest_path);
-        let base = Base::at(place.clone());
-        let taken = take::take(&visit.git, guest, path, &base, &workspace.tree, &scratch, progress).await?;
-        operation.stage("making the patch");
-        let (git, id) = (visit.git.clone(), operation.id().to_string());
-        let make = blocking(move || {
-            let scratch = scratch;
-            let from = match base_commit {
-                Some(commit) => tree_of(&git, &taken.git_dir, &commit)?,
-                None => workspace.tree,
-            };
-            let (patch, changes) = (scratch.0.join("patch"), scratch.0.join("changes"));
-            let diff = |what, words: &[&str]| {
-                Call::inside(what, &taken.git_dir)
-                    .args(["diff-tree", "-r", "-M"])
-                    .args(words)
-                    .args([&from, &taken.tree])
-            };
-            let words = [
-                "-p",
-                "--binary",
-                "--full-index",
-                "--no-ext-diff",
-                "--no-textconv",
-                "--no-color",
-                "--src-prefix=a/",
-                "--dst-prefix=b/",
-            ];
-            let call = diff("make the patch", &words).stdout(host::fs::create_new(&patch)?);
-            git.call(call)?.ok()?;
-            let status = git.call(diff("list the changes", &["-z", "--name-status"]))?.ok()?;
-            let list = changes_of(&status).ok_or(WorkspaceError::Git {
-                what: "list the changes",
-                why: "its list is malformed".to_owned(),
-            })?;
-            let exported =
-                Exported { id: id.clone(), files: list.len() as u64, bytes: host::fs::size(&patch)? };
-            let list = serde_json::to_vec(&control::Changes { changes: list }).expect("words");
-            host::fs::write_atomic(&changes, &list)?;
-            let exports = place.join("exports");
-            host::fs::private_dir(&exports)?;
-            // By age, because their names begin with the time.
-            let old = host::fs::list(&exports)?;
-            for path in old.iter().take(old.len().saturating_sub(EXPORTS - 1)) {
-                host::fs::remove_all(path)?;
-            }
-            host::fs::create_dir(&exports.join(&id))?;
-            host::fs::rename(&patch, &exports.join(&id).join("patch"))?;
-            host::fs::rename(&changes, &exports.join(&id).join("changes"))?;
-            Ok(exported)
-        });
-        self.points().around("patch", make).await
-    }
-
-    /// What export `id` of the VM that `text` refers to came to: its patch, or the list of its changes as JSON.
-    ///
-    /// # Errors
-    /// Where there is no such VM or export.
-    pub fn vm_exported(&self, text: &str, id: &str, what: Part) -> Result<File> {
-        let vm = self.resolve(text)?;
-        let gone = || WorkspaceError::NoExport(id.to_owned());
-        let id = uuid::Uuid::try_parse(id).map_err(|_| gone())?.to_string();
-        let name = match what {
-            Part::Patch => "patch",
-            Part::Changes => "changes",
-        };
-        let path = self.paths().workspace(vm).join("exports").join(id).join(name);
-        host::fs::open(&path).map_err(|error| if error.is_missing() { gone().into() } else { error.into() })
-    }
-
     /// What was shipped into the VM that `text` refers to.
     ///
     /// # Errors
@@ -561,15 +466,6 @@ impl Visit {
     }
 }
 
-/// What of an export is wanted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Part {
-    /// The patch.
-    Patch,
-    /// The list of changes.
-    Changes,
-}
-
 fn word(path: &Path) -> Word {
     path.as_os_str().as_bytes().to_vec().into()
 }
@@ -577,64 +473,4 @@ fn word(path: &Path) -> Word {
 fn is_not_there(error: &WorkspaceError) -> bool {
     matches!(error, WorkspaceError::Guest { cause: crate::guest::GuestError::Refused(body), .. }
         if body.code == control::Code::NotFound)
-}
-
-/// The tree of `commit`, where that was shipped.
-fn tree_of(git: &Git, git_dir: &Path, commit: &str) -> Result<String> {
-    let none = || WorkspaceError::NoCommit(commit.to_owned());
-    let is_id = (4..=64).contains(&commit.len()) && commit.bytes().all(|byte| byte.is_ascii_hexdigit());
-    if !is_id {
-        return Err(none().into());
-    }
-    let call = Call::inside("find the commit", git_dir);
-    let done = git.call(call.args([
-        "rev-parse".to_owned(),
-        "--verify".to_owned(),
-        format!("{commit}^{{commit}}^{{tree}}"),
-    ]))?;
-    Ok(done.line().map_err(|_| none())?)
-}
-
-/// What `git diff-tree -z --name-status` says.
-fn changes_of(status: &[u8]) -> Option<Vec<Change>> {
-    let mut fields = status.split(|byte| *byte == 0).filter(|field| !field.is_empty());
-    let mut changes = Vec::new();
-    while let Some(letter) = fields.next() {
-        let mut path = || Some(Word::from(fields.next()?.to_vec()));
-        let (kind, from) = match letter.first()? {
-            b'A' => (ChangeKind::Added, None),
-            b'D' => (ChangeKind::Deleted, None),
-            b'M' => (ChangeKind::Modified, None),
-            b'T' => (ChangeKind::Kind, None),
-            b'R' => (ChangeKind::Renamed, Some(path()?)),
-            _ => return None,
-        };
-        changes.push(Change { kind, path: path()?, from });
-    }
-    Some(changes)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn changes_are_read() {
-        let status = b"A\0new\0R087\0old name\0new\xff\0T\0link\0";
-        let changes = changes_of(status).unwrap();
-        let shown: Vec<_> = changes
-            .iter()
-            .map(|change| (change.kind, change.path.as_bytes(), change.from.is_some()))
-            .collect();
-        assert_eq!(
-            shown,
-            [
-                (ChangeKind::Added, &b"new"[..], false),
-                (ChangeKind::Renamed, b"new\xff", true),
-                (ChangeKind::Kind, b"link", false)
-            ]
-        );
-        assert!(changes_of(b"A\0").is_none() && changes_of(b"?\0x\0").is_none());
-        assert_eq!(repository::path_of(b"a\xff").as_os_str().as_bytes(), b"a\xff");
-    }
 }

@@ -116,6 +116,28 @@ pub fn rename(from: &Path, to: &Path) -> Result<()> {
     to.parent().map_or(Ok(()), sync_dir)
 }
 
+/// Moves file `from` to `to`, where nothing is, also onto another file system: it is there whole or not at all, and durable.
+///
+/// # Errors
+/// Where that fails; `from` is still there then.
+pub fn move_file(from: &Path, to: &Path) -> Result<()> {
+    if fs::rename(from, to).is_ok() {
+        return to.parent().map_or(Ok(()), sync_dir);
+    }
+    let mut name = std::ffi::OsString::from("tmp_");
+    name.push(to.file_name().unwrap_or_default());
+    let staged = to.with_file_name(name);
+    let put = || -> Result<()> {
+        fs::copy(from, &staged).map_err(|e| Error::path("copy", from, e))?;
+        open(&staged)?.sync_all().map_err(|e| Error::path("sync", &staged, e))?;
+        rename(&staged, to)
+    };
+    put().inspect_err(|_| {
+        let _ = fs::remove_file(&staged);
+    })?;
+    remove(from)
+}
+
 /// Makes the entries of directory `path` durable.
 ///
 /// # Errors

@@ -215,6 +215,54 @@ fn is_dot_git(name: &[u8]) -> bool {
     short.is_some_and(|digits| !digits.is_empty() && digits.iter().all(u8::is_ascii_digit))
 }
 
+/// Names of files and directories that some program runs, or takes what to run from, without being asked to: hooks, shells,
+/// editors, development containers, build services, package managers, assistants.
+const RUNNING: &[&str] = &[
+    ".circleci",
+    ".claude",
+    ".cursor",
+    ".devcontainer",
+    ".devcontainer.json",
+    ".dir-locals.el",
+    ".drone.yml",
+    ".envrc",
+    ".exrc",
+    ".gitlab-ci.yml",
+    ".githooks",
+    ".husky",
+    ".idea",
+    ".lefthook.yml",
+    ".mcp.json",
+    ".nvimrc",
+    ".pre-commit-config.yaml",
+    ".travis.yml",
+    ".vimrc",
+    ".vscode",
+    ".woodpecker",
+    ".woodpecker.yml",
+    "azure-pipelines.yml",
+    "jenkinsfile",
+    "lefthook.yml",
+];
+
+/// Whether a file at `path` of a tree may run on its owner's host, or at a service, without being asked for.
+#[must_use]
+pub fn runs_by_itself(path: &[u8]) -> bool {
+    let path = path.to_ascii_lowercase();
+    let mut names = path.split(|byte| *byte == b'/').peekable();
+    while let Some(name) = names.next() {
+        let next = names.peek().copied().unwrap_or_default();
+        let known = RUNNING.iter().any(|known| known.as_bytes() == name)
+            || name.ends_with(b".code-workspace")
+            || (name == b".github" && matches!(next, b"workflows" | b"actions"))
+            || (name == b".cargo" && next.starts_with(b"config"));
+        if known {
+            return true;
+        }
+    }
+    false
+}
+
 /// Characters that HFS+ leaves out when it compares names.
 fn unseen(c: char) -> bool {
     matches!(c, '\u{200c}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{206a}'..='\u{206f}' | '\u{feff}')
@@ -320,6 +368,25 @@ mod tests {
         assert_eq!(check_tree_path(b"a\0b"), Err(TreePathError::Unfit));
         assert_eq!(check_tree_path(&[b'x'; 256]), Err(TreePathError::Long));
         assert_eq!(check_tree_path("x/".repeat(3000).as_bytes()), Err(TreePathError::Long));
+    }
+
+    #[test]
+    fn what_may_run_by_itself() {
+        for (path, expect) in [
+            (".envrc", true),
+            ("sub/.ENVRC", true),
+            (".vscode/tasks.json", true),
+            (".github/workflows/ci.yml", true),
+            (".github/CODEOWNERS", false),
+            (".cargo/config.toml", true),
+            (".husky/pre-commit", true),
+            ("x.code-workspace", true),
+            ("Jenkinsfile", true),
+            ("src/envrc", false),
+            ("hooks.rs", false),
+        ] {
+            assert_eq!(runs_by_itself(path.as_bytes()), expect, "{path}");
+        }
     }
 
     #[test]

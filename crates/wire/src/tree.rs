@@ -49,6 +49,9 @@ pub struct Entry {
     /// It was changed a moment ago, so that its next change might leave the same stamp.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub fresh: bool,
+    /// It would run as its owner or group.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub set_id: bool,
 }
 
 /// One line of the answer to an unpacked tar: a file and its stamp, as a listing tells it.
@@ -163,6 +166,7 @@ mod tests {
             size: 3,
             stamp: None,
             fresh: false,
+            set_id: false,
         };
         let stamped = Entry { stamp: Some("1.2".to_owned()), fresh: true, ..entry.clone() };
         let lines = [Line::Entry(entry), Line::Entry(stamped), Line::End(1)]

@@ -22,6 +22,9 @@ use super::place::Top;
 const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
+/// The bits by which a program runs as its owner or group.
+const SET_ID: u32 = 0o6000;
+
 /// Writes the lines of a listing of `path` to `out`. No link is followed; nothing called `.git` is listed or entered.
 ///
 /// # Errors
@@ -62,7 +65,8 @@ pub fn list(path: &Path, out: impl Write) -> io::Result<()> {
                 Kind::File | Kind::Executable => (Some(stamp::of(&stat)), stamp::is_fresh(&stat)),
                 Kind::Link | Kind::Other => (None, false),
             };
-            line(&mut out, &Line::Entry(Entry { path, kind, size, stamp, fresh }))?;
+            let set_id = stamp.is_some() && stat.st_mode & SET_ID != 0;
+            line(&mut out, &Line::Entry(Entry { path, kind, size, stamp, fresh, set_id }))?;
             count += 1;
         }
     }

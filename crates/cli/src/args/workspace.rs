@@ -17,7 +17,7 @@ pub enum WorkspaceCommand {
     /// The files that git knows go along as they are in the working tree now, and the latest history. Nothing in the
     /// repository is changed.
     Prepare(PrepareArgs),
-    /// Get a machine's changes as a patch for `git apply`
+    /// Get a machine's changes as a patch for `git apply`, or as a branch
     ///
     /// Everything that was changed in the machine since its workspace was shipped, committed there or not, but for what is
     /// ignored.
@@ -97,4 +97,12 @@ pub struct ExportArgs {
     /// Only list what was changed
     #[arg(long)]
     pub list: bool,
+    /// Make the changes a new branch of the repository that was shipped
+    ///
+    /// Its commits stand on the one that was checked out there, and nothing is checked out. No hook runs.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["list", "output"])]
+    pub to_branch: Option<String>,
+    /// Put the new branch over one of that name, which nobody has checked out
+    #[arg(long, requires = "to_branch")]
+    pub force: bool,
 }

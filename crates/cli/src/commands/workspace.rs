@@ -155,7 +155,11 @@ async fn export(context: &Context, args: ExportArgs) -> Result<(), Error> {
     let mut signals = Signals::ending()?;
     let work = async {
         let target = path(&["vms", &args.reference, "workspace", "export"]);
-        let request = ExportWorkspace { base_commit: args.base_commit.clone() };
+        let request = ExportWorkspace {
+            base_commit: args.base_commit.clone(),
+            to_branch: args.to_branch.clone(),
+            force: args.force,
+        };
         let mut events = context.client.operate(Method::POST, &target, json(&request)).await?;
         let exported = match Progress::new(&context.talk).follow(&mut events).await? {
             Outcome::Exported(exported) => exported,
@@ -169,6 +173,15 @@ async fn export(context: &Context, args: ExportArgs) -> Result<(), Error> {
         };
         if exported.files == 0 {
             context.talk.say("nothing was changed");
+        }
+        if args.to_branch.is_some() {
+            let Some(branch) = exported.branch else { return Ok(()) };
+            context.talk.say(&format!(
+                "{} files in the new branch {}",
+                exported.files,
+                visible(&branch.name)
+            ));
+            return print(&format!("{}\n", visible(&branch.commit)));
         }
         let part = |what| path(&["vms", &args.reference, "workspace", "exports", &exported.id, what]);
         if args.list {

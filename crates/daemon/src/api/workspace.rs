@@ -81,7 +81,7 @@ pub async fn workspace_export(
     let request: ExportWorkspace = parse(&body)?;
     let subject = reference.clone();
     let operation = app.engine.begin(Kind::WorkspaceExport, &subject, |engine, operation| {
-        engine.vm_export(operation, reference, request.base_commit)
+        engine.vm_export(operation, reference, request)
     });
     Ok(answer(app.engine, operation, detach.binding()))
 }

@@ -10,11 +10,12 @@
 //!        stamps     a JSON line for each file that the guest's agent gave a stamp
 //!        owners     the same for the owner's files, when they were read
 //!        words      what was asked for, as JSON
+//!        sparse     a JSON word for each file that git knew and that was not checked out
 //! ```
 //! So changes can be told later whatever became of the owner's repository, and nothing of the guest's is ever put in here.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     io::{BufRead, BufWriter, Write},
     path::{Path, PathBuf},
 };
@@ -201,6 +202,28 @@ impl Base {
             Ok(())
         })?;
         added.ok()?;
+        write_lines(&self.0.join("sparse"), plan.sparse.iter().cloned().map(Word::from))?;
+        if plan.sparse.is_empty() {
+            return Ok(tree);
+        }
+        // It is about an index alone, and still asks for files that could be looked at.
+        let skip = indexed("make the index").args([
+            "--work-tree=.",
+            "update-index",
+            "-z",
+            "--skip-worktree",
+            "--stdin",
+        ]);
+        let skipped = git.feed(skip, |input| {
+            for path in &plan.sparse {
+                input
+                    .write_all(path)
+                    .and_then(|()| input.write_all(b"\0"))
+                    .map_err(WorkspaceError::Unread)?;
+            }
+            Ok(())
+        })?;
+        skipped.ok()?;
         Ok(tree)
     }
 
@@ -255,6 +278,18 @@ impl Base {
     /// Where their list cannot be read.
     pub fn owners(&self) -> Result<Stamps> {
         self.read_stamps("owners")
+    }
+
+    /// The files that git knew and that were not checked out.
+    ///
+    /// # Errors
+    /// Where their list cannot be read.
+    pub fn sparse(&self) -> Result<BTreeSet<Vec<u8>>> {
+        let path = self.0.join("sparse");
+        if !host::fs::exists(&path) {
+            return Ok(BTreeSet::new());
+        }
+        Ok(read_lines::<Word>(&path)?.into_iter().map(Word::into_bytes).collect())
     }
 
     fn read_stamps(&self, name: &str) -> Result<Stamps> {

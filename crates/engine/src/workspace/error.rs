@@ -26,9 +26,6 @@ pub enum WorkspaceError {
     /// The repository has submodules.
     #[error("the repository has submodules, like {0:?}, which cannot be shipped yet")]
     Submodules(PathBuf),
-    /// The repository is checked out in part.
-    #[error("the repository is checked out in part (sparse checkout), which cannot be shipped yet")]
-    Sparse,
     /// The place in the guest cannot be used.
     #[error("{path:?} cannot be a workspace")]
     GuestPath {
@@ -128,6 +125,45 @@ pub enum WorkspaceError {
     /// A commit is not among what was shipped.
     #[error("there is no commit {0} in what was shipped")]
     NoCommit(String),
+    /// The branch is there already.
+    #[error("there is a branch {0:?} already")]
+    BranchExists(String),
+    /// The branch is checked out.
+    #[error("the branch {0:?} is checked out")]
+    BranchCheckedOut(String),
+    /// The branch is another name of another one.
+    #[error("the branch {0:?} is another one under a second name")]
+    BranchAlias(String),
+    /// A branch of another name is in its place.
+    #[error("there can be no branch {name:?} beside the branch {other:?}")]
+    BranchInTheWay {
+        /// The branch.
+        name: String,
+        /// The other one.
+        other: String,
+    },
+    /// What was shipped is not in the owner's repository any more.
+    #[error("the repository {top:?} does not have the commit {commit} any more that was shipped")]
+    Lost {
+        /// The repository.
+        top: PathBuf,
+        /// The commit.
+        commit: String,
+    },
+    /// Git makes something else of the file when it is committed.
+    #[error("git converts {path:?} when it is committed ({how}), which only git itself does")]
+    Converted {
+        /// The file.
+        path: PathBuf,
+        /// By which attribute.
+        how: String,
+    },
+    /// The file belongs to a repository in the repository.
+    #[error("{path:?} belongs to a submodule, and a branch has no files of those", path = .0)]
+    InSubmodule(PathBuf),
+    /// The file would run as its owner.
+    #[error("the file {path:?} of the guest has a set-user or set-group bit", path = .0)]
+    SetId(PathBuf),
     /// There is no such export.
     #[error("there is no export {0} any more")]
     NoExport(String),
@@ -152,17 +188,26 @@ impl WorkspaceError {
             | Self::Unborn(_)
             | Self::OtherUser(_)
             | Self::Submodules(_)
-            | Self::Sparse
             | Self::GuestPath { .. }
             | Self::Branch(_)
             | Self::From(_) => Code::Invalid,
+            Self::BranchExists(_)
+            | Self::BranchCheckedOut(_)
+            | Self::BranchAlias(_)
+            | Self::BranchInTheWay { .. } => Code::Conflict,
             Self::Host(_) | Self::Git { .. } | Self::Unread(_) => Code::Host,
-            Self::NoWorkspace(_) | Self::NoCommit(_) | Self::NoExport(_) => Code::NotFound,
+            Self::NoWorkspace(_) | Self::NoCommit(_) | Self::NoExport(_) | Self::Lost { .. } => {
+                Code::NotFound
+            }
             Self::NotEmpty { .. } | Self::Changed { .. } | Self::InTheWay { .. } => Code::Conflict,
             Self::Guest { .. } | Self::GuestGone => Code::Guest,
-            Self::Malformed(_) | Self::TooMuch { .. } | Self::Path { .. } | Self::Link { .. } => {
-                Code::Refused
-            }
+            Self::Malformed(_)
+            | Self::TooMuch { .. }
+            | Self::Path { .. }
+            | Self::Link { .. }
+            | Self::Converted { .. }
+            | Self::InSubmodule(_)
+            | Self::SetId(_) => Code::Refused,
         }
     }
 
@@ -178,6 +223,10 @@ impl WorkspaceError {
                 "banger vm workspace export {vm} --output FILE saves the changes; --force drops them"
             )),
             Self::InTheWay { vm, .. } => Some(format!("banger vm workspace prepare {vm} --force removes it")),
+            Self::BranchExists(_) => Some("another name, or --force to give up what it has".to_owned()),
+            Self::Lost { .. } | Self::Converted { .. } | Self::InSubmodule(_) => {
+                Some("banger vm workspace export --output FILE, and git apply FILE".to_owned())
+            }
             Self::NoCommit(_) => Some("ship more history: --depth or --full-history".to_owned()),
             _ => None,
         }

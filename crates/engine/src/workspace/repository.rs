@@ -1,7 +1,7 @@
 //! The owner's repository: what it is, and what of it would be shipped. Nothing in it is ever written.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     ffi::{OsStr, OsString},
     os::unix::ffi::{OsStrExt, OsStringExt},
     path::{Path, PathBuf},
@@ -42,6 +42,22 @@ pub struct Repository {
     modes: Modes,
 }
 
+/// Who commits.
+#[derive(Debug)]
+pub struct Person {
+    name: String,
+    email: String,
+}
+
+impl Person {
+    /// `call` in this person's name.
+    pub fn sign(&self, call: Call) -> Call {
+        ["AUTHOR", "COMMITTER"].iter().fold(call, |call, role| {
+            call.env(&format!("GIT_{role}_NAME"), &self.name).env(&format!("GIT_{role}_EMAIL"), &self.email)
+        })
+    }
+}
+
 /// What tells which files are programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Modes {
@@ -67,6 +83,8 @@ pub struct Plan {
     pub bytes: u64,
     /// How many files that git does not know stay.
     pub skipped: u64,
+    /// Files that git knows and does not check out here (sparse checkout).
+    pub sparse: BTreeSet<Vec<u8>>,
 }
 
 /// A file that would be shipped.
@@ -149,6 +167,26 @@ impl Repository {
         Ok(git.call(call)?.line().ok())
     }
 
+    /// Who commits to it.
+    ///
+    /// # Errors
+    /// Where git cannot be run.
+    pub fn person(&self, git: &Git) -> Result<Person> {
+        let [name, email] = &self.identity;
+        let setting = |own: &Option<String>, key| match own {
+            Some(own) => Ok(Some(own.clone())),
+            None => owners_setting(git, &self.top, "--no-type", key),
+        };
+        let said = |text: Option<String>, otherwise: &str| {
+            text.filter(|text| text.chars().any(char::is_alphanumeric))
+                .unwrap_or_else(|| otherwise.to_owned())
+        };
+        Ok(Person {
+            name: said(setting(name, "user.name")?, "banger"),
+            email: said(setting(email, "user.email")?, "banger@localhost"),
+        })
+    }
+
     /// The patterns by which files are ignored that the repository's own files do not tell.
     #[must_use]
     pub fn excludes(&self) -> Vec<u8> {
@@ -167,14 +205,14 @@ impl Repository {
     pub fn plan(&self, git: &Git, untracked: Untracked) -> Result<Plan> {
         let list = |words: &[&str]| git.call(Call::new("list the files", &self.top).args(words))?.ok();
         let known = list(&["ls-files", "-z", "-v", "--stage"])?;
-        let mut candidates = BTreeMap::new();
+        let (mut candidates, mut unchecked) = (BTreeMap::new(), BTreeSet::new());
         for line in known.split(|byte| *byte == 0).filter(|line| !line.is_empty()) {
             let (tag, mode, path) = parse_staged(line).ok_or(WorkspaceError::Git {
                 what: "list the files",
                 why: "its list is malformed".to_owned(),
             })?;
             if tag.eq_ignore_ascii_case(&b'S') {
-                return Err(WorkspaceError::Sparse);
+                unchecked.insert(path.to_vec());
             }
             let kind = match mode {
                 b"160000" => return Err(WorkspaceError::Submodules(path_of(path))),
@@ -203,13 +241,17 @@ impl Repository {
             }
         }
         let tree = Tree::open(&self.top)?;
-        let mut plan = Plan { files: BTreeMap::new(), bytes: 0, skipped };
+        let mut plan = Plan { files: BTreeMap::new(), bytes: 0, skipped, sparse: BTreeSet::new() };
         for (path, planned) in candidates {
             model::workspace::check_tree_path(&path)
                 .map_err(|cause| WorkspaceError::Path { path: path_of(&path), cause })?;
             match tree.entry(&path_of(&path))? {
                 Some(Entry::File { size, .. }) => plan.bytes += size,
                 Some(Entry::Link(target)) => plan.bytes += target.len() as u64,
+                None if unchecked.contains(&path) => {
+                    plan.sparse.insert(path);
+                    continue;
+                }
                 // It was deleted, or something is in its place that git does not know.
                 Some(Entry::Other) | None => continue,
             }
@@ -279,19 +321,26 @@ impl Repository {
     }
 }
 
-/// Where the owner's own ignore patterns are, if anywhere.
-fn owners_excludes(git: &Git, top: &Path) -> Result<Option<PathBuf>> {
+/// What the owner's own settings say of `key`, as a value of type `kind`.
+fn owners_setting(git: &Git, top: &Path, kind: &str, key: &str) -> Result<Option<String>> {
     let Some(home) = host::env::var("HOME").map(PathBuf::from) else { return Ok(None) };
     let config = home.join(".gitconfig");
-    if host::fs::exists(&config) {
-        let call = Call::new("read the owner's settings", top)
-            .env("HOME", home.as_os_str())
-            .args([OsStr::new("config"), OsStr::new("--file"), config.as_os_str()])
-            .args(["--includes", "--type=path", "--get", "core.excludesFile"]);
-        if let Ok(path) = git.call(call)?.line() {
-            return Ok(Some(path.into()));
-        }
+    if !host::fs::exists(&config) {
+        return Ok(None);
     }
+    let call = Call::new("read the owner's settings", top)
+        .env("HOME", home.as_os_str())
+        .args([OsStr::new("config"), OsStr::new("--file"), config.as_os_str()])
+        .args(["--includes", kind, "--get", key]);
+    Ok(git.call(call)?.line().ok())
+}
+
+/// Where the owner's own ignore patterns are, if anywhere.
+fn owners_excludes(git: &Git, top: &Path) -> Result<Option<PathBuf>> {
+    if let Some(path) = owners_setting(git, top, "--type=path", "core.excludesFile")? {
+        return Ok(Some(path.into()));
+    }
+    let Some(home) = host::env::var("HOME").map(PathBuf::from) else { return Ok(None) };
     let default = host::env::var("XDG_CONFIG_HOME").map_or_else(|| home.join(".config"), PathBuf::from);
     Ok(Some(default.join("git/ignore")).filter(|path| host::fs::exists(path)))
 }
@@ -313,4 +362,14 @@ pub fn path_of(bytes: &[u8]) -> PathBuf {
 /// The paths of a list of git that ends each with a NUL.
 pub fn paths(list: &[u8]) -> HashSet<&[u8]> {
     list.split(|byte| *byte == 0).filter(|path| !path.is_empty()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_any_bytes() {
+        assert_eq!(path_of(b"a\xff").as_os_str().as_bytes(), b"a\xff");
+    }
 }

@@ -45,6 +45,8 @@ pub struct Taken {
     pub git_dir: PathBuf,
     /// Its id.
     pub tree: String,
+    /// A file in it that would run as its owner or group.
+    pub set_id: Option<PathBuf>,
 }
 
 /// Takes the tree at `path` of `guest` into `scratch`. `told` hears how many bytes came, and may end it.
@@ -84,9 +86,11 @@ pub async fn take(
     let pieces = pick(guest, path, &wanted).await?;
     let (git, base, shipped) = (git.clone(), base.clone(), shipped.to_owned());
     let held = scratch.clone();
+    let set_id = taken.iter().find(|(_, entry)| entry.set_id).map(|(path, _)| path_of(path));
     working(move || {
         let git_dir = held.0.join("taken");
-        build(&git, &base, &shipped, git_dir, &wanted, gone, &files, pieces, told)
+        let tree = build(&git, &base, &shipped, &git_dir, &wanted, gone, &files, pieces, told)?;
+        Ok(Taken { git_dir, tree, set_id })
     })
     .await
 }
@@ -282,21 +286,25 @@ fn build(
     git: &Git,
     base: &Base,
     shipped: &str,
-    git_dir: PathBuf,
+    git_dir: &Path,
     wanted: &[Wanted],
     gone: Vec<Vec<u8>>,
     files: &Files,
     mut pieces: Pieces,
     mut told: impl FnMut(u64) -> Result<()>,
-) -> Result<Taken> {
+) -> Result<String> {
     let format =
         git.call(Call::inside("read the base", &base.git_dir()).args(["rev-parse", "--show-object-format"]));
-    init(git, &git_dir, &format?.line()?)?;
+    init(git, git_dir, &format?.line()?)?;
     let mut alternate = base.git_dir().join("objects").into_os_string().into_encoded_bytes();
     alternate.push(b'\n');
     host::fs::private_dir(&git_dir.join("objects/info"))?;
     host::fs::write_atomic(&git_dir.join("objects/info/alternates"), &alternate)?;
-    let imported = git.feed(import::call(&git_dir), |out| {
+    let shallow = base.git_dir().join("shallow");
+    if host::fs::exists(&shallow) {
+        host::fs::write_atomic(&git_dir.join("shallow"), &host::fs::read(&shallow)?)?;
+    }
+    let imported = git.feed(import::call(git_dir), |out| {
         let mut import = Import::new(out);
         gone.iter().for_each(|path| import.remove(path));
         let (mut count, mut bytes) = (0, 0u64);
@@ -323,9 +331,8 @@ fn build(
         import.finish(TAKEN, Some(shipped))
     })?;
     imported.ok()?;
-    let name = Call::inside("name the tree", &git_dir).args(["rev-parse", &format!("{TAKEN}^{{tree}}")]);
-    let tree = git.call(name)?.line()?;
-    Ok(Taken { git_dir, tree })
+    let name = Call::inside("name the tree", git_dir).args(["rev-parse", &format!("{TAKEN}^{{tree}}")]);
+    git.call(name)?.line()
 }
 
 fn take_one(

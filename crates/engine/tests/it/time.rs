@@ -6,7 +6,7 @@ use engine::{Engine, GuestStream};
 use http_body_util::channel::Channel;
 use model::copy::CopyPath;
 use testkit::home::wait_until;
-use wire::control::{Code, OperationState, State};
+use wire::control::{Code, ExportWorkspace, OperationState, State};
 
 use crate::{
     verb::Verb::{self, *},
@@ -131,7 +131,7 @@ fn what_uses_a_vm_keeps_it() {
     pair.commit();
     let request = pair.request();
     assert!(touches(|world| drop(world.run(&Prepare("a", Box::new(request))))), "a workspace");
-    assert!(touches(|world| drop(world.run(&Export("a", None)))), "its work");
+    assert!(touches(|world| drop(world.run(&Export("a", ExportWorkspace::default())))), "its work");
 }
 
 #[test]

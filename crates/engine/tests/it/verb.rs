@@ -6,8 +6,8 @@ use engine::{Engine, Error, Kind, Operation};
 use model::{VmId, signal::Signal};
 use testkit::images::Tar;
 use wire::control::{
-    BuildImage, CreateVm, ImportImage, ImportKernel, Outcome, PrepareWorkspace, PullImage, PullKernel,
-    RegisterImage, SetVm,
+    BuildImage, CreateVm, ExportWorkspace, ImportImage, ImportKernel, Outcome, PrepareWorkspace, PullImage,
+    PullKernel, RegisterImage, SetVm,
 };
 
 /// One operation.
@@ -43,8 +43,7 @@ pub enum Verb {
     ImportKernel(&'static str),
     DeleteKernel(&'static str),
     Prepare(&'static str, Box<PrepareWorkspace>),
-    /// Against that commit, or what was shipped.
-    Export(&'static str, Option<String>),
+    Export(&'static str, ExportWorkspace),
 }
 
 impl Verb {
@@ -110,7 +109,7 @@ impl Verb {
             Self::PullKernel(name) => {
                 engine.kernel_pull(operation, name.to_owned(), PullKernel { force: true }).await
             }
-            Self::RefreshCatalogs => engine.catalog_refresh(&operation).await.map(|_| Outcome::None),
+            Self::RefreshCatalogs => engine.catalog_refresh().await.map(|_| Outcome::None),
             Self::BuildImage(name) => {
                 let build = BuildImage {
                     recipe: "debian-bookworm".to_owned(),
@@ -133,7 +132,7 @@ impl Verb {
                 engine.kernel_import(operation, name.to_owned(), from).await
             }
             Self::Prepare(name, request) => engine.vm_prepare(operation, name.to_owned(), *request).await,
-            Self::Export(name, base) => engine.vm_export(operation, name.to_owned(), base).await,
+            Self::Export(name, request) => engine.vm_export(operation, name.to_owned(), request).await,
             Self::DeleteKernel(name) => engine.kernel_delete(operation, name.to_owned()).await,
         }
     }

@@ -2,7 +2,7 @@
 
 use engine::{Operation, fault::Moment};
 use testkit::home::wait_until;
-use wire::control::{Code, Event, Outcome, PrepareWorkspace};
+use wire::control::{Code, Event, ExportWorkspace, Outcome, PrepareWorkspace};
 
 use crate::{
     fault::Fault,
@@ -42,7 +42,7 @@ impl Way {
             }
             Self::BringsBack => {
                 write(&pair.guest(), "file", b"of the guest\n");
-                (world, pair, Export("a", None))
+                (world, pair, Export("a", ExportWorkspace::default()))
             }
         }
     }
@@ -114,7 +114,8 @@ fn workspace_operations_on_one_vm_never_overlap_and_an_export_waits_for_a_prepar
     let (world, pair, ship) = Way::Ships.begin();
     let gate = world.faults.hold("shipping");
     let first = held(&world, &ship);
-    let (second, brought, third) = (world.begin(&ship), world.begin(&Export("a", None)), world.begin(&ship));
+    let (second, brought, third) =
+        (world.begin(&ship), world.begin(&Export("a", ExportWorkspace::default())), world.begin(&ship));
     let left = world.begin(&ship);
     left.cancel();
     assert_eq!(world.end(&left).unwrap_err().code, Code::Cancelled, "who waits leaves at once");

@@ -89,6 +89,22 @@ pub struct ExportWorkspace {
     /// The commit that the patch is to apply to, by its id; without it what was shipped.
     #[serde(default)]
     pub base_commit: Option<String>,
+    /// A new branch of the repository that it came from, which gets the work as commits.
+    #[serde(default)]
+    pub to_branch: Option<String>,
+    /// Give up what that branch has, where it is there.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// A branch that was made of a guest's work.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Landed {
+    /// Its name.
+    pub name: String,
+    /// Its last commit.
+    pub commit: String,
 }
 
 /// An export, which can be fetched for a while.
@@ -101,6 +117,9 @@ pub struct Exported {
     pub files: u64,
     /// Bytes of the patch.
     pub bytes: u64,
+    /// The branch that was asked for; none where nothing was changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub branch: Option<Landed>,
 }
 
 /// `GET /v1/vms/{reference}/workspace/exports/{id}/changes`.

@@ -82,6 +82,15 @@ fn a_repository_goes_in_and_its_patch_comes_out() {
     assert_eq!(home.ok(&["vm", "workspace", "export", "dev", "--output", text(&patch)]), "");
     assert_eq!(home.run(&["vm", "workspace", "export", "dev"]).stdout, fs::read(&patch).unwrap());
     assert_eq!(content(&repo), before, "the host's repository is as it was, its index too");
+
+    // As a branch it is two commits on the one that was checked out: what was edited here, and what was done there.
+    let landed = home.run(&["vm", "workspace", "export", "dev", "--to-branch", "work"]);
+    assert_eq!((landed.code(), landed.text()), (0, git(&repo, &["rev-parse", "work"])), "{}", landed.stderr);
+    assert_eq!(git(&repo, &["diff", "--name-status", "work^", "work"]), "A\td/new\nD\tedited\nM\tfile");
+    assert_eq!(git(&repo, &["diff", "--name-status", "main", "work^"]), "M\tedited");
+    assert_eq!(git(&repo, &["status", "--porcelain"]), " M edited\n?? untracked");
+    let refused = home.run(&["vm", "workspace", "export", "dev", "--to-branch", "main"]);
+    assert!(refused.code() == 1 && refused.stderr.contains("checked out"), "{}", refused.stderr);
     git(&repo, &["apply", text(&patch)]);
     assert_eq!(fs::read_to_string(repo.join("file")).unwrap(), "1\nx\n");
     assert_eq!(fs::read_to_string(repo.join("d/new")).unwrap(), "new\n");
