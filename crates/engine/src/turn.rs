@@ -30,7 +30,8 @@ struct Queue {
 #[derive(Debug)]
 #[must_use = "the turn ends with this value"]
 pub struct Turn {
-    turns: Turns,
+    /// None of one that was given back.
+    turns: Option<Turns>,
 }
 
 impl Turns {
@@ -70,11 +71,17 @@ impl Turns {
                 next
             };
             // One who left is told nothing; the turn comes back in the drop of what was not sent.
-            match next.send(Turn { turns: self.clone() }) {
+            match next.send(Turn { turns: Some(self.clone()) }) {
                 Ok(()) => return,
                 Err(unwanted) => unwanted.give_back(),
             }
         }
+    }
+
+    fn end(&self) {
+        let mut queue = self.lock();
+        queue.held = false;
+        queue.interrupt = None;
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
@@ -106,30 +113,28 @@ impl Drop for Urgent<'_> {
 impl Turn {
     /// Lets a `kill` that comes meanwhile, or that waits already, cancel `token`, until the turn ends.
     pub fn interruptible_by_kill(&self, token: CancellationToken) {
-        let mut queue = self.turns.lock();
+        let Some(turns) = &self.turns else { return };
+        let mut queue = turns.lock();
         if queue.urgent > 0 {
             token.cancel();
         }
         queue.interrupt = Some(token);
     }
 
-    fn give_back(self) {
-        let mut queue = self.turns.lock();
-        queue.held = false;
-        queue.interrupt = None;
-        drop(queue);
-        std::mem::forget(self);
+    /// Ends it without granting the next one, which whoever granted this one does.
+    fn give_back(mut self) {
+        if let Some(turns) = self.turns.take() {
+            turns.end();
+        }
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        {
-            let mut queue = self.turns.lock();
-            queue.held = false;
-            queue.interrupt = None;
+        if let Some(turns) = self.turns.take() {
+            turns.end();
+            turns.grant();
         }
-        self.turns.grant();
     }
 }
 
@@ -204,6 +209,19 @@ mod tests {
         assert!(is_pending(&mut waiting).await);
         drop(held); // grants it to `waiting`, which never looks
         drop(waiting);
-        let _held = turns.take().await;
+        drop(turns.take().await);
+        assert_eq!(Arc::strong_count(&turns.0), 1, "nothing of them stays");
+    }
+
+    #[tokio::test]
+    async fn those_who_left_in_thousands_are_skipped_and_nothing_of_them_stays() {
+        let turns = Turns::default();
+        let held = turns.take().await;
+        for _ in 0..100_000 {
+            drop(turns.queue(VecDeque::push_back));
+        }
+        drop(held);
+        drop(turns.take().await);
+        assert_eq!(Arc::strong_count(&turns.0), 1);
     }
 }

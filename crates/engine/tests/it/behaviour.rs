@@ -193,3 +193,43 @@ fn a_reset_that_did_not_happen_keeps_the_overlay_and_one_that_did_is_finished() 
         assert_eq!(seen(&world), ["vm a running"]);
     }
 }
+
+#[test]
+fn a_teardown_goes_on_when_the_machine_does_not_exit_and_is_finished_later() {
+    let mut world = World::new();
+    world.prepare(&[Create("a")]);
+    world.faults.arm(&[]);
+    world.prepare(&[Delete("a")]);
+    // The machine is the last that was taken, so it is the first to go.
+    let first = world.faults.disarm().iter().position(|point| point.name == "undo").unwrap();
+    world.prepare(&[Create("a")]);
+    let directory = world.home().join("state/vms").join(world.engine().vm_show("a").unwrap().id);
+    let machines = || world.processes().into_keys().collect::<Vec<_>>();
+    let machine = machines();
+    world.faults.arm(&[(first, Fault::Fail)]);
+    let error = world.run(&Delete("a")).unwrap_err();
+    world.faults.disarm();
+    assert!(error.message.starts_with("cannot remove all of VM a"), "{error:?}");
+    assert_eq!(machines(), machine, "it is still there");
+    assert!(!directory.exists(), "all else is gone");
+    assert_eq!(world.engine().vm_show("a").unwrap().state, wire::control::State::Deleting);
+    assert_eq!(world.run(&Start("a")).unwrap_err().code, Code::Conflict);
+    world.reopen();
+    assert_eq!(seen(&world), [""; 0]);
+    assert!(world.processes().is_empty());
+}
+
+#[test]
+fn a_kernel_or_an_image_that_cannot_be_read_is_not_called_missing() {
+    for (what, message) in
+        [("kernels", "cannot prepare the boot of VM b"), ("images", "cannot read image tiny")]
+    {
+        let world = World::new();
+        world.prepare(&[CreateUnstarted("a")]);
+        let directory = crate::catalog::only(&world, what);
+        host::fs::write_atomic(&directory.join("manifest.json"), b"{ torn").unwrap();
+        let error = world.run(&Create("b")).unwrap_err();
+        assert_eq!((error.code, &*error.message), (Code::Host, message), "{error:?}");
+        assert_eq!(seen(&world), ["vm a created"]);
+    }
+}

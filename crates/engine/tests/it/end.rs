@@ -23,10 +23,11 @@ fn state(world: &World) -> String {
 /// is in one of `states`.
 fn check(what: MachineEnd, points: usize, states: &[&str]) {
     for number in 0..points {
-        for fault in [Fault::Fail, Fault::Full, Fault::Kill] {
+        for fault in Fault::ALL {
             let mut world = World::new();
             world.prepare(&[Create("a")]);
             world.faults.arm(&[(number, fault)]);
+            world.faults.watch_all(world.engine());
             world.newest_guest_ends(what);
             wait_until(SOON, "the point is met", || world.faults.met() > number);
             if world.faults.killed() {

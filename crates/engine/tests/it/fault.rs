@@ -6,7 +6,7 @@ use std::{
 };
 
 use engine::{
-    Operation,
+    Engine, Operation,
     fault::{COMMIT, Faults, Moment, Point, Verdict},
 };
 
@@ -80,6 +80,7 @@ struct State {
     full: bool,
     killed: bool,
     operations: Vec<Operation>,
+    engine: Option<Engine>,
 }
 
 impl Controller {
@@ -107,6 +108,11 @@ impl Controller {
     /// Who is cancelled, beside others.
     pub fn watch(&self, operation: &Operation) {
         self.lock().operations.push(operation.clone());
+    }
+
+    /// All operations of `engine` are cancelled, also those that nobody asked for.
+    pub fn watch_all(&self, engine: &Engine) {
+        self.lock().engine = Some(engine.clone());
     }
 
     /// Lets all go well again, in a new daemon if the old one was killed; gives the points that were met.
@@ -150,8 +156,15 @@ impl Faults for Controller {
                 match fault {
                     Fault::Fail => return Verdict::Fail,
                     Fault::Full => state.full = true,
-                    Fault::Cancel => state.operations.iter().for_each(Operation::cancel),
-                    Fault::Kill => state.killed = true,
+                    Fault::Cancel => {
+                        state.operations.iter().for_each(Operation::cancel);
+                        state.engine.iter().for_each(|engine| engine.operations().cancel_all());
+                    }
+                    Fault::Kill => {
+                        // A killed daemon holds nothing.
+                        state.engine = None;
+                        state.killed = true;
+                    }
                 }
             }
         }

@@ -231,6 +231,29 @@ fn a_slow_pull_holds_up_neither_another_pull_nor_any_create() {
 }
 
 #[test]
+fn of_two_sources_of_one_name_one_wins_and_the_other_leaves_nothing() {
+    let world = World::new();
+    let (slow, gate) = slow_registry();
+    let goods = goods();
+    let other = Server::start(move |asked: &Asked, stream| Goods::serve(&goods, asked, stream));
+    let named = |server: &Server| wire::control::PullImage { name: Some("new".into()), ..pull(server) };
+    let first = world.begin_pull(named(&slow));
+    wait_until(SOON, "the layer is asked for", || slow.asked("/blobs/") == 2);
+    let second = world.begin_pull(named(&other));
+    let import = world.begin(&ImportImage("new"));
+    let impatient = world.begin_pull(named(&other));
+    impatient.cancel();
+    assert_eq!(code(&world, &impatient), Some(Code::Cancelled), "who waits for a name leaves at once");
+    gate.open();
+    assert_eq!(code(&world, &first), None);
+    assert_eq!(code(&world, &second), Some(Code::Taken));
+    assert_eq!(code(&world, &import), Some(Code::Taken));
+    assert_eq!(world.engine().image_show("new").unwrap().source, pull(&slow).reference);
+    nothing_is_left(&world);
+    assert_eq!(world.look().leaks, Vec::<String>::new());
+}
+
+#[test]
 fn a_delete_waits_for_the_pull_of_its_image_or_kernel() {
     let check = |pull: Verb, delete: Verb, slow: &'static str, stage: &str| {
         let Some((world, _publisher, server, gate)) = slow_catalog(slow) else { return };
