@@ -14,6 +14,7 @@ use host::{
     proc::{self, Command, Exit, Program},
 };
 use tokio::net::UnixStream;
+use wire::control::ENDING;
 
 use crate::{
     args::Output,
@@ -22,8 +23,8 @@ use crate::{
     error::Error,
 };
 
-/// How long the daemon may take until it answers.
-const DEADLINE: Duration = Duration::from_secs(10);
+/// How long the daemon may take until it answers: it waits for one that ends, and looks at what that left.
+const DEADLINE: Duration = Duration::from_secs(ENDING.as_secs() + 10);
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(5);
 /// The daemon's log, in the directory of the state.

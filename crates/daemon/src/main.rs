@@ -21,11 +21,9 @@ use engine::{
 use host::dirs::Dirs;
 use model::config::FILE;
 use store::{Compatibility, Store};
-use wire::doctor::Row;
+use wire::{control::ENDING, doctor::Row};
 
 const USAGE: &str = "usage: bangerd [--config [--json] | --doctor [--fix] | --check-migrations | --openapi | --version | --help]";
-/// How long a daemon that ends may take to undo what it was doing.
-const ENDING: Duration = Duration::from_secs(25);
 /// How often it is looked whether it has ended.
 const LOOK: Duration = Duration::from_millis(10);
 

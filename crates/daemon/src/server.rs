@@ -1,6 +1,6 @@
 //! The control socket: who may connect, and how serving ends.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use axum::serve::Listener;
 use engine::Engine;
@@ -9,6 +9,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use wire::control::ENDING;
 
 use crate::{api, exec::Streams};
 
@@ -42,7 +43,7 @@ pub async fn serve(engine: Engine, path: &Path) -> std::io::Result<()> {
     engine.operations().cancel_all();
     let deadline = tokio::time::Instant::now() + UNDO;
     while engine.operations().any_running() && tokio::time::Instant::now() < deadline {
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
     host::fs::remove(path)?;
     tracing::info!("stopped");
@@ -50,9 +51,11 @@ pub async fn serve(engine: Engine, path: &Path) -> std::io::Result<()> {
 }
 
 /// How long open requests may take after a stop.
-const GRACE: std::time::Duration = std::time::Duration::from_millis(500);
+const GRACE: Duration = Duration::from_millis(500);
 /// How long cancelled operations may take to undo what they did; the rest is for the next daemon.
-const UNDO: std::time::Duration = std::time::Duration::from_secs(20);
+const UNDO: Duration = Duration::from_secs(20);
+// Whoever waits for this daemon's end knows how long that takes, with a moment for all that takes no time.
+const _: () = assert!(UNDO.as_millis() + 2 * GRACE.as_millis() + 2_000 <= ENDING.as_millis());
 
 fn stop_on_signal(stop: CancellationToken) -> std::io::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
@@ -88,7 +91,7 @@ impl Listener for Guarded {
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept");
                     // Out of descriptors: some will be given back.
-                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                    tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             }
         }

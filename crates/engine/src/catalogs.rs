@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use wire::control;
 
 use crate::{
-    Engine, Error, Result, blocking,
+    Engine, Error, Operation, Result, blocking,
     registry::{Http, RegistryError},
 };
 
@@ -110,14 +110,15 @@ impl Engine {
     ///
     /// # Errors
     /// Where none is configured, or one cannot be had or is not taken: then the one before stays.
-    pub async fn catalog_refresh(&self) -> Result<control::Catalogs> {
+    pub async fn catalog_refresh(&self, operation: &Operation) -> Result<control::Catalogs> {
         let mut catalogs = Vec::new();
         let mut first = None;
         for kind in Kind::ALL {
             let Some(location) = self.catalog_location(kind) else { continue };
             // One that is refused must not keep the other from being taken.
-            match self.refresh(kind, location).await {
+            match self.refresh(operation, kind, location).await {
                 Ok(trusted) => catalogs.push(self.catalog_view(kind, trusted)?),
+                Err(Error::Cancelled) => return Err(Error::Cancelled),
                 Err(error) => first = first.or(Some(error)),
             }
         }
@@ -135,19 +136,32 @@ impl Engine {
         }
     }
 
-    async fn refresh(&self, kind: Kind, location: &Location) -> Result<Trusted> {
-        // Refreshes come one after the other, so that the newest one stays.
-        let _claim = self.claim(format!("catalog of {}", kind.name())).await;
-        let got = self.get_newer(kind, location).await;
-        got.map_err(|cause| Error::Catalog {
+    async fn refresh(&self, operation: &Operation, kind: Kind, location: &Location) -> Result<Trusted> {
+        let refused = |cause: RefreshError| Error::Catalog {
             action: "refresh",
             kind: kind.name(),
             place: format!("from {location}"),
             cause: Box::new(cause),
-        })
+        };
+        // Refreshes come one after the other, so that the newest one stays.
+        let claim = self.claim(format!("catalog of {}", kind.name()));
+        let _claim = operation.cancellable(async { Ok(claim.await) }).await?;
+        let got = operation.cancellable(async { Ok(self.get_newer(kind, location).await) }).await?;
+        let (trusted, stored) = got.map_err(refused)?;
+        operation.checkpoint()?;
+        // One file takes the place of another at once, so there is nothing to undo.
+        let path = self.paths().catalog(kind);
+        let keep = blocking(move || Ok(host::fs::write_atomic(&path, &stored)?));
+        let kept = self.points().around("keep_catalog", keep).await;
+        kept.map_err(|cause| match cause {
+            Error::Host(cause) => refused(cause.into()),
+            cause => cause,
+        })?;
+        Ok(trusted)
     }
 
-    async fn get_newer(&self, kind: Kind, location: &Location) -> Result<Trusted, RefreshError> {
+    /// The newer catalog of that kind at `location`, and what is to be stored of it.
+    async fn get_newer(&self, kind: Kind, location: &Location) -> Result<(Trusted, Vec<u8>), RefreshError> {
         let http = Http::new(self.0.registries.patience);
         let get = |location: Location, limit| {
             let http = &http;
@@ -177,8 +191,7 @@ impl Engine {
         }
         let stored = Stored { location: location.to_string(), signature, text };
         let bytes = serde_json::to_vec(&stored).expect("it is made of texts");
-        host::fs::write_atomic(&self.paths().catalog(kind), &bytes)?;
-        Ok(Trusted { catalog, location: Some(location.clone()) })
+        Ok((Trusted { catalog, location: Some(location.clone()) }, bytes))
     }
 
     /// The catalog in `text`, which `signature` says is genuine.

@@ -335,7 +335,7 @@ impl Error {
             Self::Store(store::Error::Taken(_)) => Code::Taken,
             Self::Store(store::Error::InUse(_)) => Code::InUse,
             Self::Store(store::Error::Missing) => Code::NotFound,
-            Self::Store(store::Error::Full) => Code::Host,
+            Self::Store(store::Error::Full | store::Error::Disk(_)) => Code::Host,
             Self::Store(
                 store::Error::Newer { .. }
                 | store::Error::Damaged { .. }
@@ -381,6 +381,9 @@ impl Error {
                 Some(format!("choose another --name, or delete the one there is: {name}"))
             }
             Self::Store(store::Error::InUse(_)) => Some("delete what uses it first".to_owned()),
+            Self::Store(store::Error::Disk(_)) => {
+                Some("look whether the disk of banger's state directory can be written".to_owned())
+            }
             _ if self.is_full() => Some("free some space on the disk that the cause names".to_owned()),
             Self::Residue { cause, .. } => cause.hint(),
             _ => None,

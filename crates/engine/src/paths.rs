@@ -42,13 +42,7 @@ impl Paths {
             paths.partial(),
             paths.blobs_aside(),
         ];
-        let state = [
-            paths.staging(),
-            paths.images(),
-            paths.kernels(),
-            paths.vms(),
-            paths.dirs.state.join("catalogs"),
-        ];
+        let state = [paths.staging(), paths.images(), paths.kernels(), paths.vms(), paths.catalogs()];
         let tops = [paths.dirs.state.clone(), paths.dirs.cache.clone(), paths.dirs.runtime.clone()];
         for directory in tops.iter().chain(&state).chain(&cache) {
             host::fs::private_dir(directory)?;
@@ -95,7 +89,13 @@ impl Paths {
     /// The newest catalog of that kind that was taken.
     #[must_use]
     pub fn catalog(&self, kind: Kind) -> PathBuf {
-        self.dirs.state.join("catalogs").join(format!("{}.json", kind.name()))
+        self.catalogs().join(format!("{}.json", kind.name()))
+    }
+
+    /// The catalogs that were taken.
+    #[must_use]
+    pub fn catalogs(&self) -> PathBuf {
+        self.dirs.state.join("catalogs")
     }
 
     /// The directories of VMs, by id.

@@ -132,7 +132,7 @@ impl Engine {
     }
 
     /// Removes directories that belong to nothing in the database, for a power loss may have rolled their rows back, and what
-    /// was never finished in the cache.
+    /// was never finished beside what can be made again.
     pub(crate) async fn sweep(&self) -> Result<()> {
         let store = self.store();
         let vms: HashSet<String> = store.vm_list()?.iter().map(|vm| vm.id.to_string()).collect();
@@ -144,12 +144,12 @@ impl Engine {
             (self.paths().kernels(), kernels),
             (self.paths().staging(), HashSet::new()),
         ];
-        let caches = [self.paths().templates(), self.paths().payloads()];
+        let unfinished = [self.paths().templates(), self.paths().payloads(), self.paths().catalogs()];
         blocking(move || {
             for (place, known) in places {
                 remove_from(&place, |name| !known.contains(name));
             }
-            for place in caches {
+            for place in unfinished {
                 remove_from(&place, |name| name.starts_with('.') || name.ends_with(".new"));
             }
             Ok(())

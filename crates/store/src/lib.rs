@@ -29,6 +29,7 @@ pub use image::{Image, Ready};
 pub use kernel::Kernel;
 pub use ledger::Entry;
 pub use published::Published;
+use rusqlite::ErrorCode;
 pub use vm::{Sizes, Vm, VmNews};
 pub use workspace::Workspace;
 pub use writer::Answer;
@@ -74,6 +75,9 @@ pub enum Error {
     /// The disk of the database is full.
     #[error("the disk of the database is full")]
     Full,
+    /// Its disk fails, or lets nobody write any more.
+    #[error("the files of the database cannot be read or written")]
+    Disk(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The database could not be read or written.
     #[error("cannot use the database")]
     Sql(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -84,12 +88,21 @@ pub enum Error {
 
 impl From<rusqlite::Error> for Error {
     fn from(error: rusqlite::Error) -> Self {
-        match error.sqlite_error_code() {
-            Some(rusqlite::ErrorCode::DiskFull) => Self::Full,
+        let code = error.sqlite_error_code();
+        match code {
+            Some(ErrorCode::DiskFull) => Self::Full,
+            code if is_of_the_disk(code) => Self::Disk(Box::new(error)),
             _ if error == rusqlite::Error::QueryReturnedNoRows => Self::Missing,
             _ => Self::Sql(Box::new(error)),
         }
     }
+}
+
+/// Whether `code` is about the files of the database, and not about what is in them.
+fn is_of_the_disk(code: Option<ErrorCode>) -> bool {
+    let codes =
+        [ErrorCode::ReadOnly, ErrorCode::SystemIoFailure, ErrorCode::CannotOpen, ErrorCode::PermissionDenied];
+    code.is_some_and(|code| codes.contains(&code))
 }
 
 /// The result of a call to the store.

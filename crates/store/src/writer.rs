@@ -11,7 +11,7 @@ use std::{
 
 use rusqlite::{Connection, ErrorCode};
 
-use crate::{Commit, Error, Result, Witness};
+use crate::{Commit, Error, Result, Witness, is_of_the_disk};
 
 /// The most that are committed together, so that none waits for long.
 const TOGETHER: usize = 64;
@@ -142,6 +142,7 @@ fn full() -> rusqlite::Error {
 fn the_same(error: &Arc<rusqlite::Error>) -> Error {
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => Error::Full,
+        code if is_of_the_disk(code) => Error::Disk(Box::new(Arc::clone(error))),
         _ => Error::Sql(Box::new(Arc::clone(error))),
     }
 }

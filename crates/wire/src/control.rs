@@ -6,6 +6,8 @@
 
 mod workspace;
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{Word, guest::Step};
@@ -21,6 +23,9 @@ pub const VERSION: u32 = 1;
 pub const CONNECT: &str = "banger-connect";
 /// The media type of an event stream.
 pub const EVENTS: &str = "application/x-ndjson";
+/// How long a daemon that ends takes at most. For so long its installation is not free: a new daemon waits for it, and a command
+/// waits for both.
+pub const ENDING: Duration = Duration::from_secs(25);
 
 /// Why a request failed; stable, for programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -36,11 +36,13 @@ pub async fn catalog_show(
 #[utoipa::path(post, path = "/v1/catalogs/refresh", responses((status = 200, body = Catalogs)))]
 pub async fn catalog_refresh(State(app): State<App>) -> Result<Json<Catalogs>, Fail> {
     let (sender, refreshed) = oneshot::channel();
-    let refresh = app.engine.begin(Kind::CatalogRefresh, "", |engine, _| async move {
+    let refresh = app.engine.begin(Kind::CatalogRefresh, "", |engine, operation| async move {
         // Nobody listens any more where the client has gone.
-        let _ = sender.send(engine.catalog_refresh().await?);
+        let _ = sender.send(engine.catalog_refresh(&operation).await?);
         Ok(Outcome::None)
     });
+    // Who goes away does not want it any more.
+    let _bound = refresh.token().clone().drop_guard();
     let _ = end_of(&refresh).await?;
     Ok(Json(refreshed.await.map_err(|_| ended())?))
 }

@@ -308,6 +308,26 @@ fn over_http_a_bundle_goes_on_where_its_connection_broke_off() {
 }
 
 #[test]
+fn a_refresh_that_waits_can_be_cancelled_and_so_can_who_waits_for_it() {
+    let Some((mut world, publisher)) = published() else { return };
+    let server = Server::start(|_, stream| {
+        head(stream, "200 OK", "Content-Length: 1000\r\n");
+        std::io::Read::read(stream, &mut [0]).unwrap_or(0) > 0
+    });
+    let address = server.address.clone();
+    configure(&mut world, publisher.key(), |name| format!("http://{address}/{name}"));
+    let stalled = world.begin(&RefreshCatalogs);
+    wait_until(SOON, "it is asked for", || server.asked("/images.json") == 1);
+    let waiting = world.begin(&RefreshCatalogs);
+    for operation in [waiting, stalled] {
+        operation.cancel();
+        assert_eq!(world.end(&operation).unwrap_err().code, Code::Cancelled);
+    }
+    assert_eq!(server.asked("/images.json"), 1);
+    assert_eq!(serials(&world), BUILT_IN);
+}
+
+#[test]
 fn a_pull_that_is_cancelled_leaves_nothing() {
     let Some((mut world, publisher)) = published() else { return };
     publish(&world, &publisher, 1);

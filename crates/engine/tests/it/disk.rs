@@ -1,7 +1,12 @@
 //! A disk that is really full, and one that is really read-only, under the whole home of a daemon.
 #![expect(clippy::disallowed_methods, reason = "tests mount what they test on")]
 
-use std::{fs::File, io::Write, path::Path, process::Command};
+use std::{
+    fs::File,
+    io::Write,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use testkit::{home::wait_until, need};
 use wire::control::Code;
@@ -87,6 +92,78 @@ fn a_disk_that_is_read_only_is_said_and_nothing_is_lost() {
     world.open();
     assert_eq!(world.look(), before);
     world.prepare(&[Start("a"), Start("b"), Create("c")]);
+}
+
+/// The files of a world's database, which nobody can write as long as this is held, whoever has them open (chattr(1)).
+struct Unwritable(Vec<PathBuf>);
+
+impl Unwritable {
+    /// Without the right to do so, or on a file system that does not know this, the test has said that it skips.
+    fn make(world: &World) -> Option<Self> {
+        let held =
+            Self(["banger.db", "banger.db-wal"].map(|name| world.home().join("state").join(name)).into());
+        let probe = world.home().join("probe");
+        let mut open = File::create(&probe).unwrap();
+        let probe = Self(vec![probe]);
+        let can = probe.chattr("+i") && open.write_all(b"x").is_err();
+        drop(probe);
+        if can && held.chattr("+i") {
+            return Some(held);
+        }
+        need::missing("immutable", "no files that can be made immutable")
+    }
+
+    fn chattr(&self, how: &str) -> bool {
+        let output = Command::new("chattr").arg(how).args(&self.0).output();
+        output.is_ok_and(|output| output.status.success())
+    }
+}
+
+impl Drop for Unwritable {
+    fn drop(&mut self) {
+        self.chattr("-i");
+    }
+}
+
+#[test]
+fn a_database_that_becomes_read_only_under_its_daemon_loses_nothing_and_is_used_again_when_it_is_not() {
+    let mut world = World::on(Small::on_disk());
+    world.prepare(&[Create("a"), Create("b"), Stop("b"), ImportImage("new"), CreateOwned("owned")]);
+    let before = world.look();
+    let Some(unwritable) = Unwritable::make(&world) else { return };
+    for verb in [
+        Create("c"),
+        CreateUnstarted("c"),
+        Start("b"),
+        Stop("a"),
+        Restart("a"),
+        Kill("a"),
+        Delete("a"),
+        Reset("b"),
+        ImportImage("other"),
+        DeleteImage("new"),
+        ImportKernel("new"),
+    ] {
+        let error = world.run(&verb).unwrap_err();
+        assert_eq!(error.code, Code::Host, "{verb:?}: {error:?}");
+        let message = "the files of the database cannot be read or written";
+        assert!(error.message == message && error.hint.is_some(), "{verb:?}: {error:?}");
+        assert_eq!(world.engine().vm_list().unwrap().vms.len(), 3, "what is there can be looked at");
+    }
+    drop(unwritable);
+    assert_eq!(world.look(), before, "the same daemon has lost nothing");
+    world.prepare(&[Stop("a"), Start("b"), Start("a"), Create("c"), DeleteImage("new"), Delete("owned")]);
+    // Nor has one that is killed meanwhile, or the next one, which serves or says why it does not.
+    let before = world.look();
+    let Some(unwritable) = Unwritable::make(&world) else { return };
+    assert!(world.run(&Stop("a")).is_err());
+    world.close();
+    let _ = world.open_result();
+    drop(unwritable);
+    world.open();
+    assert_eq!(world.look(), before);
+    world.prepare(&[Stop("a"), Stop("b"), Start("a"), Delete("a"), Delete("b"), Delete("c")]);
+    assert_eq!(world.look().leaks, Vec::<String>::new());
 }
 
 /// Disks that were there are there as they were.

@@ -92,6 +92,12 @@ impl Scene {
             }
             kernels.insert(kernel.id);
         }
+        for name in names(&state.join("catalogs")) {
+            match name.strip_suffix(".json") {
+                Some(kind) => drop(scene.seen.insert(format!("catalog {kind}"))),
+                None => scene.leaks.push(format!("catalogs/{name} is left")),
+            }
+        }
         scene.leaks.extend(ledger.iter().map(|entry| format!("ledger: {entry:?} of nothing")));
         scene
             .leaks

@@ -109,7 +109,7 @@ impl Verb {
             Self::PullKernel(name) => {
                 engine.kernel_pull(operation, name.to_owned(), PullKernel { force: true }).await
             }
-            Self::RefreshCatalogs => engine.catalog_refresh().await.map(|_| Outcome::None),
+            Self::RefreshCatalogs => engine.catalog_refresh(&operation).await.map(|_| Outcome::None),
             Self::BuildImage(name) => {
                 let build = BuildImage {
                     recipe: "debian-bookworm".to_owned(),

@@ -54,8 +54,11 @@ pub struct World {
     small: Option<Small>,
 }
 
-/// A small file system of its own, which ends with it.
-pub struct Small(PathBuf);
+/// A place for a home that is not in memory, or little of it; it ends with the value.
+pub struct Small {
+    home: PathBuf,
+    is_mounted: bool,
+}
 
 impl Small {
     /// In memory, with some room beside what a world has to begin with; none without the right to mount one.
@@ -65,19 +68,26 @@ impl Small {
         let mut mount = Command::new("mount");
         let mounted = mount.args(["-t", "tmpfs", "-o", "size=4m", "banger-test"]).arg(&home).output();
         if mounted.is_ok_and(|output| output.status.success()) {
-            return Some(Self(home));
+            return Some(Self { home, is_mounted: true });
         }
         host::fs::remove_all(&home).unwrap();
         None
+    }
+
+    /// A directory of an ordinary file system.
+    pub fn on_disk() -> Self {
+        Self { home: fresh_in(&std::env::temp_dir(), "disk"), is_mounted: false }
     }
 }
 
 impl Drop for Small {
     #[expect(clippy::disallowed_methods, reason = "tests mount what they test on")]
     fn drop(&mut self) {
-        // Lazily: an empty directory is all that stays, should anything still be open.
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-        let _ = host::fs::remove_all(&self.0);
+        if self.is_mounted {
+            // Lazily: an empty directory is all that stays, should anything still be open.
+            let _ = Command::new("umount").arg("-l").arg(&self.home).status();
+        }
+        let _ = host::fs::remove_all(&self.home);
     }
 }
 
@@ -123,11 +133,15 @@ pub fn default_config() -> Config {
 }
 
 fn fresh(name: &str) -> PathBuf {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
     // In memory where that can be: thousands of worlds would wait for a disk most of the time.
     let memory = PathBuf::from("/dev/shm");
     let place = if memory.is_dir() { memory } else { std::env::temp_dir() };
+    fresh_in(&place, name)
+}
+
+fn fresh_in(place: &Path, name: &str) -> PathBuf {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let home = place.join(format!("{PREFIX}{}-{number}-{name}", std::process::id()));
     host::fs::create_dir(&home).unwrap();
     home
@@ -155,9 +169,9 @@ impl World {
         Self::in_home(fresh("world"), None, config)
     }
 
-    /// The same on a small disk.
+    /// The same in a place of its own.
     pub fn on(small: Small) -> Self {
-        Self::in_home(small.0.clone(), Some(small), default_config())
+        Self::in_home(small.home.clone(), Some(small), default_config())
     }
 
     fn in_home(home: PathBuf, small: Option<Small>, config: Config) -> Self {
