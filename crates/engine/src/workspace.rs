@@ -55,7 +55,7 @@ use self::{
     base::{Base, History},
     git::{Call, Git},
     kept::Kept,
-    repository::{Repository, Untracked},
+    repository::{Files, Repository, Untracked},
     ship::{Checkout, Shipment},
 };
 use crate::{
@@ -116,6 +116,14 @@ impl TryFrom<PrepareWorkspace> for Wish {
     type Error = WorkspaceError;
 
     fn try_from(request: PrepareWorkspace) -> Result<Self, WorkspaceError> {
+        match (&request.branch, request.depth) {
+            (None, _) if request.from.is_some() => return Err(WorkspaceError::FromAlone),
+            (_, Some(0)) => return Err(WorkspaceError::Depth("a depth of 0 has no commit")),
+            (_, Some(_)) if request.full_history => {
+                return Err(WorkspaceError::Depth("a depth is not the full history"));
+            }
+            (Some(_) | None, _) => {}
+        }
         let path = PathBuf::from(OsString::from_vec(request.path.into_bytes()));
         if !path.is_absolute() {
             return Err(WorkspaceError::NoRepository(path));
@@ -131,7 +139,7 @@ impl TryFrom<PrepareWorkspace> for Wish {
             untracked: if request.include_untracked { Untracked::Included } else { Untracked::Left },
             history: match (request.full_history, request.depth) {
                 (true, _) => History::Full,
-                (false, depth) => History::Depth(depth.unwrap_or(DEFAULT_DEPTH).max(1)),
+                (false, depth) => History::Depth(depth.unwrap_or(DEFAULT_DEPTH)),
             },
             over: if request.force { Over::Anything } else { Over::Unchanged },
         })
@@ -141,7 +149,7 @@ impl TryFrom<PrepareWorkspace> for Wish {
 impl Wish {
     /// The repository and what the guest's checkout is on.
     fn look(&self, git: &Git) -> Result<(Repository, Checkout), WorkspaceError> {
-        let repository = Repository::find(git, &self.path)?;
+        let mut repository = Repository::find(git, &self.path)?;
         if let Some(name) = &self.branch {
             let call = Call::new("check the branch's name", Path::new("/"));
             let checked =
@@ -150,10 +158,16 @@ impl Wish {
                 return Err(WorkspaceError::Branch(name.clone()));
             }
         }
-        if let Some(from) = &self.from
-            && repository.commit(git, from)?.as_ref() != Some(&repository.head)
-        {
-            return Err(WorkspaceError::From(from.clone()));
+        if let Some(from) = &self.from {
+            let none = || WorkspaceError::From { from: from.clone(), top: repository.top.clone() };
+            let commit = repository.commit(git, from)?.ok_or_else(none)?;
+            if commit != repository.head {
+                if self.untracked == Untracked::Included {
+                    return Err(WorkspaceError::FromUntracked(from.clone()));
+                }
+                repository.head = commit;
+                repository.files = Files::Committed;
+            }
         }
         let branch = self.branch.clone().or_else(|| repository.branch.clone());
         Ok((repository, Checkout { branch }))
@@ -237,8 +251,13 @@ impl Engine {
         let pack = blocking(move || {
             host::fs::create_dir(&held.0.join("base"))?;
             made.begin(&git, &repository, history, kept.as_ref().map(|kept| &kept.base))?;
+            let source = match repository.files {
+                Files::Working => repository.top.clone(),
+                Files::Committed => made.check_out(&git, &repository.head, &held.0)?,
+            };
             let shipment = Shipment {
                 repository: &repository,
+                source: &source,
                 plan: &plan,
                 base: &made,
                 checkout: &checkout,
@@ -377,8 +396,11 @@ impl Engine {
         let _end = token.clone().drop_guard();
         blocking(move || {
             let git = Git::new(token);
-            let moved = Repository::has_moved(&git, &found.host_path, &found.head);
             let again = base.words();
+            // Where the files of a commit were shipped, those that lie there are nothing to compare with.
+            let from = again.as_ref().and_then(|words| words.from.clone()).filter(|_| base.is_committed());
+            let text = from.as_deref().unwrap_or("HEAD");
+            let moved = Repository::has_moved(&git, &found.host_path, text, &found.head);
             let untracked = match &again {
                 Some(words) if words.include_untracked => Untracked::Included,
                 Some(_) | None => Untracked::Left,
@@ -397,7 +419,7 @@ impl Engine {
                 prepared_ms: found.prepared_ms,
                 moved,
                 // What cannot be told any more is nothing to warn of.
-                changed: !quick && differs().unwrap_or(false),
+                changed: from.is_none() && !quick && differs().unwrap_or(false),
                 again,
             }))
         })

@@ -30,7 +30,7 @@ pub struct Shipping {
     /// A new branch for the work in the machine
     #[arg(long, value_name = "NAME")]
     pub branch: Option<String>,
-    /// Where the new branch begins: the commit that is checked out
+    /// Where the new branch begins; the files of another commit than the one checked out go as git has them
     #[arg(long, value_name = "REF", requires = "branch")]
     pub from: Option<String>,
     /// Where the repository goes in the machine

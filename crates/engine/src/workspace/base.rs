@@ -10,12 +10,14 @@
 //!        stamps     a JSON line for each file that the guest's agent gave a stamp
 //!        owners     the same for the owner's files, when they were read
 //!        words      what was asked for, as JSON
+//!        committed  where the files of another commit than the one that was checked out were shipped
 //!        sparse     a JSON word for each file that git knew and that was not checked out
 //! ```
 //! So changes can be told later whatever became of the owner's repository, and nothing of the guest's is ever put in here.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    ffi::OsString,
     io::{BufRead, BufWriter, Write},
     path::{Path, PathBuf},
 };
@@ -158,12 +160,44 @@ impl Base {
         // By a name for it, because a path may look like anything else.
         let call = call
             .args(["--", "host"])
-            .args([format!("+HEAD:{HEAD}")])
+            .args([format!("+{}:{HEAD}", repository.head)])
             .env("GIT_CONFIG_COUNT", "1")
             .env("GIT_CONFIG_KEY_0", "remote.host.url")
             .env("GIT_CONFIG_VALUE_0", repository.top.as_os_str());
         git.call(call)?.ok()?;
         Ok(host::fs::write_atomic(&self.0.join("history"), wanted.as_bytes())?)
+    }
+
+    /// Lays the files of `commit`, which it has, out in `scratch`, as git has them: through no filter, with no other line ends. Gives
+    /// where they are.
+    ///
+    /// # Errors
+    /// Where git does not do it.
+    pub fn check_out(&self, git: &Git, commit: &str, scratch: &Path) -> Result<PathBuf> {
+        let (git_dir, files) = (scratch.join("committed.git"), scratch.join("committed"));
+        let ask = Call::inside("read the base", &self.git_dir()).args(["rev-parse", "--show-object-format"]);
+        init(git, &git_dir, &git.call(ask)?.line()?)?;
+        borrow(&git_dir, self)?;
+        host::fs::private_dir(&git_dir.join("info"))?;
+        // These come before those that lie in the tree.
+        let attributes = b"* -text -ident -filter -working-tree-encoding\n";
+        host::fs::write_atomic(&git_dir.join("info/attributes"), attributes)?;
+        host::fs::create_dir(&files)?;
+        let mut tree = OsString::from("--work-tree=");
+        tree.push(&files);
+        let call = |words: &[&str]| {
+            Call::inside("lay out the commit's files", &git_dir).args([tree.clone()]).args(words)
+        };
+        git.call(call(&["read-tree", commit]))?.ok()?;
+        git.call(call(&["checkout-index", "--all", "--quiet"]))?.ok()?;
+        host::fs::write_atomic(&self.0.join("committed"), b"")?;
+        Ok(files)
+    }
+
+    /// Whether the files of another commit than the one that was checked out were shipped.
+    #[must_use]
+    pub fn is_committed(&self) -> bool {
+        host::fs::exists(&self.0.join("committed"))
     }
 
     /// Writes the digests of `files`, and the index of a guest that has them: that of the commit, and what is new to git.
@@ -344,6 +378,17 @@ fn link_all(from: &Path, to: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Lets the repository `git_dir` of ours use the objects of `base`.
+///
+/// # Errors
+/// Where that cannot be written.
+pub fn borrow(git_dir: &Path, base: &Base) -> Result<()> {
+    let mut alternate = base.git_dir().join("objects").into_os_string().into_encoded_bytes();
+    alternate.push(b'\n');
+    host::fs::private_dir(&git_dir.join("objects/info"))?;
+    Ok(host::fs::write_atomic(&git_dir.join("objects/info/alternates"), &alternate)?)
 }
 
 /// Makes the bare repository `git_dir` with nothing of the host's templates in it.

@@ -38,9 +38,23 @@ pub enum WorkspaceError {
     /// The new branch cannot have that name.
     #[error("{0:?} is no name for a branch")]
     Branch(String),
-    /// The new branch would begin somewhere else than what is checked out.
-    #[error("{0:?} is not what is checked out, and only that can be shipped yet")]
-    From(String),
+    /// The new branch would begin nowhere.
+    #[error("{from:?} is no commit of the repository {top:?}")]
+    From {
+        /// What was said.
+        from: String,
+        /// The repository.
+        top: PathBuf,
+    },
+    /// The new branch would begin elsewhere than what untracked files lie beside.
+    #[error("untracked files belong to what is checked out, which is not {0:?}")]
+    FromUntracked(String),
+    /// Where a branch would begin was said, but not which.
+    #[error("where a branch begins was said, but not which branch")]
+    FromAlone,
+    /// That is no depth of a history.
+    #[error("{0}")]
+    Depth(&'static str),
     /// A file of the host cannot be read.
     #[error(transparent)]
     Host(#[from] host::Error),
@@ -190,7 +204,10 @@ impl WorkspaceError {
             | Self::Submodules(_)
             | Self::GuestPath { .. }
             | Self::Branch(_)
-            | Self::From(_) => Code::Invalid,
+            | Self::From { .. }
+            | Self::FromUntracked(_)
+            | Self::FromAlone
+            | Self::Depth(_) => Code::Invalid,
             Self::BranchExists(_)
             | Self::BranchCheckedOut(_)
             | Self::BranchAlias(_)

@@ -24,8 +24,10 @@ type Result<T, E = WorkspaceError> = std::result::Result<T, E>;
 pub struct Repository {
     /// The top of its files.
     pub top: PathBuf,
-    /// The commit that is checked out.
+    /// The commit that is shipped.
     pub head: String,
+    /// Which files are shipped.
+    pub files: Files,
     /// The branch that is checked out.
     pub branch: Option<String>,
     /// `sha1` or `sha256`.
@@ -63,6 +65,15 @@ impl Person {
 enum Modes {
     Files,
     Index,
+}
+
+/// Which files are shipped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Files {
+    /// Those that lie there, of the commit that is checked out.
+    Working,
+    /// Those of another commit, as git has them.
+    Committed,
 }
 
 /// Whether files that git does not know go along.
@@ -145,6 +156,7 @@ impl Repository {
         };
         Ok(Self {
             head: head.line()?,
+            files: Files::Working,
             branch: setting(&["symbolic-ref", "--quiet", "--short", "HEAD"])?,
             format: read(&["rev-parse", "--show-object-format"])?.line()?,
             origin: config("remote.origin.url")?.as_deref().and_then(model::workspace::origin_for_guest),
@@ -203,6 +215,33 @@ impl Repository {
     /// # Errors
     /// Why they cannot be.
     pub fn plan(&self, git: &Git, untracked: Untracked) -> Result<Plan> {
+        match self.files {
+            Files::Working => self.plan_working(git, untracked),
+            Files::Committed => self.plan_committed(git),
+        }
+    }
+
+    fn plan_committed(&self, git: &Git) -> Result<Plan> {
+        let what = "list the commit's files";
+        let call =
+            Call::new(what, &self.top).args(["ls-tree", "-r", "-z", "--long", "--full-tree", &self.head]);
+        let list = git.call(call)?.ok()?;
+        let mut plan = Plan { files: BTreeMap::new(), bytes: 0, skipped: 0, sparse: BTreeSet::new() };
+        for line in list.split(|byte| *byte == 0).filter(|line| !line.is_empty()) {
+            let (mode, size, path) = parse_listed(line)
+                .ok_or(WorkspaceError::Git { what, why: "its list is malformed".to_owned() })?;
+            if mode == b"160000" {
+                return Err(WorkspaceError::Submodules(path_of(path)));
+            }
+            model::workspace::check_tree_path(path)
+                .map_err(|cause| WorkspaceError::Path { path: path_of(path), cause })?;
+            plan.bytes += size;
+            plan.files.insert(path.to_vec(), Planned { kind: None, tracked: true });
+        }
+        Ok(plan)
+    }
+
+    fn plan_working(&self, git: &Git, untracked: Untracked) -> Result<Plan> {
         let list = |words: &[&str]| git.call(Call::new("list the files", &self.top).args(words))?.ok();
         let known = list(&["ls-files", "-z", "-v", "--stage"])?;
         let (mut candidates, mut unchecked) = (BTreeMap::new(), BTreeSet::new());
@@ -309,14 +348,15 @@ impl Repository {
         Ok(false)
     }
 
-    /// Whether another commit is checked out at `top` than `head`; false where that cannot be told.
+    /// Whether `text` means another commit at `top` than `head`; false where that cannot be told.
     #[must_use]
-    pub fn has_moved(git: &Git, top: &Path, head: &str) -> bool {
+    pub fn has_moved(git: &Git, top: &Path, text: &str, head: &str) -> bool {
         if !host::fs::is_dir(top) {
             return false;
         }
-        let words = ["rev-parse", "--verify", "--quiet", "HEAD^{commit}"];
-        let now = git.call(Call::new("read the repository", top).args(words));
+        let words = ["rev-parse", "--verify", "--quiet", "--end-of-options"];
+        let call = Call::new("read the repository", top).args(words).args([format!("{text}^{{commit}}")]);
+        let now = git.call(call);
         now.and_then(super::git::Done::line).is_ok_and(|now| now != head)
     }
 }
@@ -352,6 +392,18 @@ fn parse_staged(line: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let mut words = about.split(|byte| *byte == b' ');
     let (tag, mode) = (words.next()?, words.next()?);
     (tag.len() == 1 && !path.is_empty()).then(|| (tag[0], mode, path))
+}
+
+/// Mode, size and path of a line like `100644 blob <id>     12<tab><path>`.
+fn parse_listed(line: &[u8]) -> Option<(&[u8], u64, &[u8])> {
+    let tab = line.iter().position(|byte| *byte == b'\t')?;
+    let (about, path) = (&line[..tab], &line[tab + 1..]);
+    let mut words = about.split(|byte| *byte == b' ').filter(|word| !word.is_empty());
+    let mode = words.next()?;
+    let size = std::str::from_utf8(words.next_back()?).ok()?;
+    // What has no content has no size.
+    let size = if size == "-" { 0 } else { size.parse().ok()? };
+    (!path.is_empty()).then_some((mode, size, path))
 }
 
 /// Bytes as a path.

@@ -43,6 +43,8 @@ pub struct Checkout {
 pub struct Shipment<'a> {
     /// Where it comes from.
     pub repository: &'a Repository,
+    /// Where its files lie.
+    pub source: &'a Path,
     /// Which files.
     pub plan: &'a Plan,
     /// What it becomes here.
@@ -196,10 +198,10 @@ pub fn ship(
     sender: Sender<Bytes, std::convert::Infallible>,
     mut told: impl FnMut(u64) -> Result<()>,
 ) -> Result<Shipped> {
-    let Shipment { repository, plan, base, checkout, kept } = *shipment;
+    let Shipment { repository, source, plan, base, checkout, kept } = *shipment;
     let pipe = Pipe { sender, runtime: Handle::current(), buffer: Vec::with_capacity(2 * PIECE) };
     let mut parcel = Parcel { pipe };
-    let tree = Tree::open(&repository.top)?;
+    let tree = Tree::open(source)?;
     let (mut files, mut owners) = (Files::new(), Stamps::new());
     let (mut through, mut sent, mut sent_bytes) = (0, 0, 0);
     let imported = git.feed(import::call(&base.git_dir()), |out| {

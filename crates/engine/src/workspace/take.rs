@@ -25,7 +25,7 @@ use wire::{
 
 use super::{
     Scratch,
-    base::{Base, Files, Stamps, init},
+    base::{Base, Files, Stamps, borrow, init},
     error::WorkspaceError,
     git::{Call, Git},
     import::{self, Import},
@@ -296,10 +296,7 @@ fn build(
     let format =
         git.call(Call::inside("read the base", &base.git_dir()).args(["rev-parse", "--show-object-format"]));
     init(git, git_dir, &format?.line()?)?;
-    let mut alternate = base.git_dir().join("objects").into_os_string().into_encoded_bytes();
-    alternate.push(b'\n');
-    host::fs::private_dir(&git_dir.join("objects/info"))?;
-    host::fs::write_atomic(&git_dir.join("objects/info/alternates"), &alternate)?;
+    borrow(git_dir, base)?;
     let shallow = base.git_dir().join("shallow");
     if host::fs::exists(&shallow) {
         host::fs::write_atomic(&git_dir.join("shallow"), &host::fs::read(&shallow)?)?;

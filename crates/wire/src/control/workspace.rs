@@ -17,7 +17,7 @@ pub struct PrepareWorkspace {
     /// A new branch for the work in the guest.
     #[serde(default)]
     pub branch: Option<String>,
-    /// Where the new branch begins; what is checked out.
+    /// Where the new branch begins; without it what is checked out. The files of another commit go as git has them.
     #[serde(default)]
     pub from: Option<String>,
     /// Also files that git does not know and does not ignore.

@@ -82,6 +82,70 @@ fn history_goes_along_as_deep_as_was_asked() {
     world.prepare(&[Delete("a")]);
 }
 
+/// A branch may begin elsewhere than at what is checked out: then that commit's files go, through no filter, and the edits stay.
+#[test]
+fn a_branch_begins_at_another_commit_with_its_files() {
+    let world = world();
+    let pair = Pair::new();
+    let (host, guest) = (pair.host(), pair.guest());
+    let marker = pair.dir.join("ran");
+    write(&host, "file", b"old\n");
+    write(&host, "gone", b"old\n");
+    write(&host, "dir/dos.txt", b"old\n");
+    write(&host, "filtered", b"old\n");
+    symlink("file", host.join("link")).unwrap();
+    write(&host, "program", b"#!/bin/sh\n");
+    fs::set_permissions(host.join("program"), fs::Permissions::from_mode(0o755)).unwrap();
+    write(&host, ".gitattributes", b"*.txt text eol=crlf\nfiltered filter=evil ident\n");
+    pair.commit();
+    let old = pair.git(&["rev-parse", "HEAD"]);
+    write(&host, "file", b"new\n");
+    fs::remove_file(host.join("gone")).unwrap();
+    pair.commit();
+    pair.git(&["config", "filter.evil.smudge", &format!("touch {}; cat", marker.display())]);
+    write(&host, "file", b"edited\n");
+    let before = everything(&host);
+
+    let from = |from: &str| PrepareWorkspace {
+        branch: Some("work".to_owned()),
+        from: Some(from.to_owned()),
+        ..pair.request()
+    };
+    let plan = world.wait(world.engine().workspace_plan(from("HEAD~1"))).unwrap();
+    assert_eq!((plan.files.len(), plan.head.as_str()), (7, old.as_str()));
+    assert_eq!(prepare(&world, from("HEAD~1")).unwrap().head, old);
+    assert_eq!(git(&guest, &["status", "--porcelain", "-b"]), "## work");
+    assert_eq!(git(&guest, &["rev-parse", "HEAD"]), old);
+    assert_eq!(fs::read(guest.join("file")).unwrap(), b"old\n");
+    assert_eq!(fs::read(guest.join("dir/dos.txt")).unwrap(), b"old\n", "as git has it");
+    assert_eq!(tree(&guest)[&b"program"[..]].0, 'x');
+    assert_eq!(fs::read_link(guest.join("link")).unwrap(), Path::new("file"));
+    assert_eq!(export(&world, None).unwrap().1, b"");
+    let shown = || world.wait(world.engine().workspace_show("a")).unwrap();
+    assert_eq!((shown().moved, shown().changed), (false, false));
+    // The same words again are the same again, and a branch that moved is told.
+    assert_eq!(prepare(&world, shown().again.unwrap()).unwrap().sent, 0);
+    write(&guest, "file", b"work\n");
+    let to_branch = Some("landed".to_owned());
+    export_as(&world, ExportWorkspace { to_branch, ..ExportWorkspace::default() }).unwrap();
+    assert_eq!(pair.git(&["rev-parse", "landed~1"]), old);
+    pair.git(&["branch", "-D", "-q", "landed"]);
+    fs::remove_dir_all(host.join(".git/logs/refs/heads")).unwrap();
+
+    prepare(&world, PrepareWorkspace { force: true, ..from("HEAD") }).unwrap();
+    assert_eq!(
+        fs::read(guest.join("file")).unwrap(),
+        b"edited\n",
+        "what is checked out goes as it lies there"
+    );
+    prepare(&world, PrepareWorkspace { depth: Some(1), ..from(&old) }).unwrap();
+    assert_eq!(git(&guest, &["rev-list", "--count", "HEAD"]), "1");
+    assert!(guest.join("gone").exists());
+    assert_eq!(tree(&host).len(), before.keys().filter(|path| !path.starts_with(b".git/")).count());
+    assert!(!marker.exists(), "no filter ran");
+    world.prepare(&[Delete("a")]);
+}
+
 #[test]
 fn repositories_that_cannot_be_shipped_are_refused_with_the_reason() {
     let world = world();
@@ -115,7 +179,14 @@ fn repositories_that_cannot_be_shipped_are_refused_with_the_reason() {
     }
     let from = |from: &str| PrepareWorkspace { from: Some(from.to_owned()), ..branch("x") };
     assert!(world.wait(world.engine().workspace_plan(from("main"))).is_ok());
-    assert!(refused(from("main~1")).contains("not what is checked out"));
-    assert!(refused(from("--all")).contains("not what is checked out"));
+    assert!(refused(from("main~7")).contains("no commit"));
+    assert!(refused(from("--all")).contains("no commit"));
+    assert!(refused(PrepareWorkspace { branch: None, ..from("main") }).contains("not which branch"));
+    pair.commit();
+    let untracked = PrepareWorkspace { include_untracked: true, ..from("main~1") };
+    assert!(refused(untracked).contains("untracked files belong"));
+    assert!(refused(PrepareWorkspace { depth: Some(0), ..pair.request() }).contains("depth of 0"));
+    let both = PrepareWorkspace { depth: Some(1), full_history: true, ..pair.request() };
+    assert!(refused(both).contains("not the full history"));
     world.prepare(&[Delete("a")]);
 }
