@@ -108,6 +108,41 @@ fn a_daemon_killed_while_a_vm_boots_leaves_nothing_of_it() {
 }
 
 #[test]
+fn a_daemon_that_fails_to_start_leaves_no_socket_and_no_lock() {
+    let Some(home) = home() else { return };
+    let _ = home.ok(&["vm", "list"]);
+    let _ = home.run(&["daemon", "stop"]);
+    let (state, run) = (home.path().join("state"), home.path().join("run"));
+    let is_free = || host::lock::try_exclusive(&state.join("lock")).unwrap().is_some();
+    wait_until(SOON, "the daemon has ended", || {
+        !home.processes().values().any(|line| line.contains("bangerd"))
+    });
+    let fails = |why: &str| {
+        let daemon = home.daemon().spawn().unwrap();
+        let ended = testkit::home::finish(daemon, b"", SOON, &[why]);
+        assert!(!ended.status.success(), "{why}");
+        assert!(is_free(), "{why}");
+    };
+    // With the log that belongs to it; SQLite would take all from there.
+    let database = ["banger.db", "banger.db-wal", "banger.db-shm"].map(|name| state.join(name));
+    let aside = home.path().join("aside");
+    host::fs::create_dir(&aside).unwrap();
+    let there: Vec<_> = database.iter().filter(|path| path.exists()).collect();
+    let place = |path: &std::path::Path| aside.join(path.file_name().unwrap());
+    there.iter().for_each(|path| host::fs::rename(path, &place(path)).unwrap());
+    host::fs::write_atomic(&database[0], b"this is no database").unwrap();
+    fails("a database that is none");
+    assert!(host::fs::list(&run).unwrap().is_empty(), "there is no socket");
+    there.iter().for_each(|path| host::fs::rename(&place(path), path).unwrap());
+    // When it has both lock and database, there is no place for its socket.
+    let socket = run.join("bangerd.sock");
+    host::fs::create_dir(&socket).unwrap();
+    fails("a directory where its socket belongs");
+    host::fs::remove_all(&socket).unwrap();
+    let _ = home.ok(&["vm", "list"]);
+}
+
+#[test]
 fn twenty_first_commands_start_one_daemon() {
     let Some(home) = home() else { return };
     let clients: Vec<_> = (0..20).map(|_| home.command(&["vm", "list"]).spawn().unwrap()).collect();
