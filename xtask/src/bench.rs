@@ -52,6 +52,9 @@ struct Bench {
 const BENCHES: &[Bench] = &[
     Bench { name: "agent", what: "the agent's size on disk", measure: agent },
     Bench { name: "import", what: "a root tar into an image (cargo bench -p image)", measure: import },
+    Bench { name: "layers", what: "layers into an image (cargo bench -p image)", measure: layers },
+    Bench { name: "million", what: "the memory that a million entries take", measure: million },
+    Bench { name: "kernel", what: "a kernel of a Debian package (cargo bench -p image)", measure: kernel },
     Bench { name: "lifecycle", what: "many VMs at once (cargo bench -p daemon)", measure: lifecycle },
     Bench {
         name: "create",
@@ -127,17 +130,34 @@ fn agent(_runs: usize) -> Result<Vec<Figure>> {
 }
 
 fn import(_runs: usize) -> Result<Vec<Figure>> {
-    of_crate("image", "import")
+    of_crate("image", "import", &[])
+}
+
+fn layers(_runs: usize) -> Result<Vec<Figure>> {
+    of_crate("image", "layers", &[])
+}
+
+/// Of one archive and of layers. How long it takes among so many entries is nobody's promise.
+fn million(_runs: usize) -> Result<Vec<Figure>> {
+    let words = ["--", "1000000", "200"];
+    let mut figures = of_crate("image", "import", &words)?;
+    figures.extend(of_crate("image", "layers", &words)?);
+    figures.retain(|figure| figure.what.ends_with("peak memory"));
+    Ok(figures)
+}
+
+fn kernel(_runs: usize) -> Result<Vec<Figure>> {
+    of_crate("image", "kernel", &[])
 }
 
 fn lifecycle(_runs: usize) -> Result<Vec<Figure>> {
-    of_crate("daemon", "lifecycle")
+    of_crate("daemon", "lifecycle", &[])
 }
 
 /// A bench that belongs to its crate says its figures in lines like `what: 1.2 (at most 1.5)`.
-fn of_crate(package: &str, bench: &str) -> Result<Vec<Figure>> {
+fn of_crate(package: &str, bench: &str, arguments: &[&str]) -> Result<Vec<Figure>> {
     let words = ["bench", "--locked", "--package", package, "--bench", bench];
-    let output = quietly(shell::cargo().args(words))?;
+    let output = quietly(shell::cargo().args(words).args(arguments))?;
     let output = String::from_utf8(output).context("the bench printed something that is not UTF-8")?;
     print!("{output}");
     let figures: Vec<Figure> = output.lines().filter_map(|line| said(bench, line)).collect();
@@ -152,8 +172,10 @@ fn said(bench: &str, line: &str) -> Option<Figure> {
     let (what, rest) = line.rsplit_once(": ")?;
     let (value, limit) = rest.strip_suffix(')')?.split_once(" (")?;
     let number = |text: &str| -> Option<(f64, &'static str)> {
-        match text.strip_suffix(" KiB") {
-            Some(kibibytes) => Some((kibibytes.parse::<f64>().ok()? / 1024.0, "MiB")),
+        match text.split_once(' ') {
+            Some((kibibytes, "KiB")) => Some((kibibytes.parse::<f64>().ok()? / 1024.0, "MiB")),
+            Some((seconds, "s")) => Some((seconds.parse().ok()?, "s")),
+            Some(_) => None,
             None => Some((text.parse().ok()?, "x")),
         }
     };
@@ -286,7 +308,10 @@ mod tests {
         assert!(figure.kept());
         let figure = said("peak memory: 2048 KiB (at most 4096 KiB)").unwrap();
         assert!((figure.value - 2.0).abs() < f64::EPSILON);
+        let figure = said("wall, import of a package: 2.5 s (at most 5 s)").unwrap();
+        assert_eq!((figure.unit, figure.kept()), ("s", true));
         assert!(said("image: 500000000 bytes").is_none());
+        assert!(said("a: 5 apples (at most 6)").is_none());
     }
 
     #[test]

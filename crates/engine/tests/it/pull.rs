@@ -11,7 +11,10 @@ use testkit::{
 use wire::control::{Code, CreateVm, ErrorBody, Event, Image, Outcome, PullImage};
 
 use crate::{
-    verb::{self, Verb::DeleteImage},
+    verb::{
+        self,
+        Verb::{DeleteImage, PruneCache},
+    },
     world::{SOON, World},
 };
 
@@ -76,15 +79,19 @@ fn an_image_is_pulled_once_and_then_costs_one_request() {
     assert_eq!(blobs(&world), 4);
     nothing_is_left(&world);
 
+    // Not even a layer of the cache is looked at.
+    world.prepare(&[PruneCache]);
     let again = pulled(&world, &reference);
     assert_eq!((again.digest, again.created_ms), (image.digest, image.created_ms));
     let all = registry.requests("banger/");
     assert_eq!(all[first.len()..], ["GET /v2/some/app/manifests/1.0"]);
 
-    // Under another name: nothing but the manifest comes again.
-    let other = PullImage { name: Some("other".into()), ..pull(reference) };
-    world.end(&world.begin_pull(other)).unwrap();
-    assert_eq!(registry.requests("banger/").len(), all.len() + 1);
+    // Under another name all blobs are needed, and then kept.
+    let other = |name: &str| PullImage { name: Some(name.into()), ..pull(reference.clone()) };
+    world.end(&world.begin_pull(other("other"))).unwrap();
+    assert_eq!(registry.requests("banger/").len(), all.len() + 5);
+    world.end(&world.begin_pull(other("third"))).unwrap();
+    assert_eq!(registry.requests("banger/").len(), all.len() + 6);
 }
 
 #[test]
