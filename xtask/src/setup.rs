@@ -62,6 +62,7 @@ pub static CI: Needs = Needs {
         ("skopeo", "makes archives of images and pushes them"),
         ("docker-registry", "a registry to pull from"),
         ("minisign", "signs catalogs to pull from"),
+        ("openssl", "certifies a registry that speaks HTTPS"),
     ],
     fetched: &[KERNEL],
     ordinary: &[NEWUIDMAP],

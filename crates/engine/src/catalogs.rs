@@ -162,7 +162,7 @@ impl Engine {
 
     /// The newer catalog of that kind at `location`, and what is to be stored of it.
     async fn get_newer(&self, kind: Kind, location: &Location) -> Result<(Trusted, Vec<u8>), RefreshError> {
-        let http = Http::new(self.0.registries.patience);
+        let http = Http::new(&self.0.registries);
         let get = |location: Location, limit| {
             let http = &http;
             async move {

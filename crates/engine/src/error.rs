@@ -182,6 +182,17 @@ pub enum Error {
         #[source]
         cause: Box<RegistryError>,
     },
+    /// A name is none of the catalog's, and nothing of that name could be pulled from Docker Hub.
+    #[error("no catalog has the image {name}, and Docker Hub does not give it")]
+    NotInCatalog {
+        /// The name.
+        name: String,
+        /// Whether there is a catalog at all.
+        configured: bool,
+        /// Why it could not be pulled.
+        #[source]
+        cause: Box<Error>,
+    },
     /// A catalog cannot be used.
     #[error("cannot {action} the catalog of {kind} {place}")]
     Catalog {
@@ -345,6 +356,7 @@ impl Error {
             ) => Code::Internal,
             Self::Workspace(cause) => cause.code(),
             Self::Shared(cause) => cause.code(),
+            Self::NotInCatalog { cause, .. } => cause.code(),
             Self::Residue { cause, .. } => cause.code(),
         }
     }
@@ -360,6 +372,16 @@ impl Error {
             Self::NotReady { name, .. } => Some(format!("banger vm logs {name}")),
             Self::Workspace(cause) => cause.hint(),
             Self::Shared(cause) => cause.hint(),
+            Self::NotInCatalog { name, configured, .. } => {
+                let mut hint = match configured {
+                    true => "banger catalog refresh, then banger image list --available".to_owned(),
+                    false => "set image_catalog and catalog_key in config.toml to pull by name".to_owned(),
+                };
+                if name == crate::images::RECIPE {
+                    hint += &format!("; banger image build {name} makes it here");
+                }
+                Some(hint)
+            }
             Self::Launch { cause, .. } => cause.hint().map(str::to_owned),
             Self::Pull { cause, .. } => pull_hint(cause),
             Self::OtherFile { name, .. } => Some(format!(
@@ -387,6 +409,15 @@ impl Error {
             _ if self.is_full() => Some("free some space on the disk that the cause names".to_owned()),
             Self::Residue { cause, .. } => cause.hint(),
             _ => None,
+        }
+    }
+
+    /// Whether it is that something could not be pulled.
+    pub(crate) fn is_pull(&self) -> bool {
+        match self {
+            Self::Pull { .. } => true,
+            Self::Shared(cause) => cause.is_pull(),
+            _ => false,
         }
     }
 
@@ -461,6 +492,7 @@ fn pull_code(cause: &RegistryError) -> Code {
         | RegistryError::Challenge { .. } => Code::Refused,
         RegistryError::Unreachable { .. }
         | RegistryError::Certificates(_)
+        | RegistryError::Proxy(_)
         | RegistryError::Stalled { .. }
         | RegistryError::BrokenOff(_)
         | RegistryError::Broken { .. }
@@ -482,6 +514,10 @@ fn pull_hint(cause: &RegistryError) -> Option<String> {
             ))
         }
         RegistryError::NoSpace { .. } => Some("banger image cache prune, or free some space".to_owned()),
+        RegistryError::Proxy(_) => Some(
+            "set HTTPS_PROXY for the daemon anew, or NO_PROXY: banger daemon stop, and it starts with them"
+                .to_owned(),
+        ),
         RegistryError::Certificates(_) => Some("apt-get install ca-certificates".to_owned()),
         _ => None,
     }

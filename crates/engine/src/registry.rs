@@ -12,6 +12,7 @@ mod credentials;
 pub(crate) mod download;
 mod error;
 mod http;
+mod proxy;
 
 use std::{
     path::PathBuf,
@@ -28,7 +29,11 @@ use model::{ImageReference, reference};
 
 use self::auth::Auth;
 pub(crate) use self::http::Http;
-pub use self::{error::RegistryError, http::Patience};
+pub use self::{
+    error::RegistryError,
+    http::Patience,
+    proxy::{Proxies, ProxyError},
+};
 use crate::blocking;
 
 /// How a registry is spoken with.
@@ -47,6 +52,8 @@ pub struct Settings {
     pub patience: Patience,
     /// The files with the user's credentials, the one that counts most first.
     pub credentials: Vec<PathBuf>,
+    /// The proxies on the way to them.
+    pub proxies: Proxies,
 }
 
 /// Where Docker Hub's API is.
@@ -96,7 +103,7 @@ impl Registry {
         let scheme = if is_plain { "http" } else { "https" };
         let api = if reference.host() == reference::HUB { HUB_API } else { reference.host() };
         let auth = Auth::new(credentials, format!("repository:{}:pull", reference.path()));
-        Ok(Self { http: Http::new(settings.patience), auth, base: format!("{scheme}://{api}"), reference })
+        Ok(Self { http: Http::new(settings), auth, base: format!("{scheme}://{api}"), reference })
     }
 
     /// What the reference leads to, by one request.
@@ -231,6 +238,7 @@ impl Default for Settings {
         let seconds = Duration::from_secs;
         let pause = Duration::from_millis(250);
         let patience = Patience { connect: seconds(20), stall: seconds(60), attempts: 6, pause };
-        Self { patience, credentials: host::dirs::credential_files() }
+        let (credentials, proxies) = (host::dirs::credential_files(), Proxies::of_environment());
+        Self { patience, credentials, proxies }
     }
 }

@@ -70,6 +70,26 @@ impl Registry {
     /// Where it does not start.
     #[must_use]
     pub fn start(access: Access) -> Option<Self> {
+        Self::start_with(access, |_| Some(String::new()))
+    }
+
+    /// Starts one that speaks HTTPS as `name`, and gives the certificate of who vouches for it.
+    ///
+    /// # Panics
+    /// As [`Registry::start`].
+    #[must_use]
+    pub fn start_secure(name: &str) -> Option<(Self, PathBuf)> {
+        let openssl = need::program("openssl", "openssl")?;
+        let registry = Self::start_with(Access::Anonymous, |dir| {
+            certify(&openssl, dir, name);
+            let (certificate, key) = (dir.join("server.pem"), dir.join("server.key"));
+            Some(format!("  tls: {{certificate: {}, key: {}}}\n", certificate.display(), key.display()))
+        })?;
+        let authority = registry.dir.join("ca.pem");
+        Some((registry, authority))
+    }
+
+    fn start_with(access: Access, more: impl FnOnce(&Path) -> Option<String>) -> Option<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let program = need::program("docker-registry", "docker-registry")?;
         let skopeo = need::program("skopeo", "skopeo")?;
@@ -79,8 +99,9 @@ impl Registry {
         fs::create_dir_all(&data).expect("a test's directory is writable");
         let mut config = format!(
             "version: 0.1\nlog: {{accesslog: {{disabled: false}}, fields: {{service: registry}}}}\n\
-             storage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: 127.0.0.1:0, secret: test}}\n",
-            data.display()
+             storage: {{filesystem: {{rootdirectory: {}}}}}\nhttp:\n  addr: 127.0.0.1:0\n  secret: test\n{}",
+            data.display(),
+            more(&dir)?
         );
         if access == Access::Password {
             let passwords = dir.join("htpasswd");
@@ -142,6 +163,25 @@ impl Registry {
         let of = log.lines().filter(|line| line.contains(&format!("\"{agent}")));
         of.filter_map(|line| Some(line.split('"').nth(1)?.trim_end_matches(" HTTP/1.1").to_owned())).collect()
     }
+}
+
+/// Makes an authority in `dir`, and a certificate of its for `name`.
+fn certify(openssl: &Path, dir: &Path, name: &str) {
+    // Without it openssl adds what its own configuration says.
+    fs::write(dir.join("openssl.cnf"), "[req]\ndistinguished_name = name\n[name]\n")
+        .expect("a test's directory is writable");
+    let certificate = |file: &str, subject: &str, more: &[&str]| {
+        let mut command = Command::new(openssl);
+        command.args(["req", "-x509", "-config", "openssl.cnf", "-nodes", "-days", "2"]);
+        command.args(["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]);
+        command.args(["-subj", &format!("/CN={subject}"), "-keyout", &format!("{file}.key")]);
+        run(command.args(["-out", &format!("{file}.pem")]).args(more).current_dir(dir));
+    };
+    let authority = "basicConstraints=critical,CA:TRUE";
+    certificate("ca", "the test's authority", &["-addext", authority, "-addext", "keyUsage=keyCertSign"]);
+    let names = format!("subjectAltName=DNS:{name}");
+    let signed = ["-CA", "ca.pem", "-CAkey", "ca.key", "-addext", &names];
+    certificate("server", name, &[&signed[..], &["-addext", "basicConstraints=critical,CA:FALSE"]].concat());
 }
 
 impl Drop for Registry {

@@ -38,6 +38,18 @@ pub async fn run(context: &Context, command: CatalogCommand) -> Result<(), Error
     }
 }
 
+/// Why there is nothing, and what to do.
+fn nothing(catalog: &Catalog) -> String {
+    let kind = &catalog.kind;
+    match &catalog.source {
+        Some(source) => format!("the catalog {source} has no {kind} for this host"),
+        None => format!(
+            "there is no catalog of {kind} yet: set {}_catalog and catalog_key in config.toml, then banger catalog refresh",
+            kind.trim_end_matches('s')
+        ),
+    }
+}
+
 /// What the catalog of `kind` has.
 ///
 /// # Errors
@@ -46,6 +58,9 @@ pub async fn list(context: &Context, kind: &str, output: Output) -> Result<(), E
     let catalog: Catalog = context.client.get(&path(&["catalogs", kind])).await?;
     if output == Output::Json {
         return print_json(&catalog);
+    }
+    if catalog.entries.is_empty() {
+        context.talk.say(&nothing(&catalog));
     }
     let row = |entry: &CatalogEntry| {
         [

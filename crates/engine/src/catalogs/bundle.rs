@@ -116,7 +116,7 @@ impl Engine {
         let sink = sink.map_err(RegistryError::engine)?;
         let sink = match &found.location {
             Location::Web(address) => {
-                let http = Http::new(self.0.registries.patience);
+                let http = Http::new(&self.0.registries);
                 let web = Web { http: &http, uri: super::uri(address)? };
                 download::fill(&http, &web, sink, done).await?
             }

@@ -60,10 +60,12 @@ impl Engine {
     /// is that of an image from elsewhere; nothing is left then but whole blobs in the cache.
     pub async fn image_pull(self, operation: Operation, pull: PullImage) -> Result<Outcome> {
         // What could be the name of an image is looked for there first.
-        let found = match ImageChoice::try_from(&*pull.reference) {
-            Ok(ImageChoice::Stored(name)) => self.in_catalog(Kind::Images, name.as_str())?,
+        let name = match ImageChoice::try_from(&*pull.reference) {
+            Ok(ImageChoice::Stored(name)) => Some(name),
             Ok(ImageChoice::Remote(_)) | Err(_) => None,
         };
+        let found =
+            name.as_ref().map(|name| self.in_catalog(Kind::Images, name.as_str())).transpose()?.flatten();
         let image = match found {
             Some(found) => {
                 let name = pull.name.as_deref().map(|name| {
@@ -73,9 +75,24 @@ impl Engine {
                 let kernel = kernel.map(|kernel| kernel.name);
                 self.image_of_catalog(&operation, found, name.transpose()?, kernel).await?
             }
-            None => self.pulled(&operation, self.wish(&pull)?).await?,
+            None => {
+                let pulled = self.pulled(&operation, self.wish(&pull)?).await;
+                pulled.map_err(|cause| self.no_such_name(name, cause))?
+            }
         };
         Ok(Outcome::Image(Box::new(self.image_view(image)?)))
+    }
+
+    /// The error of a pull of what may have been meant as a `name` of the catalog.
+    fn no_such_name(&self, name: Option<ImageName>, cause: Error) -> Error {
+        match name {
+            Some(name) if cause.is_pull() => Error::NotInCatalog {
+                name: name.to_string(),
+                configured: self.0.config.image_catalog.is_some(),
+                cause: Box::new(cause),
+            },
+            Some(_) | None => cause,
+        }
     }
 
     fn wish(&self, pull: &PullImage) -> Result<Wish> {

@@ -3,7 +3,7 @@
 use image::oci::{Digest, DocumentError, SinkError};
 use model::ImageReference;
 
-use super::credentials::CredentialsError;
+use super::{credentials::CredentialsError, proxy::ProxyError};
 
 type Cause = Box<dyn std::error::Error + Send + Sync>;
 
@@ -22,6 +22,9 @@ pub enum RegistryError {
     /// This host's certificates, which tell whom to trust, cannot be used.
     #[error("cannot read the certificates of this host")]
     Certificates(#[source] std::io::Error),
+    /// The proxy on the way to it cannot be used.
+    #[error("the proxy cannot be used")]
+    Proxy(#[from] ProxyError),
     /// It said nothing for too long.
     #[error("{host} stopped answering")]
     Stalled {

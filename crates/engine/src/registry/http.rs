@@ -5,13 +5,19 @@ use std::{error::Error as _, sync::OnceLock, time::Duration};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header, uri::Scheme};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, builderstates::WantsSchemes};
 use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
+    client::legacy::{
+        Client,
+        connect::{HttpConnector, proxy::Tunnel},
+    },
     rt::TokioExecutor,
 };
 
-use super::RegistryError;
+use super::{
+    RegistryError, Settings,
+    proxy::{Proxies, Proxy},
+};
 
 /// The most redirections of one request.
 const MOST_LEADS: u32 = 5;
@@ -35,13 +41,21 @@ pub(crate) struct Http {
     patience: Patience,
     plain: Client<HttpConnector, Full<Bytes>>,
     /// Made when it is needed first, because that reads this host's certificates.
-    secure: OnceLock<Client<HttpsConnector<HttpConnector>, Full<Bytes>>>,
+    secure: OnceLock<Secure<HttpConnector>>,
+    proxies: Proxies,
+    /// As `secure`, through a proxy.
+    tunnelled: OnceLock<Secure<Tunnel<HttpConnector>>>,
 }
 
+/// Speaks HTTPS over what the connector gives.
+type Secure<C> = Client<HttpsConnector<C>, Full<Bytes>>;
+
 impl Http {
-    pub fn new(patience: Patience) -> Self {
-        let plain = Client::builder(TokioExecutor::new()).build(connector(patience));
-        Self { patience, plain, secure: OnceLock::new() }
+    pub fn new(settings: &Settings) -> Self {
+        let Settings { patience, proxies, .. } = settings;
+        let plain = Client::builder(TokioExecutor::new()).build(connector(*patience));
+        let (secure, tunnelled) = (OnceLock::new(), OnceLock::new());
+        Self { patience: *patience, plain, secure, proxies: proxies.clone(), tunnelled }
     }
 
     pub fn patience(&self) -> Patience {
@@ -89,7 +103,10 @@ impl Http {
         );
         let host = request.uri().host().unwrap_or_default().to_owned();
         let answer = if request.uri().scheme() == Some(&Scheme::HTTPS) {
-            self.secure()?.request(request)
+            match self.proxies.of(request.uri())? {
+                None => self.secure()?.request(request),
+                Some(proxy) => self.tunnelled(proxy)?.request(request),
+            }
         } else {
             self.plain.request(request)
         };
@@ -136,17 +153,33 @@ impl Http {
         Ok(all)
     }
 
-    fn secure(&self) -> Result<&Client<HttpsConnector<HttpConnector>, Full<Bytes>>, RegistryError> {
+    fn secure(&self) -> Result<&Secure<HttpConnector>, RegistryError> {
         if let Some(client) = self.secure.get() {
             return Ok(client);
         }
-        let builder =
-            HttpsConnectorBuilder::new().with_native_roots().map_err(RegistryError::Certificates)?;
         let mut connector = connector(self.patience);
         connector.enforce_http(false);
-        let connector = builder.https_only().enable_http1().wrap_connector(connector);
+        let connector = https()?.https_only().enable_http1().wrap_connector(connector);
         Ok(self.secure.get_or_init(|| Client::builder(TokioExecutor::new()).build(connector)))
     }
+
+    /// There is one proxy for all servers that are reached through one.
+    fn tunnelled(&self, proxy: &Proxy) -> Result<&Secure<Tunnel<HttpConnector>>, RegistryError> {
+        if let Some(client) = self.tunnelled.get() {
+            return Ok(client);
+        }
+        let mut tunnel = Tunnel::new(proxy.address.clone(), connector(self.patience));
+        if let Some(authorization) = &proxy.authorization {
+            tunnel = tunnel.with_auth(authorization.clone());
+        }
+        let connector = https()?.https_only().enable_http1().wrap_connector(tunnel);
+        Ok(self.tunnelled.get_or_init(|| Client::builder(TokioExecutor::new()).build(connector)))
+    }
+}
+
+/// HTTPS with the certificates of this host, or of `SSL_CERT_FILE` and `SSL_CERT_DIR` where these are set.
+fn https() -> Result<HttpsConnectorBuilder<WantsSchemes>, RegistryError> {
+    HttpsConnectorBuilder::new().with_native_roots().map_err(RegistryError::Certificates)
 }
 
 fn connector(patience: Patience) -> HttpConnector {

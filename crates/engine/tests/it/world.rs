@@ -16,7 +16,7 @@ use std::{
 use engine::{
     Clock, Engine, Kind, Operation, Seams,
     config::Config,
-    registry::{Patience, Settings},
+    registry::{Patience, Proxies, Settings},
 };
 use host::{dirs::Dirs, proc::Program};
 use model::end::MachineEnd;
@@ -237,7 +237,7 @@ impl World {
             let seams = Seams {
                 backend: Some(Arc::new(self.fake.clone())),
                 faults: Some(self.faults.clone()),
-                registries: Some(Settings { patience, credentials }),
+                registries: Some(Settings { patience, credentials, proxies: Proxies::default() }),
                 builder: Some(Program::Qemu(self.home.join("builder"))),
                 clock: self.clock.clone(),
             };
