@@ -175,6 +175,32 @@ fn an_image_of_a_registry_runs_its_entrypoint() {
 }
 
 #[test]
+fn a_credential_helper_is_asked_for_a_registry_of_its_own() {
+    let Some(registry) = Registry::start(Access::Password) else { return };
+    let home = Home::empty(env!("CARGO_BIN_EXE_banger"));
+    let Some(layout) = layout(&home, "1", &Tar::default().directory("etc").finish(), "/none", &[]) else {
+        return;
+    };
+    registry.push(&layout, "1", "some/app:1");
+    let (programs, host) = (home.path().join("programs"), registry.address());
+    std::fs::create_dir(&programs).unwrap();
+    let helper = programs.join("docker-credential-of-the-test");
+    let script = format!(
+        "#!/bin/sh\n[ \"$1 $(cat)\" = 'get {host}' ] || {{ echo 'credentials not found in native keychain'; exit 1; }}\n\
+         echo '{{\"ServerURL\":\"\",\"Username\":\"{}\",\"Secret\":\"{}\"}}'\n",
+        USER.0, USER.1
+    );
+    std::fs::write(&helper, script).unwrap();
+    std::fs::set_permissions(&helper, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let file = home.path().join("auth.json");
+    let auths = serde_json::json!({ "credHelpers": { &host: "of-the-test" } });
+    host::fs::write_atomic(&file, auths.to_string().as_bytes()).unwrap();
+    let path = format!("{}:/usr/local/bin:/usr/bin:/bin", programs.display());
+    let home = home.with_env("PATH", &path).with_env("REGISTRY_AUTH_FILE", file.to_str().unwrap());
+    assert_eq!(home.ok(&["image", "pull", &format!("{host}/some/app:1")]), "app-1");
+}
+
+#[test]
 fn an_image_without_init_runs_under_the_agent() {
     let Some(home) = home() else { return };
     let script = "cat /proc/1/comm; readlink /proc/self/fd/0 >/dev/null; test -d /dev/pts && mount | grep -c cgroup2; \
