@@ -35,7 +35,7 @@ use wire::{
     guest::{Health, InitKind, Poweroff, VERSION},
     pieces::{Sink, Source},
     session::Secret,
-    tree::{MAX_WANTED, Wanted},
+    tree::{Access, MAX_WANTED, Wanted},
 };
 
 use crate::{
@@ -287,6 +287,16 @@ async fn route(request: Request<Incoming>, guest: Rc<Guest>) -> Answer {
             let top = path.clone();
             let removed = blocking(move || tree::remove(&top, &paths)).await?;
             removed.map(|()| empty(StatusCode::NO_CONTENT)).map_err(|error| not_there(&path, &error))
+        }
+        (&Method::POST, "/v1/tree/access") => {
+            let path = tree_path(request.uri())?;
+            let access = query::value(request.uri(), "access").and_then(|text| Access::parse(&text));
+            let unknown =
+                || Refused::new(StatusCode::BAD_REQUEST, Code::Invalid, "no such access".to_owned());
+            let access = access.ok_or_else(unknown)?;
+            let place = path.clone();
+            let set = blocking(move || tree::set_access(&place, access)).await?;
+            set.map(|()| empty(StatusCode::NO_CONTENT)).map_err(|error| not_there(&path, &error))
         }
         (&Method::GET, "/v1/ports") => Ok(json(StatusCode::OK, &blocking(ports::list).await?)),
         (&Method::GET, "/v1/stats") => {

@@ -3,6 +3,7 @@
 //! Nothing here leaves the directory that was asked for: what is read follows no link at all, and what is written resolves
 //! below it (`RESOLVE_BENEATH`).
 
+mod access;
 mod list;
 mod pack;
 mod pick;
@@ -11,6 +12,7 @@ mod remove;
 mod stamp;
 mod unpack;
 
+pub use access::set_access;
 pub use list::list;
 pub use pack::pack;
 pub use pick::pick;

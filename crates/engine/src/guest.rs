@@ -15,7 +15,7 @@ use vmm::Machine;
 use wire::{
     control::ErrorBody,
     guest::{Grown, Health, MAX_ANSWER, Ports, Poweroff, Stats, answer, refusal},
-    tree::{MAX_WANTED, Stamped},
+    tree::{Access, MAX_WANTED, Stamped},
 };
 
 /// How long the agent may take over an answer that needs no waiting in the guest.
@@ -183,6 +183,16 @@ impl Guest {
     pub async fn tree_remove(&self, path: &GuestPath, paths: Bytes) -> Result<(), GuestError> {
         let body = Full::new(paths).boxed_unsync();
         self.send(Method::POST, &about("/v1/tree/remove", path.as_str()), body).await.map(drop)
+    }
+
+    /// Makes the directory `path` and all below as `access` says.
+    ///
+    /// # Errors
+    /// [`GuestError`].
+    pub async fn tree_access(&self, path: &GuestPath, access: Access) -> Result<(), GuestError> {
+        let target = format!("{}&access={}", about("/v1/tree/access", path.as_str()), access.word());
+        let sent = self.send(Method::POST, &target, empty());
+        tokio::time::timeout(ANSWER, sent).await.map_err(|_| GuestError::Timeout(ANSWER))?.map(drop)
     }
 
     /// Unpacks the tar `body` in the directory `path`, which is made where it is missing; gives the stamps of its files.

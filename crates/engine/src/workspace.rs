@@ -49,6 +49,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use wire::{
     Word,
     control::{self, Event, Outcome, PrepareWorkspace, Prepared, WorkspacePlan},
+    tree::Access,
 };
 
 use self::{
@@ -101,6 +102,7 @@ struct Wish {
     untracked: Untracked,
     history: History,
     over: Over,
+    access: Access,
 }
 
 /// What may be overwritten in the guest.
@@ -141,6 +143,7 @@ impl TryFrom<PrepareWorkspace> for Wish {
                 (true, _) => History::Full,
                 (false, depth) => History::Depth(depth.unwrap_or(DEFAULT_DEPTH)),
             },
+            access: if request.readonly { Access::ReadOnly } else { Access::Writable },
             over: if request.force { Over::Anything } else { Over::Unchanged },
         })
     }
@@ -277,6 +280,10 @@ impl Engine {
             (Ok(packed), Ok(new)) => (packed, new),
         };
         stamps.extend(new.into_iter().map(|stamped| (stamped.path.into_bytes(), stamped.stamp)));
+        if wish.access == Access::ReadOnly {
+            let set = visit.live.guest.tree_access(&wish.guest_path, wish.access).await;
+            set.map_err(|cause| WorkspaceError::Guest { action: "make it read-only", cause })?;
+        }
         workspace.tree = shipped.tree;
         operation.checkpoint()?;
         let place = self.paths().workspace(visit.id);
@@ -317,6 +324,7 @@ impl Engine {
         let path = &wish.guest_path;
         let (vm, place) = (visit.name.to_string(), path.to_string());
         let before = self.store().workspace_get(visit.id)?.filter(|before| before.guest_path == *path);
+        let was_read_only = before.is_some() && Base::at(self.paths().workspace(visit.id)).is_read_only();
         let guest = &visit.live.guest;
         let listed = match take::list(guest, path).await {
             Ok(listed) => listed,
@@ -362,6 +370,10 @@ impl Engine {
             // These are not there in every checkout.
             Some(_) => gone.extend([&b".git/packed-refs"[..], b".git/shallow"].map(<[u8]>::to_vec)),
             None => gone.push(b".git".to_vec()),
+        }
+        if was_read_only {
+            let set = guest.tree_access(path, Access::Writable).await;
+            set.map_err(|cause| WorkspaceError::Guest { action: "make it writable", cause })?;
         }
         // From here on the guest has neither what was shipped before nor what will be.
         self.store().workspace_forget(visit.id)?;
@@ -424,6 +436,23 @@ impl Engine {
             }))
         })
         .await
+    }
+
+    /// Makes a workspace that was shipped read-only so again, after its guest was started.
+    pub(crate) async fn protect(&self, operation: &Operation, id: VmId, guest: &crate::guest::Guest) {
+        let protected = async {
+            let Some(found) = self.store().workspace_get(id)? else { return Ok(()) };
+            if !Base::at(self.paths().workspace(id)).is_read_only() {
+                return Ok(());
+            }
+            let set = guest.tree_access(&found.guest_path, Access::ReadOnly).await;
+            set.map_err(|cause| {
+                Error::from(WorkspaceError::Guest { action: "make the workspace read-only", cause })
+            })
+        };
+        if let Err(error) = protected.await {
+            operation.emit(Event::Warning { message: crate::chain(&error) });
+        }
     }
 
     /// Where the workspaces of VMs are in their guests.

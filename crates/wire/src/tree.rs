@@ -77,6 +77,32 @@ pub enum Kind {
     Other,
 }
 
+/// Whether a tree can be written in the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// By whom its files' modes let.
+    Writable,
+    /// By nobody, root in the guest included, until it is remounted.
+    ReadOnly,
+}
+
+impl Access {
+    /// As requests have it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Writable => "writable",
+            Self::ReadOnly => "read-only",
+        }
+    }
+
+    /// What [`Access::word`] gave.
+    #[must_use]
+    pub fn parse(word: &[u8]) -> Option<Self> {
+        [Self::Writable, Self::ReadOnly].into_iter().find(|access| access.word().as_bytes() == word)
+    }
+}
+
 /// A file whose content is wanted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wanted {

@@ -45,6 +45,9 @@ pub struct Shipping {
     /// Ship the whole history
     #[arg(long)]
     pub full_history: bool,
+    /// Nobody in the machine can write it, root included until it is remounted
+    #[arg(long)]
+    pub readonly: bool,
     /// Only list the files that would be shipped
     #[arg(long)]
     pub dry_run: bool,
@@ -60,6 +63,7 @@ impl Shipping {
             ("--include-untracked", self.include_untracked),
             ("--depth", self.depth.is_some()),
             ("--full-history", self.full_history),
+            ("--readonly", self.readonly),
             ("--dry-run", self.dry_run),
         ];
         given.into_iter().find_map(|(word, given)| given.then_some(word))

@@ -64,6 +64,7 @@ pub fn request(place: &Path, shipping: Shipping) -> Result<PrepareWorkspace, Err
         depth: shipping.depth,
         full_history: shipping.full_history,
         force: false,
+        readonly: shipping.readonly,
     })
 }
 

@@ -10,6 +10,7 @@ mod fault;
 mod image;
 mod life;
 mod refused;
+mod round_trip;
 mod ssh;
 mod stream;
 mod workspace;

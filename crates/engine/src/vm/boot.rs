@@ -210,6 +210,7 @@ impl Engine {
             Err(error) => return Err(Failure::After(error)),
         };
         clock.phase("guest");
+        self.protect(operation, record.id, &guest).await;
         let after = |error: store::Error| Failure::After(error.into());
         host::fs::remove(&self.paths().run(record.id).join(INITRD)).map_err(|e| Failure::After(e.into()))?;
         let guest_steps = health.steps.iter().cloned().map(|step| Phase { place: "guest".to_owned(), step });

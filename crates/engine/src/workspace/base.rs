@@ -298,6 +298,12 @@ impl Base {
         serde_json::from_slice(&host::fs::read(&self.0.join("words")).ok()?).ok()
     }
 
+    /// Whether it was to be read-only in the guest.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        self.words().is_some_and(|words| words.readonly)
+    }
+
     /// The known stamps of the guest's files.
     ///
     /// # Errors

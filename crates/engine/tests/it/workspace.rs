@@ -76,6 +76,7 @@ impl Pair {
             depth: None,
             full_history: false,
             force: false,
+            readonly: false,
         }
     }
 

@@ -32,6 +32,9 @@ pub struct PrepareWorkspace {
     /// Overwrite what the guest changed.
     #[serde(default)]
     pub force: bool,
+    /// Nobody in the guest can write it, root included until it is remounted.
+    #[serde(default)]
+    pub readonly: bool,
 }
 
 /// What would be shipped.

@@ -16,7 +16,7 @@ use super::{create, home};
 const SOON: Duration = Duration::from_secs(60);
 const SMALL: [&str; 4] = ["--image", "busybox", "--memory", "256M"];
 
-fn git(dir: &Path, words: &[&str]) -> String {
+pub fn git(dir: &Path, words: &[&str]) -> String {
     let output = Command::new("git")
         .args(["-c", "user.name=A", "-c", "user.email=a@b"])
         .args(words)
@@ -43,7 +43,7 @@ fn repository(home: &Home) -> PathBuf {
 }
 
 /// Every file below `dir` with its content.
-fn content(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+pub fn content(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     let mut todo = vec![dir.to_owned()];
     while let Some(dir) = todo.pop() {
@@ -58,7 +58,7 @@ fn content(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     found
 }
 
-fn text(path: &Path) -> &str {
+pub fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
@@ -146,6 +146,37 @@ fn what_cannot_be_shipped_is_refused_before_anything_is_made() {
         assert_eq!(home.run(words).code(), code, "{words:?}");
     }
     assert_eq!(home.ok(&["vm", "list", "-q"]), "");
+}
+
+#[test]
+fn a_read_only_workspace_is_written_by_nobody_in_the_guest() {
+    let Some(home) = home() else { return };
+    let repo = repository(&home);
+    let _ = home.ok(&create("dev"));
+    let prepare = ["vm", "workspace", "prepare", "dev", text(&repo)];
+    let _ = home.ok(&[&prepare[..], &["--readonly"]].concat());
+    // By root, who is told so by the kernel.
+    let write =
+        ["vm", "exec", "dev", "--", "sh", "-c", "cat edited; echo x >edited; touch new; rm -f file; ls"];
+    let refused = || {
+        let tried = home.run(&write);
+        assert_eq!(tried.text(), "2\nedited\nfile", "{}", tried.stderr);
+        assert_eq!(tried.stderr.matches("Read-only file system").count(), 3, "{}", tried.stderr);
+        assert_eq!(home.ok(&["vm", "workspace", "export", "dev"]), "");
+    };
+    refused();
+    // It is so again after a restart, and when it is shipped again in the same way.
+    let _ = home.ok(&["vm", "stop", "dev"]);
+    let _ = home.ok(&["vm", "start", "dev"]);
+    refused();
+    fs::write(repo.join("more"), "1\n").unwrap();
+    git(&repo, &["add", "more"]);
+    let ran = home.run(&["vm", "exec", "dev", "--auto-prepare", "--", "sh", "-c", "cat more; touch more"]);
+    assert_eq!((ran.code(), ran.text().as_str()), (1, "1"), "{}", ran.stderr);
+    // Without the word it is as any other, and the new files can be written.
+    let _ = home.ok(&prepare);
+    assert_eq!(home.ok(&["vm", "exec", "dev", "--", "sh", "-c", "echo 2 >more; cat more"]), "2");
+    assert_eq!(home.ok(&["vm", "workspace", "export", "dev", "--list"]), "modified  more");
 }
 
 #[test]
