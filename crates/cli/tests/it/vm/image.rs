@@ -256,7 +256,7 @@ fn sysvinit_is_run() {
 }
 
 #[test]
-fn systemd_with_networkd_and_a_hostile_fstab_is_up_within_seconds() {
+fn systemd_with_networkd_and_a_hostile_fstab_waits_for_nothing() {
     let Some(home) = home() else { return };
     let hostile = "printf '/dev/sdz9 / ext4 errors=remount-ro 0 1\\nUUID=dead-beef /home xfs defaults 0 2\\n\
                    nowhere:/x /mnt nfs defaults 0 0\\n/dev/sdz8 none swap sw 0 0\\n' > \"$1\"/etc/fstab";
@@ -271,31 +271,10 @@ fn systemd_with_networkd_and_a_hostile_fstab_is_up_within_seconds() {
     assert!(init.ends_with("/systemd"), "{init}");
     let state = home.run(&["vm", "exec", "dev", "--", "systemctl", "is-system-running"]);
     assert!(["running", "degraded"].contains(&state.text().as_str()), "{}", state.text());
-    // What waits for a disk or a network that never comes takes 90 seconds.
-    let took = home.ok(&[
-        "vm",
-        "exec",
-        "dev",
-        "--",
-        "systemctl",
-        "show",
-        "-p",
-        "UserspaceTimestampMonotonic",
-        "--value",
-    ]);
-    let finished = home.ok(&[
-        "vm",
-        "exec",
-        "dev",
-        "--",
-        "systemctl",
-        "show",
-        "-p",
-        "FinishTimestampMonotonic",
-        "--value",
-    ]);
-    let userspace = (finished.parse::<u64>().unwrap() - took.parse::<u64>().unwrap()) / 1_000_000;
-    assert!(userspace < 80, "userspace took {userspace} s, so something waited for its timeout");
+    // What waits for a disk or a network that never comes is given up by systemd in the end, which tells that.
+    let journal = home.ok(&["vm", "exec", "dev", "--", "journalctl", "-b", "-o", "cat", "--no-pager"]);
+    assert!(journal.contains("Startup finished in "), "{journal}");
+    assert!(!journal.to_lowercase().contains("timed out"), "{journal}");
     let _ = home.ok(&["vm", "stop", "dev"]);
     assert_eq!(home.vm("dev")["reason"], "it was stopped");
 }
