@@ -66,6 +66,11 @@ const BENCHES: &[Bench] = &[
         what: "a repository into a VM, and its changes out",
         measure: workspace::measure,
     },
+    Bench {
+        name: "exec",
+        what: "`vm exec` over the agent's bare exec (cargo bench -p daemon)",
+        measure: exec,
+    },
     Bench { name: "list", what: "`banger vm list`", measure: list },
     Bench {
         name: "resident",
@@ -154,6 +159,10 @@ fn lifecycle(_runs: usize) -> Result<Vec<Figure>> {
     of_crate("daemon", "lifecycle", &[])
 }
 
+fn exec(_runs: usize) -> Result<Vec<Figure>> {
+    of_crate("daemon", "exec", &[])
+}
+
 /// A bench that belongs to its crate says its figures in lines like `what: 1.2 (at most 1.5)`.
 fn of_crate(package: &str, bench: &str, arguments: &[&str]) -> Result<Vec<Figure>> {
     let words = ["bench", "--locked", "--package", package, "--bench", bench];
@@ -175,6 +184,7 @@ fn said(bench: &str, line: &str) -> Option<Figure> {
         match text.split_once(' ') {
             Some((kibibytes, "KiB")) => Some((kibibytes.parse::<f64>().ok()? / 1024.0, "MiB")),
             Some((seconds, "s")) => Some((seconds.parse().ok()?, "s")),
+            Some((milliseconds, "ms")) => Some((milliseconds.parse().ok()?, "ms")),
             Some(_) => None,
             None => Some((text.parse().ok()?, "x")),
         }
@@ -310,6 +320,8 @@ mod tests {
         assert!((figure.value - 2.0).abs() < f64::EPSILON);
         let figure = said("wall, import of a package: 2.5 s (at most 5 s)").unwrap();
         assert_eq!((figure.unit, figure.kept()), ("s", true));
+        let figure = said("vm exec, over the bare one: 7.1 ms (at most 20 ms)").unwrap();
+        assert_eq!((figure.unit, figure.kept()), ("ms", true));
         assert!(said("image: 500000000 bytes").is_none());
         assert!(said("a: 5 apples (at most 6)").is_none());
     }

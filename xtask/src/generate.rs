@@ -133,6 +133,10 @@ fn configuration() -> String {
         writeln!(page, "| `{name}` | {meaning} | {} | {fallback} | `{variable}` |", kind.words())
             .expect("writing to a string cannot fail");
     }
+    page.push_str(
+        "\nEach `[[file_sync]]` names a file or directory of your home that every start puts into the machine's: `host` and `guest`, and `mode` where\n\
+         the file's own is not wanted. See [everyday use](../everyday.md#files).\n",
+    );
     writeln!(
         page,
         "\nOther variables: `BANGER_HOME`, an absolute path, moves all of banger's directories below it; `BANGER_LOG` is what the daemon\n\

@@ -17,7 +17,7 @@ use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::net::UnixStream;
 use wire::{
-    control::{Code, ErrorBody, Event, Happening, Workspace},
+    control::{Code, ErrorBody, Event, Happening},
     exec::WORKSPACE,
 };
 
@@ -130,8 +130,8 @@ impl Client {
         Ok(ByteStream { body: self.request(Method::GET, path, empty()).await?.into_body() })
     }
 
-    /// Turns a POST to `path` into a connection that speaks `protocol`, with the bytes of it that already came, and what the
-    /// daemon says of the VM's workspace.
+    /// Turns a POST to `path` into a connection that speaks `protocol`, with the bytes of it that already came, and where
+    /// the VM's workspace is.
     ///
     /// # Errors
     /// As [`Client::get`].
@@ -139,7 +139,7 @@ impl Client {
         &self,
         path: &str,
         protocol: &str,
-    ) -> Result<(UnixStream, Bytes, Option<Workspace>), Error> {
+    ) -> Result<(UnixStream, Bytes, Option<String>), Error> {
         let request = Request::builder()
             .method(Method::POST)
             .uri(path)

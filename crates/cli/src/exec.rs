@@ -41,12 +41,18 @@ pub enum Streams {
     Terminal,
     /// Pipes.
     Pipes,
+    /// Pipes, of which nothing of this process's input goes into the first.
+    Silent,
 }
 
 /// Two interrupts within this time mean that banger is to leave, not only the command.
 const TWICE: Duration = Duration::from_secs(2);
 /// How long a command that was told to end may take before banger leaves without its exit code.
 const PARTING: Duration = Duration::from_secs(2);
+/// How long a command in a workspace is held up for what there is to say of that: every file of the repository is looked at.
+const PATIENCE: Duration = Duration::from_millis(250);
+/// The same for who asked for all that is to be said.
+const LONG_PATIENCE: Duration = Duration::from_secs(30);
 /// Pieces of at most [`MAX_DATA`] that wait for a standard stream.
 const QUEUE: usize = 8;
 
@@ -66,18 +72,27 @@ pub async fn run(
     }
     let target = path(&["vms", vm, "exec"]);
     let (socket, first, workspace) = signals.unless(context.client.upgrade(&target, UPGRADE)).await?;
-    if let Some(workspace) = workspace {
-        settle_in(&context.talk, &mut spec, workspace);
+    let stale = stale(context, vm, workspace.as_deref());
+    tokio::pin!(stale);
+    // Who begins no command of his own is told nothing of the workspace.
+    let mut told = streams == Streams::Silent;
+    if streams == Streams::Terminal {
+        // Not later, because it would go through what the command draws.
+        told = tell_in_time(&context.talk, &mut stale).await;
+    }
+    // A command of root's that has no directory runs in the workspace.
+    if spec.cwd.is_none() && spec.user.is_none() {
+        spec.cwd = workspace.as_deref().map(Into::into);
     }
     // Only where there is a terminal at this end; `-t` with pipes here still gives the command one.
-    let _raw = match streams {
+    let raw = match streams {
         Streams::Terminal if io::IsTerminal::is_terminal(&io::stdin()) => Some(RawTerminal::enter()?),
-        Streams::Terminal | Streams::Pipes => None,
+        Streams::Terminal | Streams::Pipes | Streams::Silent => None,
     };
     let (receiver, sender) = socket.into_split();
     let (control, controls) = mpsc::unbounded_channel();
     let (output, broken) = Writer::start();
-    let up = uplink(sender, spec, controls);
+    let up = uplink(sender, spec, streams, controls);
     let down = downlink(receiver, first, output);
     tokio::pin!(up, down, broken);
 
@@ -91,7 +106,17 @@ pub async fn run(
             }
         };
         tokio::select! {
-            ended = &mut down => return ended.map(|how| exit::Outcome::from(how).code()),
+            ended = &mut down => {
+                drop(raw);
+                if !told {
+                    tell_in_time(&context.talk, &mut stale).await;
+                }
+                return ended.map(|how| exit::Outcome::from(how).code());
+            }
+            warning = &mut stale, if !told && streams == Streams::Pipes => {
+                told = true;
+                tell(&context.talk, warning);
+            }
             // The answer that is still to come says why nothing more is taken.
             _ = &mut up, if !up_done => up_done = true,
             heard = signals.next() => match leaving.heard(heard, Instant::now()) {
@@ -114,22 +139,35 @@ pub async fn run(
     }
 }
 
-/// Lets a command of root's that has no directory run in the machine's workspace.
-fn settle_in(talk: &Talk, spec: &mut Spec, workspace: Workspace) {
-    let what = match (workspace.moved, workspace.changed) {
-        (true, _) => Some("has another commit checked out"),
-        (false, true) => Some("has other files"),
-        (false, false) => None,
-    };
-    if let Some(what) = what {
-        let path = String::from_utf8_lossy(workspace.path.as_bytes()).into_owned();
-        talk.say(&format!(
-            "warning: {} {what} since it was shipped; --auto-prepare ships it again",
-            visible(&path)
-        ));
+/// What is to be said of the workspace at `place`: that its repository is not what was shipped any more.
+async fn stale(context: &Context, vm: &str, place: Option<&str>) -> Option<String> {
+    if place.is_none() || !context.talk.says() {
+        return None;
     }
-    if spec.cwd.is_none() && spec.user.is_none() {
-        spec.cwd = Some(workspace.guest_path.as_str().into());
+    // What cannot be told is nothing to warn of.
+    let workspace: Workspace = context.client.get(&path(&["vms", vm, "workspace"])).await.ok()?;
+    let what = match (workspace.moved, workspace.changed) {
+        (true, _) => "has another commit checked out",
+        (false, true) => "has other files",
+        (false, false) => return None,
+    };
+    let repository = String::from_utf8_lossy(workspace.path.as_bytes()).into_owned();
+    let repository = visible(&repository);
+    Some(format!("warning: {repository} {what} since it was shipped; --auto-prepare ships it again"))
+}
+
+/// Waits for `warning`, but not long; gives whether it came.
+async fn tell_in_time(talk: &Talk, warning: impl Future<Output = Option<String>>) -> bool {
+    let patience = if talk.details() { LONG_PATIENCE } else { PATIENCE };
+    let warning = tokio::time::timeout(patience, warning).await;
+    let came = warning.is_ok();
+    tell(talk, warning.ok().flatten());
+    came
+}
+
+fn tell(talk: &Talk, warning: Option<String>) {
+    if let Some(warning) = warning {
+        talk.say(&warning);
     }
 }
 
@@ -192,12 +230,17 @@ impl Leaving {
 async fn uplink(
     mut to: OwnedWriteHalf,
     spec: Spec,
+    streams: Streams,
     mut controls: mpsc::UnboundedReceiver<Frame>,
 ) -> io::Result<()> {
     let mut buffer = BytesMut::new();
     Frame::Spec(Box::new(spec)).encode(&mut buffer);
     to.write_all(&buffer).await?;
-    let mut stdin = read_stdin();
+    let mut stdin = match streams {
+        Streams::Terminal | Streams::Pipes => read_stdin(),
+        // At its end at once.
+        Streams::Silent => mpsc::channel(1).1,
+    };
     let mut ended = false;
     loop {
         let frame = tokio::select! {

@@ -64,16 +64,28 @@ impl Talk {
         &self.bars
     }
 
+    /// Whether remarks are shown.
+    #[must_use]
+    pub fn says(&self) -> bool {
+        self.level >= Level::Normal
+    }
+
+    /// Whether somebody asked for more than remarks.
+    #[must_use]
+    pub fn details(&self) -> bool {
+        self.level >= Level::Verbose
+    }
+
     /// One line, unless it should be quiet.
     pub fn say(&self, line: &str) {
-        if self.level >= Level::Normal {
+        if self.says() {
             self.stderr(&format!("{line}\n"));
         }
     }
 
     /// One line for whoever asked for more.
     pub fn detail(&self, line: &str) {
-        if self.level >= Level::Verbose {
+        if self.details() {
             self.stderr(&format!("{line}\n"));
         }
     }
@@ -166,9 +178,15 @@ impl Printer {
 /// # Errors
 /// As [`print`].
 pub fn print_json(value: &impl serde::Serialize) -> Result<(), Error> {
+    print(&json_text(value))
+}
+
+/// `value` as JSON for standard output.
+#[must_use]
+pub fn json_text(value: &impl serde::Serialize) -> String {
     let mut text = serde_json::to_string_pretty(value).expect("wire types have no keys that are no strings");
     text.push('\n');
-    print(&text)
+    text
 }
 
 /// The answer to a yes-or-no question on the terminal; `default` for an empty line, no for the end of input.

@@ -3,7 +3,7 @@
 use std::{fmt, path::PathBuf};
 
 use host::{dirs::Dirs, fs};
-use model::config::{self, Checked, Entry, FILE, Mistake, Reason, Spot, Value};
+use model::config::{self, Checked, Entry, FILE, Mistake, Reason, Spot, Table, Value};
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
@@ -137,9 +137,21 @@ fn read(value: &Spanned<DeValue<'_>>) -> Value {
         DeValue::Float(_) => Value::Other("a number with a fraction"),
         DeValue::Boolean(_) => Value::Other("a boolean"),
         DeValue::Datetime(_) => Value::Other("a date"),
-        DeValue::Array(_) => Value::Other("a list"),
+        DeValue::Array(all) => tables(all).map_or(Value::Other("a list"), Value::Tables),
         DeValue::Table(_) => Value::Other("a table"),
     }
+}
+
+/// The tables of a list that has nothing else in it.
+fn tables(all: &[Spanned<DeValue<'_>>]) -> Option<Vec<Table>> {
+    let table = |value: &Spanned<DeValue<'_>>| {
+        let DeValue::Table(inner) = value.get_ref() else { return None };
+        let mut entries = Vec::new();
+        collect("", inner, &mut entries);
+        entries.sort_by_key(|entry| entry.name_at.start);
+        Some(Table { at: value.span(), entries })
+    };
+    all.iter().map(table).collect()
 }
 
 #[cfg(test)]
@@ -156,13 +168,17 @@ mod tests {
         assert!(entries("vm_defaults.vcpu = 2\n[vm_defaults]\nmemory = \"1G\"\n").is_err());
         let text = "vmm = 'qemu'\n[vm_defaults]\nvcpu = 0x2\nmemory = \"1G\"\n\
                     [network]\nmode = 1\n[[file_sync]]\na = 1\n[vmm_]\n";
-        let found: Vec<_> = entries(text).unwrap().into_iter().map(|e| (e.name, e.value)).collect();
+        let mut found: Vec<_> = entries(text).unwrap().into_iter().map(|e| (e.name, e.value)).collect();
+        let Value::Tables(tables) = &mut found[4].1 else { panic!("{found:?}") };
+        let table = tables.pop().unwrap();
+        assert_eq!(&text[table.at.clone()], "[[file_sync]]");
+        assert_eq!((&*table.entries[0].name, &table.entries[0].value), ("a", &Value::Integer(1)));
         let expect = [
             ("vmm", Value::Text("qemu".into())),
             ("vm_defaults.vcpu", Value::Integer(2)),
             ("vm_defaults.memory", Value::Text("1G".into())),
             ("network", Value::Other("a table")),
-            ("file_sync", Value::Other("a list")),
+            ("file_sync", Value::Tables(vec![])),
             ("vmm_", Value::Other("a table")),
         ];
         assert_eq!(found, expect.map(|(name, value)| (name.to_owned(), value)));

@@ -75,7 +75,7 @@ pub async fn switch<F: Future<Output = ()> + Send + 'static>(
     }
     let stream = open.await?;
     let workspace =
-        stream.workspace.as_ref().map(|workspace| serde_json::to_vec(workspace).unwrap_or_default());
+        stream.workspace.as_ref().map(|path| serde_json::to_vec(path.as_str()).unwrap_or_default());
     let upgrading = hyper::upgrade::on(&mut request);
     streams.open.spawn(async move {
         let upgraded = match upgrading.await {

@@ -2,7 +2,7 @@
 
 use engine::config::{host_size, qemu_program};
 use model::{
-    config::{Fallback, Field, KEYS, Key, Place, position},
+    config::{FILE_SYNC, Fallback, Field, KEYS, Key, Place, position},
     size,
     sizing::{self, Wish},
 };
@@ -21,7 +21,7 @@ pub struct Settings {
 /// One setting.
 #[derive(Debug, Serialize)]
 struct Setting {
-    key: &'static str,
+    key: String,
     /// As the file has it; `null` where the host has nothing to take.
     value: Option<String>,
     #[serde(flatten)]
@@ -54,9 +54,17 @@ impl Settings {
                 (None, Fallback::Value(_)) => From::Default,
                 (None, Fallback::Auto(_)) => From::Auto,
             };
-            Setting { key: key.name, value: value.or_else(|| of_host(key.field)), from }
+            Setting { key: key.name.to_owned(), value: value.or_else(|| of_host(key.field)), from }
         };
-        Self { file: loaded.path.display().to_string(), settings: KEYS.iter().map(setting).collect() }
+        let checked = &loaded.checked;
+        let syncs = checked.config.file_sync.iter().zip(&checked.file_sync_at).zip(1..);
+        let syncs = syncs.map(|((sync, at), number)| Setting {
+            key: format!("{FILE_SYNC}[{number}]"),
+            value: Some(sync.to_string()),
+            from: From::File { line: position(&loaded.text, *at).0 },
+        });
+        let settings = KEYS.iter().map(setting).chain(syncs).collect();
+        Self { file: loaded.path.display().to_string(), settings }
     }
 
     /// As a table for people.
@@ -70,7 +78,7 @@ impl Settings {
                 From::Env { variable } => format!("env {variable}"),
             };
             let value = setting.value.clone().unwrap_or_else(|| "(none found)".to_owned());
-            (setting.key.to_owned(), value, from)
+            (setting.key.clone(), value, from)
         };
         let head = ("KEY".to_owned(), "VALUE".to_owned(), "FROM".to_owned());
         let rows: Vec<_> = std::iter::once(head).chain(self.settings.iter().map(row)).collect();

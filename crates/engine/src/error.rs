@@ -263,6 +263,17 @@ pub enum Error {
         #[source]
         cause: Cause,
     },
+    /// One of the owner's files cannot be put into guests.
+    #[error("cannot copy {file}, file_sync entry {number}")]
+    FileSync {
+        /// The entry's number, from one.
+        number: usize,
+        /// The file.
+        file: String,
+        /// Why.
+        #[source]
+        cause: crate::vm::SyncError,
+    },
     /// The host refused something.
     #[error(transparent)]
     Host(#[from] host::Error),
@@ -342,6 +353,7 @@ impl Error {
             | Self::Payload { .. }
             | Self::Left { .. }
             | Self::Files { .. }
+            | Self::FileSync { .. }
             | Self::Host(_) => Code::Host,
             Self::Store(store::Error::Taken(_)) => Code::Taken,
             Self::Store(store::Error::InUse(_)) => Code::InUse,

@@ -237,6 +237,16 @@ impl Guest {
         self.send(Method::PUT, &target, body.boxed_unsync()).await.map(drop)
     }
 
+    /// Unpacks `tar` in the home of root.
+    ///
+    /// # Errors
+    /// [`GuestError`].
+    pub async fn home_write(&self, tar: Bytes) -> Result<(), GuestError> {
+        let target = about("/v1/tree", "/root");
+        let sent = self.send(Method::PUT, &target, Full::new(tar).boxed_unsync());
+        tokio::time::timeout(ANSWER, sent).await.map_err(|_| GuestError::Timeout(ANSWER))?.map(drop)
+    }
+
     /// Opens an exec: [`wire::exec`] frames go in by the sender and come out of the body.
     ///
     /// # Errors

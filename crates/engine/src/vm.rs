@@ -13,6 +13,7 @@ pub mod logs;
 mod look;
 mod stop;
 mod stream;
+mod sync;
 mod usage;
 
 use std::sync::{Arc, OnceLock, PoisonError};
@@ -20,6 +21,7 @@ use std::sync::{Arc, OnceLock, PoisonError};
 pub use files::FilesOut;
 use model::{VmId, VmName};
 pub use stream::{Ending, GuestStream};
+pub use sync::SyncError;
 use tokio::sync::watch;
 pub(crate) use usage::Using;
 use vmm::Machine;

@@ -20,7 +20,7 @@
 mod base;
 mod error;
 mod export;
-mod git;
+pub(crate) mod git;
 mod import;
 mod kept;
 mod land;
@@ -395,14 +395,10 @@ impl Engine {
     /// # Errors
     /// Where there is no such VM, or nothing was.
     pub async fn workspace_show(&self, text: &str) -> Result<control::Workspace> {
-        let name = self.store().vm_get(self.resolve(text)?)?.name.to_string();
-        Ok(self.workspace_of(text).await?.ok_or(WorkspaceError::NoWorkspace(name))?)
-    }
-
-    /// The same, where anything was.
-    pub(crate) async fn workspace_of(&self, text: &str) -> Result<Option<control::Workspace>> {
         let id = self.resolve(text)?;
-        let Some(found) = self.store().workspace_get(id)? else { return Ok(None) };
+        let Some(found) = self.store().workspace_get(id)? else {
+            return Err(WorkspaceError::NoWorkspace(self.reread(id)?.name.to_string()).into());
+        };
         let base = Base::at(self.paths().workspace(id));
         let token = CancellationToken::new();
         let _end = token.clone().drop_guard();
@@ -412,19 +408,25 @@ impl Engine {
             // Where the files of a commit were shipped, those that lie there are nothing to compare with.
             let from = again.as_ref().and_then(|words| words.from.clone()).filter(|_| base.is_committed());
             let text = from.as_deref().unwrap_or("HEAD");
-            let moved = Repository::has_moved(&git, &found.host_path, text, &found.head);
             let untracked = match &again {
                 Some(words) if words.include_untracked => Untracked::Included,
                 Some(_) | None => Untracked::Left,
             };
-            // Every command in the workspace asks, so it is the quick way that mostly answers.
-            let quick = untracked == Untracked::Left
-                && Repository::is_untouched(&git, &found.host_path, &base).unwrap_or(false);
+            // Asked beside every command in the workspace, so it is the quick way that mostly answers.
+            let quick = || {
+                untracked == Untracked::Left
+                    && Repository::is_untouched(&git, &found.host_path, &base).unwrap_or(false)
+            };
+            let (moved, quick) = std::thread::scope(|scope| {
+                let quick = scope.spawn(quick);
+                let moved = Repository::has_moved(&git, &found.host_path, text, &found.head);
+                (moved, quick.join().unwrap_or(false))
+            });
             let differs = || {
                 let repository = Repository::find(&git, &found.host_path)?;
                 repository.differs(&git, untracked, &base)
             };
-            Ok(Some(control::Workspace {
+            Ok(control::Workspace {
                 guest_path: found.guest_path.to_string(),
                 path: word(&found.host_path),
                 head: found.head,
@@ -433,7 +435,7 @@ impl Engine {
                 // What cannot be told any more is nothing to warn of.
                 changed: from.is_none() && !quick && differs().unwrap_or(false),
                 again,
-            }))
+            })
         })
         .await
     }

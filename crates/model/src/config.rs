@@ -8,7 +8,13 @@
 
 use std::{ops::Range, path::PathBuf, time::Duration};
 
-use crate::{ImageName, KernelName, location::Location, size, sizing, sizing::Wish};
+use crate::{
+    ImageName, KernelName,
+    location::Location,
+    size, sizing,
+    sizing::Wish,
+    sync::{FileSync, HomePath, HostPath, SyncError},
+};
 
 mod mistake;
 
@@ -158,16 +164,11 @@ pub const KEYS: &[Key] = &[
 ];
 
 /// Keys and tables that are planned and do nothing yet, so they are refused instead of ignored.
-pub const LATER: &[&str] = &[
-    "firecracker_bin",
-    "jailer_bin",
-    "jailer",
-    "ssh_key_path",
-    "root_disk",
-    "file_sync",
-    "network",
-    "vm_defaults.nat",
-];
+pub const LATER: &[&str] =
+    &["firecracker_bin", "jailer_bin", "jailer", "ssh_key_path", "root_disk", "network", "vm_defaults.nat"];
+
+/// The list of the owner's files that every start puts into its guest.
+pub const FILE_SYNC: &str = "file_sync";
 
 /// What the names of banger's environment variables begin with.
 pub const PREFIX: &str = "BANGER_";
@@ -310,6 +311,8 @@ pub struct Config {
     pub stats_interval: Duration,
     /// Sizes of VMs for which none were said; what is not said here either depends on the host.
     pub sizes: Wish,
+    /// Files of the owner's that every start puts into its guest.
+    pub file_sync: Vec<FileSync>,
 }
 
 impl Default for Config {
@@ -329,6 +332,7 @@ impl Default for Config {
             auto_stop_stale_after: None,
             stats_interval: Duration::from_secs(10),
             sizes: Wish::default(),
+            file_sync: Vec::new(),
         }
     }
 }
@@ -342,8 +346,19 @@ pub enum Value {
     Integer(i64),
     /// What a variable holds, which has no type.
     Untyped(String),
+    /// A list of tables.
+    Tables(Vec<Table>),
     /// Anything else, by its name: `a boolean`, `a list`.
     Other(&'static str),
+}
+
+/// One table of a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Table {
+    /// Where it begins.
+    pub at: Range<usize>,
+    /// Its keys.
+    pub entries: Vec<Entry>,
 }
 
 /// One key of the file with its table, and the bytes where it stands.
@@ -374,6 +389,8 @@ pub struct Checked {
     /// All settings.
     pub config: Config,
     given: Vec<(Field, Place)>,
+    /// Where each of [`Config::file_sync`] begins in the file.
+    pub file_sync_at: Vec<usize>,
 }
 
 impl Checked {
@@ -395,7 +412,22 @@ pub fn check(
     let mut config = Config::default();
     let mut given: Vec<(Field, Place)> = Vec::new();
     let mut mistakes = Vec::new();
+    let mut file_sync_at = Vec::new();
     for entry in entries {
+        if entry.name == FILE_SYNC {
+            for (read, number) in file_syncs(entry).into_iter().zip(1..) {
+                match read {
+                    Ok((sync, at)) => {
+                        config.file_sync.push(sync);
+                        file_sync_at.push(at);
+                    }
+                    Err((why, at)) => {
+                        mistakes.push(Mistake { reason: Reason::FileSync(number, why), at: Spot::File(at) });
+                    }
+                }
+            }
+            continue;
+        }
         let Some(key) = KEYS.iter().find(|key| key.name == entry.name) else {
             mistakes.push(Mistake { reason: mistake::unknown(entry.name), at: Spot::File(entry.name_at) });
             continue;
@@ -422,7 +454,39 @@ pub fn check(
             }
         }
     }
-    if mistakes.is_empty() { Ok(Checked { config, given }) } else { Err(mistakes) }
+    if mistakes.is_empty() { Ok(Checked { config, given, file_sync_at }) } else { Err(mistakes) }
+}
+
+/// One of them with the place where it begins, or what is wrong with it and where.
+type Synced = Result<(FileSync, usize), (SyncError, Range<usize>)>;
+
+/// The tables of `[[file_sync]]`.
+fn file_syncs(entry: Entry) -> Vec<Synced> {
+    match entry.value {
+        Value::Tables(tables) => tables.into_iter().map(file_sync).collect(),
+        Value::Text(_) | Value::Integer(_) | Value::Untyped(_) | Value::Other(_) => {
+            vec![Err((SyncError::Table, entry.value_at))]
+        }
+    }
+}
+
+fn file_sync(table: Table) -> Synced {
+    let (mut host, mut guest, mut mode) = (None, None, None);
+    for Entry { name, name_at, value, value_at } in table.entries {
+        let key = ["host", "guest", "mode"].into_iter().find(|key| *key == name);
+        let key = key.ok_or((SyncError::Unknown, name_at))?;
+        let Value::Text(text) = value else { return Err((SyncError::Text(key), value_at)) };
+        let read = match key {
+            "host" => HostPath::try_from(&*text).map(|path| host = Some(path)),
+            "guest" => HomePath::try_from(&*text).map(|path| guest = Some(path)),
+            _ => crate::sync::mode(&text).map(|bits| mode = Some(bits)),
+        };
+        read.map_err(|why| (why, value_at))?;
+    }
+    let missing = |key| (SyncError::Missing(key), table.at.clone());
+    let host = host.ok_or_else(|| missing("host"))?;
+    let guest = guest.ok_or_else(|| missing("guest"))?;
+    Ok((FileSync { host, guest, mode }, table.at.start))
 }
 
 impl Config {
@@ -517,6 +581,7 @@ impl Kind {
                 | Self::Program
                 | Self::Word(_),
             ) => Err(Wrong::Type("a number")),
+            (Value::Tables(_), _) => Err(Wrong::Type("a list")),
             (Value::Other(found), _) => Err(Wrong::Type(found)),
         }
     }

@@ -23,6 +23,7 @@ pub mod signal;
 pub mod size;
 pub mod sizing;
 pub mod ssh;
+pub mod sync;
 pub mod undo;
 pub mod vm;
 pub mod workspace;

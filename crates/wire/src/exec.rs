@@ -16,8 +16,8 @@ use crate::{Word, control::ErrorBody};
 
 /// The name of the upgrade on the control socket (RFC 9110, section 7.8).
 pub const UPGRADE: &str = "banger-exec";
-/// The header of the answer that tells of the VM's workspace, [`crate::control::Workspace`] as JSON: where a command runs
-/// that has no other directory.
+/// The header of the answer that says where the VM's workspace is in its guest, as a string of JSON: there a command runs that
+/// has no other directory.
 pub const WORKSPACE: &str = "banger-workspace";
 /// The most payload bytes of a frame that carries data.
 pub const MAX_DATA: usize = 64 << 10;

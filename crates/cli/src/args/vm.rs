@@ -163,6 +163,9 @@ pub struct RunArgs {
     pub detach: bool,
     #[command(flatten)]
     pub shipping: Shipping,
+    /// Do not install the tools that the repository pins
+    #[arg(long)]
+    pub no_bootstrap: bool,
     /// The user who runs the command; without it root
     #[arg(long, short)]
     pub user: Option<String>,

@@ -9,7 +9,11 @@ use wire::{
     exec::Spec,
 };
 
-use super::{Context, workspace};
+use super::{
+    Context,
+    bootstrap::{self, When},
+    workspace,
+};
 use crate::{
     args::{CreateArgs, ExecArgs, Machine, RunArgs, Shipping, Terminal, VmmChoice},
     client::{Events, is_not_found, json, path},
@@ -39,12 +43,15 @@ pub async fn create(context: &Context, args: CreateArgs) -> Result<(), Error> {
 /// Why banger failed.
 pub async fn run(context: &Context, args: RunArgs) -> Result<u8, Error> {
     let shipment = shipment(args.path.as_deref(), args.shipping.clone(), args.user.as_deref())?;
+    let mut pinned = None;
     if let Some(request) = &shipment {
         if args.shipping.dry_run {
             return workspace::show(context, request).await.map(|()| model::exit::OK);
         }
         // What cannot be shipped is refused before anything is made.
-        workspace::plan(context, request).await?;
+        let plan = workspace::plan(context, request).await?;
+        // A command is run as soon as it can be; somebody who works there wants the tools.
+        pinned = bootstrap::pinned(&plan).filter(|_| args.command.is_empty() && !args.no_bootstrap);
     }
     let mut spec = spec(args.command, args.user);
     let streams = streams(args.terminal, &spec);
@@ -55,7 +62,13 @@ pub async fn run(context: &Context, args: RunArgs) -> Result<u8, Error> {
         make(context, &mut signals, CreateVm { rm: args.rm, ..request(args.machine) }, consent).await?;
     if let Some(request) = &shipment {
         match workspace::ship(context, &mut signals, &vm.id, request).await {
-            Ok(shipped) => spec.cwd = Some(shipped.guest_path.as_str().into()),
+            Ok(shipped) => {
+                spec.cwd = Some(shipped.guest_path.as_str().into());
+                if let Some(file) = pinned {
+                    let when = if args.detach { When::Now } else { When::Later };
+                    bootstrap::install(context, &mut signals, &vm, &shipped.guest_path, file, when).await;
+                }
+            }
             Err(error) if args.rm => {
                 delete(context, &mut signals, &vm, owner).await;
                 return Err(error);

@@ -10,7 +10,7 @@ use crate::{
     args::{Output, StatsArgs},
     client::{path, with},
     error::Error,
-    talk::{print, print_json},
+    talk::{Reader, json_text, print_bytes},
     text::table,
 };
 
@@ -30,15 +30,15 @@ pub async fn show(context: &Context, args: StatsArgs) -> Result<(), Error> {
     }
     loop {
         let all: AllStats = context.client.get(&target).await?;
-        match args.format.output {
-            Output::Json => print_json(&all)?,
+        let text = match args.format.output {
+            Output::Json => json_text(&all),
             Output::Text => {
                 let screen = args.watch && std::io::stdout().is_terminal();
                 let rows: Vec<_> = all.vms.iter().map(row).collect();
-                print(&format!("{}{}", if screen { CLEAR } else { "" }, table(COLUMNS, &rows)))?;
+                format!("{}{}", if screen { CLEAR } else { "" }, table(COLUMNS, &rows))
             }
-        }
-        if !args.watch {
+        };
+        if print_bytes(text.as_bytes())? == Reader::Gone || !args.watch {
             return Ok(());
         }
         tokio::time::sleep(AGAIN).await;

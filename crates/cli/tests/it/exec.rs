@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use wire::{
-    control::{Code, ErrorBody},
+    control::{Code, ErrorBody, Workspace},
     exec::{Exit, Frame, MAX_DATA, Spec},
 };
 
@@ -268,4 +268,39 @@ fn a_reader_that_does_not_read_holds_up_no_signal() {
     assert_eq!(heard.recv_timeout(DEADLINE), Ok(15));
     assert_eq!(running.end().code, 143);
     drop(stdout);
+}
+
+#[test]
+fn a_command_does_not_wait_for_what_there_is_to_say_of_its_workspace() {
+    let (began, begun) = mpsc::channel();
+    let (began, begun) = (Mutex::new(began), Mutex::new(begun));
+    let fake = Fake::serving(move |request, connection| match request.line().as_str() {
+        EXEC => {
+            let Frame::Spec(spec) = connection.upgrade_in("/srv/work") else { panic!("a spec comes first") };
+            began.lock().unwrap().send(spec.cwd).unwrap();
+            connection.frame(&Frame::Exited(Exit::Code(3)));
+        }
+        "GET /v1/vms/dev/workspace" => {
+            // It is answered only to somebody whose command runs.
+            assert_eq!(begun.lock().unwrap().recv_timeout(DEADLINE), Ok(Some("/srv/work".into())));
+            connection.json(&Workspace {
+                guest_path: "/srv/work".to_owned(),
+                path: "/home/me/work".into(),
+                head: "0".repeat(40),
+                prepared_ms: 0,
+                moved: false,
+                changed: true,
+                again: None,
+            });
+        }
+        other => panic!("{other}"),
+    });
+    let told = run(&mut fake.home.banger(&["-v", "vm", "exec", "dev", "--", "x"]));
+    let warning =
+        "warning: /home/me/work has other files since it was shipped; --auto-prepare ships it again\n";
+    assert_eq!((told.code, told.err().as_str()), (3, warning));
+    let untold = run(&mut fake.home.banger(&["vm", "exec", "dev", "--", "x"]));
+    assert_eq!((untold.code, untold.err().as_str()), (3, ""));
+    let asked: Vec<String> = fake.seen().iter().map(|request| request.line()).collect();
+    assert_eq!(asked, [EXEC, "GET /v1/vms/dev/workspace", EXEC], "nobody asks what nobody is told");
 }

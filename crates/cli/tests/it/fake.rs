@@ -172,7 +172,17 @@ impl Connection {
 
     /// Begins to speak frames, and gives what the client begins with.
     pub fn upgrade(&mut self) -> Frame {
-        self.raw(b"HTTP/1.1 101 Switching Protocols\r\nupgrade: banger-exec\r\nconnection: upgrade\r\n\r\n");
+        self.switch("")
+    }
+
+    /// The same in a machine whose workspace is at `place`.
+    pub fn upgrade_in(&mut self, place: &str) -> Frame {
+        self.switch(&format!("banger-workspace: {place:?}\r\n"))
+    }
+
+    fn switch(&mut self, more: &str) -> Frame {
+        let head = "HTTP/1.1 101 Switching Protocols\r\nupgrade: banger-exec\r\nconnection: upgrade\r\n";
+        self.raw(format!("{head}{more}\r\n").as_bytes());
         self.next_frame().expect("a client begins with what to run")
     }
 

@@ -1,7 +1,7 @@
 //! Data on standard output, for people and for programs, and the help.
 
 use wire::{
-    control::{Daemon, Operation, OperationState, Operations, Origin, Phase, State, Vm, Vms},
+    control::{AllStats, Daemon, Operation, OperationState, Operations, Origin, Phase, State, Vm, Vms},
     guest::Step,
 };
 
@@ -169,6 +169,21 @@ fn a_reader_that_has_seen_enough_is_no_failure() {
     command.envs(banger.get_envs().filter_map(|(key, value)| Some((key, value?))));
     let outcome = run(command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()));
     assert_eq!((outcome.out().as_str(), outcome.err().as_str()), ("0\n", ""));
+}
+
+#[test]
+fn what_is_watched_is_shown_until_nobody_looks() {
+    let fake = Fake::serving(|request, connection| {
+        assert_eq!(request.line(), "GET /v1/stats");
+        connection.json(&AllStats::default());
+    });
+    let banger = fake.home.banger(&[]);
+    let mut command = std::process::Command::new("sh");
+    // Twice the head of the table, and then its reader goes.
+    command.args(["-c", "\"$0\" vm stats --watch | head -n 2 | cut -c 1-2"]).arg(banger.get_program());
+    command.envs(banger.get_envs().filter_map(|(key, value)| Some((key, value?))));
+    let outcome = run(command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()));
+    assert_eq!((outcome.out().as_str(), outcome.err().as_str()), ("ID\nID\n", ""));
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod refused;
 mod round_trip;
 mod ssh;
 mod stream;
+mod sync;
 mod workspace;
 
 use testkit::home::Home;

@@ -19,7 +19,7 @@ use wire::{
     session::Secret,
 };
 
-use super::Live;
+use super::{Live, sync};
 use crate::{
     Engine, Error, Operation, Result, blocking,
     guest::{Guest, GuestError},
@@ -144,6 +144,10 @@ impl Engine {
             blocking(move || KernelFiles::read(&kernel).map_err(|cause| Error::Payload { name, cause }))
                 .await?;
         let vmm = self.0.vmms.backend(&record.vmm).await?;
+        let files = self.packed_files().await?;
+        for message in &files.warnings {
+            operation.emit(Event::Warning { message: message.clone() });
+        }
         let secret = Secret::new(host::rand::bytes());
         self.store().vm_starting(record.id, secret.to_hex()).map_err(Error::from)?;
         operation.stage("preparing");
@@ -158,6 +162,9 @@ impl Engine {
             move || lay_out(&world, &record, &run, &kernel)
         })
         .await?;
+        // Who commits is told once, to a home that is new: later it is the guest's to know.
+        let new_home = !host::fs::exists(&self.paths().disk(record.id, NewDisk::Work));
+        let identity = new_home.then(|| tokio::task::spawn_blocking(sync::identity));
         let mut uuids = Vec::new();
         for disk in NewDisk::ALL {
             uuids.push(self.disk(record, saga, disk).await?);
@@ -210,6 +217,14 @@ impl Engine {
             Err(error) => return Err(Failure::After(error)),
         };
         clock.phase("guest");
+        let name = || record.name.clone();
+        let refused = |cause| Error::Guest { name: name(), action: "take the files of file_sync", cause };
+        let placed = sync::place(&guest, files).await;
+        placed.map_err(|cause| Failure::After(refused(Box::new(cause))))?;
+        if let Some(identity) = identity {
+            let introduced = sync::introduce(&guest, identity.await.unwrap_or_default()).await;
+            introduced.unwrap_or_else(|cause| sync::unintroduced(operation, &cause));
+        }
         self.protect(operation, record.id, &guest).await;
         let after = |error: store::Error| Failure::After(error.into());
         host::fs::remove(&self.paths().run(record.id).join(INITRD)).map_err(|e| Failure::After(e.into()))?;

@@ -52,6 +52,8 @@ impl Engine {
         let kernel = self.kernel_for(&operation, &image).await?;
         let image_run = self.entry(&image)?;
         let env = [view::environment(&image_run), request.env].concat();
+        // That they can be copied is known before anything is made; they are read again when it starts.
+        let _ = self.packed_files().await?;
         operation.checkpoint()?;
         let summary = format!(
             "{} vCPU · {} · {} disk · {} · {}",

@@ -5,8 +5,7 @@ use std::{num::NonZeroU16, sync::Arc, time::Duration};
 use bytes::Bytes;
 use http_body_util::channel::Sender;
 use hyper::body::Incoming;
-use model::VmName;
-use wire::control;
+use model::{VmName, workspace::GuestPath};
 
 use super::{Live, usage::Using};
 use crate::{
@@ -21,7 +20,7 @@ pub struct GuestStream {
     output: Incoming,
     ending: Ending,
     /// Where a command runs that has no other directory.
-    pub workspace: Option<control::Workspace>,
+    pub workspace: Option<GuestPath>,
 }
 
 /// Tells why a stream ended that had no end of its own.
@@ -71,7 +70,9 @@ impl Engine {
     /// Where there is no such VM, it does not run, or its agent cannot be reached.
     pub async fn vm_exec(&self, text: &str) -> Result<GuestStream> {
         let stream = self.stream(text, "take a command", async |guest| guest.exec().await).await?;
-        Ok(GuestStream { workspace: self.workspace_of(text).await?, ..stream })
+        // Whether it is still what was shipped is asked beside the command: that looks at every file of the repository.
+        let workspace = self.store().workspace_get(self.resolve(text)?)?;
+        Ok(GuestStream { workspace: workspace.map(|found| found.guest_path), ..stream })
     }
 
     /// Opens a connection to `port` of the loopback of the VM that `text` refers to.

@@ -341,6 +341,15 @@ impl Base {
         Ok(lines.into_iter().map(|line| (line.path.into_bytes(), line.stamp)).collect())
     }
 
+    /// How many files were shipped.
+    ///
+    /// # Errors
+    /// Where their list cannot be read.
+    pub fn count(&self) -> Result<u64> {
+        let list = host::fs::read(&self.0.join("files"))?;
+        Ok(list.iter().map(|byte| u64::from(*byte == b'\n')).sum())
+    }
+
     /// The files that were shipped.
     ///
     /// # Errors

@@ -2,8 +2,10 @@
 
 use std::{fmt, ops::Range};
 
-use super::{KEYS, LATER, PREFIX, VARIABLES, is_table};
-use crate::{location::LocationError, name::NameError, size::SizeError, size::human, sizing::MAX_VCPU};
+use super::{FILE_SYNC, KEYS, LATER, PREFIX, VARIABLES, is_table};
+use crate::{
+    location::LocationError, name::NameError, size::SizeError, size::human, sizing::MAX_VCPU, sync::SyncError,
+};
 
 /// Why a value is none for its key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +69,8 @@ pub enum Reason {
     Later(String),
     /// The value is not one for the key.
     Wrong(&'static str, Wrong),
+    /// An entry of `[[file_sync]]`, by its number from one, is none.
+    FileSync(usize, SyncError),
     /// The file as a whole is not understood, as its parser says.
     Syntax(String),
 }
@@ -84,6 +88,7 @@ impl fmt::Display for Reason {
             Self::Table(name) => write!(f, "`{name}` is a table: write [{name}], and its keys below"),
             Self::Later(name) => write!(f, "`{name}` is not supported by this version"),
             Self::Wrong(name, why) => write!(f, "`{name}`: {why}"),
+            Self::FileSync(number, why) => write!(f, "`file_sync` entry {number}: {why}"),
             Self::Syntax(why) => f.write_str(why),
         }
     }
@@ -150,7 +155,7 @@ pub(super) fn unknown(name: String) -> Reason {
     }
     let limit = split(&name).1.chars().count().div_ceil(3);
     let tables = KEYS.iter().filter_map(|key| key.name.split_once('.')).map(|(table, _)| table);
-    let candidates = KEYS.iter().map(|key| key.name).chain(tables);
+    let candidates = KEYS.iter().map(|key| key.name).chain(tables).chain([FILE_SYNC]);
     let nearest =
         candidates.map(|key| (difference(&name, key), key)).min_by_key(|(difference, _)| *difference);
     Reason::Unknown(name, nearest.filter(|(difference, _)| *difference <= limit).map(|(_, key)| key))

@@ -235,3 +235,36 @@ fn names_of_variables_follow_from_names_of_keys() {
         assert!(!LATER.contains(&key.name), "{} is supported", key.name);
     }
 }
+
+#[test]
+fn files_of_the_owner_are_named_in_tables() {
+    let table = |keys: &[(&str, Value)]| Table {
+        at: 5..9,
+        entries: keys.iter().map(|(name, value)| entry(name, value.clone())).collect(),
+    };
+    let sync = |tables: Vec<Table>| file("file_sync", Value::Tables(tables)).map(|config| config.file_sync);
+    let (host, guest) = (("host", text("~/.netrc")), ("guest", text("~/.netrc")));
+    let whole = table(&[host.clone(), guest.clone(), ("mode", text("0600"))]);
+    let read = sync(vec![whole.clone(), table(&[host.clone(), guest.clone()])]).unwrap();
+    let shown: Vec<String> = read.iter().map(ToString::to_string).collect();
+    assert_eq!(shown, ["~/.netrc -> /root/.netrc (0600)", "~/.netrc -> /root/.netrc"]);
+    for (wrong, why) in [
+        (vec![], "it has no `host`"),
+        (vec![host.clone()], "it has no `guest`"),
+        (vec![host.clone(), ("guest", text("/etc/passwd"))], "`guest` is below /root: ~/… or /root/…"),
+        (vec![("host", text("x"))], "`host` begins with ~/ or /"),
+        (vec![("host", Value::Integer(1))], "`host` is a string"),
+        (vec![("mode", Value::Integer(600))], "`mode` is a string"),
+        (vec![("mode", text("4755"))], "`mode` is a string of octal digits, up to \"0777\""),
+        (vec![("source", text("x"))], "the keys are `host`, `guest` and `mode`"),
+    ] {
+        // The others are told too.
+        let told = sync(vec![whole.clone(), table(&wrong), table(&wrong)]).unwrap_err();
+        let expect = [2, 3].map(|number| format!("`file_sync` entry {number}: {why}"));
+        assert_eq!(told, expect);
+    }
+    let told = file("file_sync", text("~/.netrc")).unwrap_err();
+    assert_eq!(told, ["`file_sync` entry 1: an entry is a table: write [[file_sync]], and its keys below"]);
+    let places = check(vec![entry("file_sync", Value::Tables(vec![whole]))], |_| None).unwrap().file_sync_at;
+    assert_eq!(places, [5]);
+}

@@ -9,10 +9,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use testkit::home::{Home, finish, spawn_apart, wait_until};
+use testkit::{
+    home::{Home, finish, spawn_apart, wait_until},
+    images::with_busybox,
+    need,
+};
 
 use super::{create, home};
 
+/// Where the log of mise is.
+const LOG: &str = "/root/.cache/banger/mise.log";
 const SOON: Duration = Duration::from_secs(60);
 const SMALL: [&str; 4] = ["--image", "busybox", "--memory", "256M"];
 
@@ -146,6 +152,53 @@ fn what_cannot_be_shipped_is_refused_before_anything_is_made() {
         assert_eq!(home.run(words).code(), code, "{words:?}");
     }
     assert_eq!(home.ok(&["vm", "list", "-q"]), "");
+}
+
+/// Stands for mise: notes where and with what it was asked for, and fails where it is told to.
+const MISE: &str = "#!/bin/sh\necho \"$* in $PWD trusts $MISE_TRUSTED_CONFIG_PATHS\" >>/root/asked\necho said\n! grep -q broken mise.toml\n";
+
+#[test]
+fn tools_that_a_repository_pins_are_installed_for_who_works_there() {
+    let Some(home) = home() else { return };
+    let Some(busybox) = need::program("busybox", "busybox") else { return };
+    let tar = with_busybox(&busybox).file("bin/mise", 0o755, MISE.as_bytes()).finish();
+    let imported = home.run_with(&["image", "import", "-", "--name", "mise"], &tar);
+    assert!(imported.status.success(), "{}", imported.stderr);
+    let repo = repository(&home);
+    let place = text(&repo);
+    fs::write(repo.join("mise.toml"), "[tools]\n").unwrap();
+    git(&repo, &["add", "mise.toml"]);
+    let run = |words: &[&str], input: &str| {
+        let words = [&["vm", "run", place, "--image", "mise", "--memory", "256M"], words].concat();
+        let ran = home.run_with(&words, input.as_bytes());
+        assert_eq!(ran.code(), 0, "{}", ran.stderr);
+        ran
+    };
+    let asked = "install in /root/repo trusts /root/repo";
+
+    // Before the name is printed; the log stays in the machine.
+    assert_eq!(run(&["-d", "--name", "dev"], "").text(), "dev");
+    assert_eq!(home.ok(&["vm", "exec", "dev", "--", "cat", "/root/asked", LOG]), format!("{asked}\nsaid"));
+    // Beside a shell, whose input is its own.
+    let wait = "until [ -s /root/asked ]; do :; done; cat /root/asked";
+    let shell = run(&["--rm"], wait);
+    assert_eq!(shell.text(), asked, "{}", shell.stderr);
+    assert!(shell.stderr.contains(LOG), "{}", shell.stderr);
+    // Not for a command, nor for who does not want it.
+    let look = "cat /root/asked || echo nobody";
+    assert_eq!(run(&["--rm", "--", "sh", "-c", look], "").text(), "nobody");
+    assert_eq!(run(&["--rm", "--no-bootstrap"], look).text(), "nobody");
+    // What it cannot install is no reason to have no machine.
+    fs::write(repo.join("mise.toml"), "broken\n").unwrap();
+    let broken = run(&["-d", "--name", "broken"], "");
+    assert_eq!(broken.text(), "broken");
+    let told =
+        "warning: mise install ended with 1, perhaps for want of a network: banger vm exec broken -- cat";
+    assert!(broken.stderr.contains(told), "{}", broken.stderr);
+    let without =
+        home.run(&["vm", "run", place, "-d", "--name", "without", "--image", "busybox", "--memory", "256M"]);
+    assert_eq!((without.code(), without.text().as_str()), (0, "without"), "{}", without.stderr);
+    assert!(without.stderr.contains("without has no mise"), "{}", without.stderr);
 }
 
 #[test]

@@ -1,0 +1,90 @@
+//! The tools that a shipped repository pins: `mise install` in its machine, where that has mise.
+//!
+//! What is installed comes from the network, and a machine may have none: then what its image lacks stays missing, which is
+//! told and is no failure of the run.
+
+use wire::{
+    Word,
+    control::{Vm, WorkspacePlan},
+    exec::Spec,
+};
+
+use super::Context;
+use crate::{
+    exec::{self, Streams},
+    signals::Signals,
+    text::visible,
+};
+
+/// Files at a repository's top by which mise knows what to install, its own first.
+const FILES: [&str; 7] = [
+    "mise.toml",
+    ".mise.toml",
+    ".tool-versions",
+    "go.mod",
+    ".node-version",
+    ".python-version",
+    "rust-toolchain.toml",
+];
+/// So many of them mean mise and nothing else.
+const OWN: usize = 3;
+/// Where its log is in the machine.
+const LOG: &str = "/root/.cache/banger/mise.log";
+/// What a shell ends with where there is no such program.
+const MISSING: u8 = 127;
+
+/// When the tools are there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    /// When this is through.
+    Now,
+    /// Some time later: somebody may begin to work without them.
+    Later,
+}
+
+/// The file of `plan` that pins tools, if one does.
+#[must_use]
+pub fn pinned(plan: &WorkspacePlan) -> Option<&'static str> {
+    FILES.into_iter().find(|file| plan.files.iter().any(|path| path.as_bytes() == file.as_bytes()))
+}
+
+/// Installs the tools that `file` pins in the workspace at `place`. What does not work is told: the machine can be used without.
+pub async fn install(
+    context: &Context,
+    signals: &mut Signals,
+    vm: &Vm,
+    place: &str,
+    file: &'static str,
+    when: When,
+) {
+    let run = match when {
+        When::Now => "exec mise install >\"$0\" 2>&1",
+        When::Later => "mise install >\"$0\" 2>&1 </dev/null &",
+    };
+    let script = format!("command -v mise >/dev/null 2>&1 || exit {MISSING}; mkdir -p \"${{0%/*}}\"; {run}");
+    let argv = ["sh", "-c", &script, LOG].map(Word::from).to_vec();
+    // Nobody is there to be asked, and what is in a machine of its own may be trusted with that.
+    let env = [("MISE_YES", "1"), ("MISE_TRUSTED_CONFIG_PATHS", place)];
+    let env = env.map(|(name, value)| (name.into(), value.into())).to_vec();
+    let spec = Spec { argv, env, cwd: Some(place.into()), user: None, terminal: None };
+    if when == When::Now {
+        context.talk.say(&format!("installing the tools that {file} pins"));
+    }
+    let name = visible(&vm.name);
+    let line = match (exec::run(context, signals, &vm.id, spec, Streams::Silent).await, when) {
+        (Ok(0), When::Now) => return,
+        (Ok(0), When::Later) => {
+            format!("the tools that {file} pins are being installed; the log in the machine is {LOG}")
+        }
+        (Ok(MISSING), _) if FILES[..OWN].contains(&file) => {
+            format!("warning: the tools that {file} pins are not installed: {name} has no mise")
+        }
+        (Ok(MISSING), _) => return,
+        (Ok(code), _) => format!(
+            "warning: mise install ended with {code}, perhaps for want of a network: \
+             banger vm exec {name} -- cat {LOG}"
+        ),
+        (Err(error), _) => format!("warning: the tools that {file} pins are not installed: {error}"),
+    };
+    context.talk.say(&line);
+}
