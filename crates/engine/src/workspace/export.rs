@@ -80,7 +80,7 @@ impl Engine {
                 None => None,
             };
             let from = match &parent {
-                Some(commit) => tree_of(&git, &taken.git_dir, commit)?,
+                Some(commit) => git.tree_of(&taken.git_dir, commit)?,
                 None => workspace.tree.clone(),
             };
             let (patch, changes) = (scratch.0.join("patch"), scratch.0.join("changes"));
@@ -163,12 +163,6 @@ fn commit_of(git: &Git, git_dir: &Path, commit: &str) -> Result<String> {
     let call = Call::inside("find the commit", git_dir);
     let done = git.call(call.args(["rev-parse", "--verify", &format!("{commit}^{{commit}}")]))?;
     Ok(done.line().map_err(|_| none())?)
-}
-
-/// The tree of `commit`.
-fn tree_of(git: &Git, git_dir: &Path, commit: &str) -> Result<String> {
-    let call = Call::inside("find the commit's tree", git_dir);
-    Ok(git.call(call.args(["rev-parse", "--verify", &format!("{commit}^{{tree}}")]))?.line()?)
 }
 
 /// What is to be said of changed files that may run without being asked for, where there are some.

@@ -152,6 +152,15 @@ impl Git {
         self.feed(call, |_| Ok(()))
     }
 
+    /// The tree of `commit` in `git_dir`, a repository of ours.
+    ///
+    /// # Errors
+    /// Where that has no such commit.
+    pub fn tree_of(&self, git_dir: &Path, commit: &str) -> Result<String, WorkspaceError> {
+        let call = Call::inside("find the commit's tree", git_dir);
+        self.call(call.args(["rev-parse", "--verify", &format!("{commit}^{{tree}}")]))?.line()
+    }
+
     /// Makes a call whose input `feed` writes. Blocks.
     ///
     /// # Errors

@@ -140,7 +140,7 @@ impl Landing {
                 Call::inside("make a commit", dir).args(["commit-tree", tree, "-p", parent, "-m", &text]);
             git.call(who.sign(call))?.line()
         };
-        let committed = self.tree_of(git, dir, begin)?;
+        let committed = git.tree_of(dir, begin)?;
         let mut tip = begin.to_owned();
         if parent.is_none() && shipped != committed {
             tip = commit(
@@ -152,11 +152,6 @@ impl Landing {
         tip = commit(&done, &tip, format!("Work in VM {}", self.vm))?;
         self.target.put(git, dir, begin, &tip, &who, scratch)?;
         Ok(Landed { name: self.name.clone(), commit: tip })
-    }
-
-    fn tree_of(&self, git: &Git, dir: &Path, commit: &str) -> Result<String> {
-        let call = Call::inside("find the commit's tree", dir);
-        git.call(call.args(["rev-parse", "--verify", &format!("{commit}^{{tree}}")]))?.line()
     }
 }
 
