@@ -501,6 +501,7 @@ fn pull_code(cause: &RegistryError) -> Code {
         | RegistryError::TooLong { .. }
         | RegistryError::Lead { .. }
         | RegistryError::Token { .. }
+        | RegistryError::TokenRefused { .. }
         | RegistryError::Challenge { .. } => Code::Refused,
         RegistryError::Unreachable { .. }
         | RegistryError::Certificates(_)
@@ -522,7 +523,8 @@ fn pull_hint(cause: &RegistryError) -> Option<String> {
         RegistryError::Denied { reference } => {
             let host = reference.host();
             Some(format!(
-                "log in with docker login {host} or podman login {host}; banger reads what these keep"
+                "check the name, since this is also said of what is not there; else docker login {host} or podman login {host}, \
+                 whose credentials banger reads"
             ))
         }
         RegistryError::NoSpace { .. } => Some("banger image cache prune, or free some space".to_owned()),

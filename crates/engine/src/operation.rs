@@ -47,6 +47,9 @@ struct Inner {
 #[derive(Debug, Default)]
 struct Log {
     events: Vec<Event>,
+    /// The newest progress of each sort that is not told yet.
+    held: Vec<Event>,
+    /// When progress was told.
     progress_ms: u64,
     ended_ms: Option<u64>,
     error: Option<ErrorBody>,
@@ -183,19 +186,31 @@ impl Operation {
         }
     }
 
-    /// Tells those who follow.
+    /// Tells those who follow. Progress is told ten times a second: that is enough for a person, and keeps a long import's log
+    /// small. The last of each sort, which is where it got to, is told with whatever comes next.
     pub fn emit(&self, event: Event) {
-        let length = {
+        {
             let mut log = lock(&self.0.log);
-            // Ten a second are enough for a person, and keep a long import's log small.
-            if matches!(event, Event::Progress { .. }) {
+            log.held.retain(|held| !is_older(held, &event));
+            let is_progress = matches!(event, Event::Progress { .. });
+            log.held.push(event);
+            if is_progress {
                 let now = self.0.clock.now_ms();
                 if now.saturating_sub(log.progress_ms) < 100 {
                     return;
                 }
                 log.progress_ms = now;
             }
-            log.events.push(event);
+        }
+        self.tell_held();
+    }
+
+    /// Tells what was held back, where nothing else may come.
+    pub(crate) fn tell_held(&self) {
+        let length = {
+            let mut log = lock(&self.0.log);
+            let held = std::mem::take(&mut log.held);
+            log.events.extend(held);
             log.events.len()
         };
         self.0.length.send_replace(length);
@@ -262,6 +277,16 @@ impl Operation {
             ended_ms: log.ended_ms,
             error: log.error.clone(),
         }
+    }
+}
+
+/// Whether `held` is progress of the same sort as `event`, which says more.
+fn is_older(held: &Event, event: &Event) -> bool {
+    match (held, event) {
+        (Event::Progress { name, unit, .. }, Event::Progress { name: newer, unit: same, .. }) => {
+            (name, unit) == (newer, same)
+        }
+        _ => false,
     }
 }
 

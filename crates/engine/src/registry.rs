@@ -197,6 +197,9 @@ impl Registry {
         self.auth.answer(&self.http, &uri, response.headers()).await?.ok_or_else(denied)?;
         let response = self.http.get(&uri, headers, self.auth.header()).await?;
         match response.status() {
+            StatusCode::UNAUTHORIZED if auth::is_token_refused(response.headers()) => {
+                Err(RegistryError::TokenRefused { host: self.reference.host().to_owned() })
+            }
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(denied()),
             _ => Ok(response),
         }

@@ -121,12 +121,13 @@ impl<T: Clone + Send + Sync + 'static> Shared<T> {
                 let (sender, answer) = watch::channel(None);
                 entry.insert(Work { operation: operation.clone(), answer: answer.clone(), seats: 1 });
                 let task = tokio::spawn(begin(operation.clone()));
-                let (table, key, id) = (self.clone(), key.clone(), operation.id().clone());
+                let (table, key, work) = (self.clone(), key.clone(), operation.clone());
                 tokio::spawn(async move {
                     // One that panicked is a bug of ours, and those who wait are told even so.
                     let result = task.await.unwrap_or(Err(Error::Broken));
+                    work.tell_held();
                     // Whoever comes now looks again at what there is.
-                    table.remove(&key, &id);
+                    table.remove(&key, work.id());
                     sender.send_replace(Some(result.map_err(Arc::new)));
                 });
                 (operation, answer)

@@ -7,4 +7,5 @@ pub mod kernel_deb;
 pub mod kernel_forge;
 pub mod need;
 pub mod oci;
+pub mod token;
 pub mod tree;

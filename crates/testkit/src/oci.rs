@@ -9,7 +9,7 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use crate::need;
+use crate::{need, token::Issuer};
 
 /// The user that a registry with [`Access::Password`] knows, and the password.
 pub const USER: (&str, &str) = ("user", "secret");
@@ -70,7 +70,23 @@ impl Registry {
     /// Where it does not start.
     #[must_use]
     pub fn start(access: Access) -> Option<Self> {
-        Self::start_with(access, |_| Some(String::new()))
+        Self::start_with(access, |dir| match access {
+            Access::Anonymous => String::new(),
+            Access::Password => {
+                let passwords = dir.join("htpasswd");
+                fs::write(&passwords, HTPASSWD).expect("a test's directory is writable");
+                format!("auth: {{htpasswd: {{realm: test, path: {}}}}}\n", passwords.display())
+            }
+        })
+    }
+
+    /// Starts one that wants tokens of `issuer`, as which [`USER`] pushes.
+    ///
+    /// # Panics
+    /// As [`Registry::start`].
+    #[must_use]
+    pub fn start_with_tokens(issuer: &Issuer) -> Option<Self> {
+        Self::start_with(Access::Password, |_| issuer.configuration())
     }
 
     /// Starts one that speaks HTTPS as `name`, and gives the certificate of who vouches for it.
@@ -83,13 +99,13 @@ impl Registry {
         let registry = Self::start_with(Access::Anonymous, |dir| {
             certify(&openssl, dir, name);
             let (certificate, key) = (dir.join("server.pem"), dir.join("server.key"));
-            Some(format!("  tls: {{certificate: {}, key: {}}}\n", certificate.display(), key.display()))
+            format!("  tls: {{certificate: {}, key: {}}}\n", certificate.display(), key.display())
         })?;
         let authority = registry.dir.join("ca.pem");
         Some((registry, authority))
     }
 
-    fn start_with(access: Access, more: impl FnOnce(&Path) -> Option<String>) -> Option<Self> {
+    fn start_with(access: Access, more: impl FnOnce(&Path) -> String) -> Option<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let program = need::program("docker-registry", "docker-registry")?;
         let skopeo = need::program("skopeo", "skopeo")?;
@@ -97,17 +113,12 @@ impl Registry {
         let dir = std::env::temp_dir().join(name);
         let data = dir.join("data");
         fs::create_dir_all(&data).expect("a test's directory is writable");
-        let mut config = format!(
+        let config = format!(
             "version: 0.1\nlog: {{accesslog: {{disabled: false}}, fields: {{service: registry}}}}\n\
              storage: {{filesystem: {{rootdirectory: {}}}}}\nhttp:\n  addr: 127.0.0.1:0\n  secret: test\n{}",
             data.display(),
-            more(&dir)?
+            more(&dir)
         );
-        if access == Access::Password {
-            let passwords = dir.join("htpasswd");
-            fs::write(&passwords, HTPASSWD).expect("a test's directory is writable");
-            config += &format!("auth: {{htpasswd: {{realm: test, path: {}}}}}\n", passwords.display());
-        }
         let path = dir.join("config.yml");
         fs::write(&path, config).expect("a test's directory is writable");
         let mut child = Command::new(program)

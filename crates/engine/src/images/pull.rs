@@ -221,18 +221,20 @@ impl Engine {
             let (name, unit) = ("pulling image".to_owned(), unit.to_owned());
             operation.emit(Event::Progress { name, done, total: Some(total), unit });
         };
+        let tell_bytes = || tell(done.load(Ordering::Relaxed), needed, "bytes");
         let mut finished = 0;
         let mut tasks = self.begin_fetching(registry, missing, &done);
         let mut ticks = tokio::time::interval(TELL_EVERY);
         let mut blobs = blobs;
         loop {
             tokio::select! {
-                _ = ticks.tick() => tell(done.load(Ordering::Relaxed), needed, "bytes"),
+                _ = ticks.tick(), if of > 0 => tell_bytes(),
                 ended = tasks.join_next() => match ended {
                     None => return Ok(blobs),
                     Some(Ok(Ok((digest, file)))) => {
                         blobs.insert(digest, file);
                         finished += 1;
+                        tell_bytes();
                         tell(finished, of, "blobs");
                     }
                     Some(Ok(Err(error))) => return Err(failed(error)),

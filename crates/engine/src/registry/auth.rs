@@ -29,7 +29,7 @@ enum Challenge {
     /// User and password.
     Basic,
     /// A token from this place, for this service.
-    Bearer { realm: String, service: Option<String> },
+    Bearer { realm: String, service: Option<String>, error: Option<String> },
 }
 
 impl Auth {
@@ -49,8 +49,7 @@ impl Auth {
         uri: &Uri,
         headers: &HeaderMap,
     ) -> Result<Option<()>, RegistryError> {
-        let values = headers.get_all(header::WWW_AUTHENTICATE).iter();
-        let mut challenges: Vec<_> = values.filter_map(|value| challenge(value.to_str().ok()?)).collect();
+        let mut challenges: Vec<_> = challenges(headers).collect();
         // A token first: it says less than a password.
         challenges.sort_by_key(|challenge| *challenge == Challenge::Basic);
         let host = || uri.host().unwrap_or_default().to_owned();
@@ -58,7 +57,7 @@ impl Auth {
             (None, _) => return Err(RegistryError::Challenge { host: host() }),
             (Some(Challenge::Basic), Some(Credentials::Password { user, password })) => basic(user, password),
             (Some(Challenge::Basic), _) => return Ok(None),
-            (Some(Challenge::Bearer { realm, service }), _) => {
+            (Some(Challenge::Bearer { realm, service, .. }), _) => {
                 let realm = place(uri, &realm)?;
                 match self.token(http, &realm, service.as_deref()).await? {
                     Some(token) => secret(&format!("Bearer {token}")),
@@ -123,6 +122,15 @@ impl Auth {
     }
 }
 
+/// Whether a registry that answers with `headers` refuses a token for what it is, and not for what may be done with it.
+pub(super) fn is_token_refused(headers: &HeaderMap) -> bool {
+    let mut challenges = challenges(headers);
+    challenges.any(|challenge| match challenge {
+        Challenge::Bearer { error, .. } => error.as_deref() == Some("invalid_token"),
+        Challenge::Basic => false,
+    })
+}
+
 /// The place of the token server that the registry at `uri` names: as protected as that.
 fn place(uri: &Uri, realm: &str) -> Result<Uri, RegistryError> {
     let refused = |why| RegistryError::Lead { to: realm.chars().take(200).collect(), why };
@@ -149,6 +157,12 @@ fn secret(text: &str) -> Option<HeaderValue> {
     Some(value)
 }
 
+/// What `headers` ask for.
+fn challenges(headers: &HeaderMap) -> impl Iterator<Item = Challenge> {
+    let values = headers.get_all(header::WWW_AUTHENTICATE).iter();
+    values.filter_map(|value| challenge(value.to_str().ok()?))
+}
+
 /// What a `WWW-Authenticate` header asks for.
 fn challenge(text: &str) -> Option<Challenge> {
     let (scheme, rest) = text.trim().split_once(' ').unwrap_or((text.trim(), ""));
@@ -158,7 +172,7 @@ fn challenge(text: &str) -> Option<Challenge> {
     if !scheme.eq_ignore_ascii_case("bearer") {
         return None;
     }
-    let (mut realm, mut service) = (None, None);
+    let (mut realm, mut service, mut error) = (None, None, None);
     let mut rest = rest.trim();
     while let Some((key, after)) = rest.split_once('=') {
         let (value, after) = match after.strip_prefix('"') {
@@ -168,11 +182,12 @@ fn challenge(text: &str) -> Option<Challenge> {
         match key.trim().to_ascii_lowercase().as_str() {
             "realm" => realm = Some(value.to_owned()),
             "service" => service = Some(value.to_owned()),
+            "error" => error = Some(value.to_owned()),
             _ => {}
         }
         rest = after.trim_start_matches([',', ' ']);
     }
-    Some(Challenge::Bearer { realm: realm?, service })
+    Some(Challenge::Bearer { realm: realm?, service, error })
 }
 
 /// Pairs as forms have them.
@@ -199,7 +214,8 @@ mod tests {
     #[test]
     fn challenges() {
         let bearer = |realm: &str, service: Option<&str>| {
-            Some(Challenge::Bearer { realm: realm.to_owned(), service: service.map(str::to_owned) })
+            let service = service.map(str::to_owned);
+            Some(Challenge::Bearer { realm: realm.to_owned(), service, error: None })
         };
         let check = |text: &str, expected| assert_eq!(challenge(text), expected, "{text}");
         check("Basic realm=\"x\"", Some(Challenge::Basic));

@@ -134,7 +134,7 @@ async fn request(source: &impl Source, sink: &Sink) -> Result<Response<Incoming>
         StatusCode::OK => size,
         StatusCode::PARTIAL_CONTENT if from > 0 => {
             let range = text(header::CONTENT_RANGE).unwrap_or_default();
-            if !range.starts_with(&format!("bytes {from}-")) {
+            if !is_part(range, from, size) {
                 return Err(RegistryError::WrongPart { digest });
             }
             size - from
@@ -150,5 +150,48 @@ async fn request(source: &impl Source, sink: &Sink) -> Result<Response<Incoming>
             refused(BlobError::Shorter { expected: size, found: size - expected + length })
         }
         _ => Ok(response),
+    }
+}
+
+/// Whether `range`, a `Content-Range`, is a part from byte `from` on of a file of `size` bytes (RFC 9110, section 14.4).
+fn is_part(range: &str, from: u64, size: u64) -> bool {
+    let parse = || {
+        let (part, total) = range.strip_prefix("bytes ")?.split_once('/')?;
+        let (first, last) = part.split_once('-')?;
+        let total = if total == "*" { size } else { total.parse().ok()? };
+        Some((first.parse::<u64>().ok()?, last.parse::<u64>().ok()?, total))
+    };
+    parse()
+        .is_some_and(|(first, last, total)| first == from && (first..total).contains(&last) && total == size)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_part;
+
+    #[test]
+    fn parts() {
+        let check = |range: &str, expected: bool| assert_eq!(is_part(range, 10, 100), expected, "{range}");
+        check("bytes 10-99/100", true);
+        check("bytes 10-99/*", true);
+        check("bytes 10-49/100", true);
+        for wrong in [
+            "",
+            "bytes",
+            "bytes 10-99",
+            "bytes 0-99/100",
+            "bytes 9-99/100",
+            "bytes 100-99/100",
+            "bytes 10-9/100",
+            "bytes 10-100/100",
+            "bytes 10-99/101",
+            "bytes 10-99/99",
+            "bytes */100",
+            "bytes 10-/100",
+            "bytes -10-99/100",
+            "items 10-99/100",
+        ] {
+            check(wrong, false);
+        }
     }
 }

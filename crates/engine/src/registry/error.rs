@@ -99,6 +99,12 @@ pub enum RegistryError {
         /// The host.
         host: String,
     },
+    /// What its token server gave it does not accept: it is out of date, or from somebody whom it does not trust.
+    #[error("{host} does not accept the token that its token server gave")]
+    TokenRefused {
+        /// The host.
+        host: String,
+    },
     /// An answer is longer than it can be.
     #[error("an answer is longer than {limit} bytes")]
     TooLong {

@@ -10,10 +10,13 @@ use std::{
 };
 
 /// One request: its path and the byte from which on it wants a blob.
+#[derive(Clone)]
 pub struct Asked {
     pub path: String,
     pub from: usize,
     pub authorization: Option<String>,
+    /// What it calls this server.
+    pub host: String,
 }
 
 type Behave = dyn Fn(&Asked, &mut TcpStream) -> bool + Send + Sync;
@@ -100,7 +103,8 @@ fn connection(stream: TcpStream, behave: &Behave, log: &Mutex<Vec<String>>) {
             field("range:").map_or(0, |range| range["bytes=".len()..].trim_end_matches('-').parse().unwrap());
         let path = lines[0].split(' ').nth(1).unwrap().to_owned();
         log.lock().unwrap().push(format!("{path} {from}"));
-        if !behave(&Asked { path, from, authorization: field("authorization:") }, &mut stream) {
+        let (authorization, host) = (field("authorization:"), field("host:").unwrap_or_default());
+        if !behave(&Asked { path, from, authorization, host }, &mut stream) {
             return;
         }
     }

@@ -7,6 +7,7 @@ use testkit::{
     images::{Tar, with_busybox},
     kernel_deb, need,
     oci::{self, Access, Registry, USER},
+    token::{IDENTITY, Issuer},
 };
 
 use super::home;
@@ -176,19 +177,21 @@ fn an_image_of_a_registry_runs_its_entrypoint() {
 
 #[test]
 fn a_credential_helper_is_asked_for_a_registry_of_its_own() {
-    let Some(registry) = Registry::start(Access::Password) else { return };
+    let Some(issuer) = Issuer::start() else { return };
+    let Some(registry) = Registry::start_with_tokens(&issuer) else { return };
     let home = Home::empty(env!("CARGO_BIN_EXE_banger"));
     let Some(layout) = layout(&home, "1", &Tar::default().directory("etc").finish(), "/none", &[]) else {
         return;
     };
     registry.push(&layout, "1", "some/app:1");
+    let _ = issuer.asked();
     let (programs, host) = (home.path().join("programs"), registry.address());
     std::fs::create_dir(&programs).unwrap();
-    let helper = programs.join("docker-credential-of-the-test");
+    let (helper, answer) = (programs.join("docker-credential-of-the-test"), home.path().join("answer"));
     let script = format!(
         "#!/bin/sh\n[ \"$1 $(cat)\" = 'get {host}' ] || {{ echo 'credentials not found in native keychain'; exit 1; }}\n\
-         echo '{{\"ServerURL\":\"\",\"Username\":\"{}\",\"Secret\":\"{}\"}}'\n",
-        USER.0, USER.1
+         cat {}\n",
+        answer.display()
     );
     std::fs::write(&helper, script).unwrap();
     std::fs::set_permissions(&helper, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
@@ -197,7 +200,18 @@ fn a_credential_helper_is_asked_for_a_registry_of_its_own() {
     host::fs::write_atomic(&file, auths.to_string().as_bytes()).unwrap();
     let path = format!("{}:/usr/local/bin:/usr/bin:/bin", programs.display());
     let home = home.with_env("PATH", &path).with_env("REGISTRY_AUTH_FILE", file.to_str().unwrap());
-    assert_eq!(home.ok(&["image", "pull", &format!("{host}/some/app:1")]), "app-1");
+    // A password, or a token that stands for one.
+    for (name, user, secret, seen) in [
+        ("one", USER.0, USER.1, "user"),
+        ("two", "<token>", IDENTITY, "identity"),
+        ("three", USER.0, "wrong", "stranger"),
+    ] {
+        let said = serde_json::json!({ "ServerURL": "", "Username": user, "Secret": secret });
+        std::fs::write(&answer, said.to_string()).unwrap();
+        let output = home.run(&["image", "pull", &format!("{host}/some/app:1"), "--name", name]);
+        assert_eq!(output.stdout.is_empty(), seen == "stranger", "{}", output.stderr);
+        assert_eq!(issuer.asked(), [format!("{seen} repository:some/app:pull")]);
+    }
 }
 
 #[test]
