@@ -1,8 +1,8 @@
 //! The first role: from the kernel's first process to the image's init.
 //!
 //! ```text
-//! mounts → config → modules → disks → root (image + overlay) → plain → work → kernel modules → identity → hand over
-//!                                                                                     fork: the agent  ┘   └ exec: init
+//! mounts → config → modules → disks → root (image + overlay) → plain → work → kernel modules → identity → network → hand over
+//!                                                                                               fork: the agent  ┘   └ exec: init
 //! ```
 //! Each step is timed. The first that fails is told on the console in one line, and the machine ends, so that the host
 //! notices at once.
@@ -15,6 +15,7 @@ mod layers;
 mod lean;
 mod modules;
 mod mounts;
+mod network;
 mod seed;
 
 use std::{
@@ -70,6 +71,9 @@ fn boot(end: &mut End) -> Result<Booted> {
     timeline.step("kernel-modules", || layers::kernel_modules(&root, &disks))?;
     let init = timeline.step("init", || choose(&root, &config.init))?;
     timeline.step("identity", || identity::write(&root, &config, &init))?;
+    let up = timeline.step("network", || network::set_up(&root, config.network.as_ref()));
+    // A guest without its network is still one that can be entered and looked at.
+    up.unwrap_or_else(|error| note(&error));
     timeline.step("hand-over", || hand_over::enter(&root, &init))?;
     let storage = Storage { overlay, work };
     // They may have been enlarged while the VM was stopped.
@@ -101,7 +105,7 @@ struct Timeline {
 
 impl Timeline {
     fn new() -> Self {
-        Self { steps: Vec::with_capacity(12) }
+        Self { steps: Vec::with_capacity(13) }
     }
 
     fn step<T>(&mut self, name: &str, act: impl FnOnce() -> Result<T>) -> Result<T> {

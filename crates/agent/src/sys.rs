@@ -38,24 +38,6 @@ pub fn resize_ext4(fd: BorrowedFd<'_>, blocks: u64) -> io::Result<()> {
     Ok(unsafe { ioctl::ioctl(fd, Setter::<RESIZE, u64>::new(blocks)) }?)
 }
 
-/// Brings up the loopback device.
-///
-/// # Errors
-/// What the kernel says.
-pub fn loopback_up() -> io::Result<()> {
-    let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None)?;
-    // SAFETY: all zero is a valid ifreq: a name without characters and an empty union.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    request.ifr_name[..2].copy_from_slice(&[b'l' as libc::c_char, b'o' as libc::c_char]);
-    request.ifr_ifru.ifru_flags =
-        libc::c_short::try_from(libc::IFF_UP | libc::IFF_RUNNING).expect("two low bits");
-    // SAFETY: SIOCSIFFLAGS reads one ifreq, whose name ends with a zero.
-    match unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
-
 /// Lets the runtime tell when `fd` is ready.
 ///
 /// # Errors

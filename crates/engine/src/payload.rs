@@ -81,6 +81,7 @@ pub fn config(
         // It was written by this program.
         env: serde_json::from_str(&record.env).unwrap_or_default(),
         ssh: Some(ssh),
+        network: None,
     }
 }
 

@@ -71,6 +71,7 @@ impl Engine {
             Undo::RunDirectory
             | Undo::Disk(_)
             | Undo::OldOverlay
+            | Undo::Companion(_)
             | Undo::VmDirectory
             | Undo::Record
             | Undo::Staging(_) => None,

@@ -118,7 +118,12 @@ pub fn keep_disks(world: &World, entries: &[Entry]) -> Vec<String> {
             }
             Undo::VmDirectory if !entry.taken => world.store.ledger_taken(entry.id)?,
             Undo::VmDirectory => {}
-            Undo::RunDirectory | Undo::OldOverlay | Undo::Process(_) | Undo::Record | Undo::Staging(_) => {}
+            Undo::RunDirectory
+            | Undo::OldOverlay
+            | Undo::Process(_)
+            | Undo::Companion(_)
+            | Undo::Record
+            | Undo::Staging(_) => {}
         }
         Ok(())
     };
@@ -139,7 +144,7 @@ pub fn and_then(cause: Error, written: store::Result<()>) -> Error {
 #[must_use]
 pub fn is_runtime(undo: &Undo) -> bool {
     match undo {
-        Undo::RunDirectory | Undo::OldOverlay | Undo::Process(_) => true,
+        Undo::RunDirectory | Undo::OldOverlay | Undo::Process(_) | Undo::Companion(_) => true,
         Undo::Disk(_) | Undo::VmDirectory | Undo::Record | Undo::Staging(_) => false,
     }
 }
@@ -207,7 +212,7 @@ fn undo(paths: &Paths, vm: Option<VmId>, undo: &Undo) -> Result<()> {
         // It is no effect outside of the database, where it is undone together with its entry.
         Undo::Record => {}
         Undo::Staging(name) => host::fs::remove_all(&paths.staging().join(name))?,
-        Undo::Process(entry) => end_process(entry)?,
+        Undo::Process(entry) | Undo::Companion(entry) => end_process(entry)?,
     }
     Ok(())
 }

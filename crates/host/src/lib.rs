@@ -10,6 +10,7 @@ pub mod env;
 mod error;
 pub mod fs;
 pub mod lock;
+pub mod net;
 pub mod proc;
 pub mod rand;
 pub mod signals;

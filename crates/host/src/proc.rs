@@ -31,11 +31,14 @@ mod fork;
 mod gate;
 mod identity;
 mod run;
+mod space;
 
 pub use gate::Gated;
 pub use identity::{Exit, Process, ProcessId, boot_id};
 pub use model::signal::Signal;
 pub use run::{Foreground, Output, Running, Stopper};
+use space::Space;
+pub use space::{Namespaces, what_forbids_namespaces};
 
 /// Every program that banger starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +57,10 @@ pub enum Program {
     Git,
     /// The user's own OpenSSH.
     Ssh,
+    /// Changes packet filters.
+    Nft,
+    /// Connects a network namespace to the world, without privilege.
+    Pasta,
     /// Keeps a user's credentials: `docker-credential-` and this, in the user's path.
     CredentialHelper(String),
 }
@@ -151,6 +158,8 @@ impl Program {
             Self::AptCache => system("apt-cache"),
             Self::Git => system("git"),
             Self::Ssh => system("ssh"),
+            Self::Nft => system("nft"),
+            Self::Pasta => system("pasta"),
             Self::CredentialHelper(name) => {
                 let name = format!("docker-credential-{name}");
                 let path = env::var("PATH").unwrap_or_else(|| SYSTEM_PATH.into());
@@ -165,7 +174,7 @@ impl Program {
     fn inherits(&self) -> &'static [&'static str] {
         match self {
             // Git finds no configuration but a repository's own without a home.
-            Self::Qemu(_) | Self::Git => &[],
+            Self::Qemu(_) | Self::Git | Self::Nft | Self::Pasta => &[],
             Self::Daemon(_) => DAEMON,
             Self::Mmdebstrap | Self::AptGet | Self::AptCache => NETWORK,
             Self::Ssh => SSH,
@@ -176,7 +185,7 @@ impl Program {
     /// The variables that it gets whatever they are in this process.
     fn fixed(&self) -> &'static [(&'static str, &'static str)] {
         match self {
-            Self::Qemu(_) => &[("PATH", SYSTEM_PATH), ("LC_ALL", "C.UTF-8")],
+            Self::Qemu(_) | Self::Nft | Self::Pasta => &[("PATH", SYSTEM_PATH), ("LC_ALL", "C.UTF-8")],
             Self::Daemon(_) | Self::Ssh => &[],
             Self::Git => GIT,
             Self::CredentialHelper(_) => &[("LC_ALL", "C.UTF-8")],
@@ -229,6 +238,7 @@ pub struct Command {
     stdout: Option<OwnedFd>,
     stderr: Option<OwnedFd>,
     passed: Vec<OwnedFd>,
+    space: Space,
 }
 
 impl Command {
@@ -242,6 +252,8 @@ impl Command {
             | Program::AptCache
             | Program::Git
             | Program::Ssh
+            | Program::Nft
+            | Program::Pasta
             | Program::CredentialHelper(_) => &[],
         };
         let names = program.inherits().iter().copied().chain(settings.iter().map(|key| key.variable));
@@ -256,6 +268,7 @@ impl Command {
             stdout: None,
             stderr: None,
             passed: Vec::new(),
+            space: Space::Same,
         }
     }
 
@@ -329,6 +342,8 @@ pub(crate) mod tests {
             Program::AptCache,
             Program::Git,
             Program::Ssh,
+            Program::Nft,
+            Program::Pasta,
             Program::CredentialHelper("pass".to_owned()),
         ]
         .map(|program| match program {
@@ -339,11 +354,23 @@ pub(crate) mod tests {
             Program::AptCache => "apt-cache".to_owned(),
             Program::Git => "git".to_owned(),
             Program::Ssh => "ssh".to_owned(),
+            Program::Nft => "nft".to_owned(),
+            Program::Pasta => "pasta".to_owned(),
             Program::CredentialHelper(name) => format!("docker-credential-{name}"),
         });
-        let fixed = ["/opt/qemu", "/opt/bangerd", "mmdebstrap", "apt-get", "apt-cache", "git", "ssh"];
-        assert_eq!(names[..7], fixed);
-        assert_eq!(names[7], "docker-credential-pass");
+        let fixed = [
+            "/opt/qemu",
+            "/opt/bangerd",
+            "mmdebstrap",
+            "apt-get",
+            "apt-cache",
+            "git",
+            "ssh",
+            "nft",
+            "pasta",
+            "docker-credential-pass",
+        ];
+        assert_eq!(names, fixed);
     }
 
     #[test]

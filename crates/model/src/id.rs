@@ -14,6 +14,12 @@ impl VmId {
     pub fn from_bytes(bytes: [u8; 6]) -> Self {
         Self(bytes)
     }
+
+    /// Its bytes.
+    #[must_use]
+    pub const fn bytes(self) -> [u8; 6] {
+        self.0
+    }
 }
 
 impl fmt::Display for VmId {

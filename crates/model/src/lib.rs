@@ -17,6 +17,7 @@ pub mod kernel;
 pub mod location;
 pub mod moment;
 pub mod name;
+pub mod network;
 pub mod reference;
 pub mod refs;
 pub mod signal;

@@ -10,8 +10,10 @@ pub enum Undo {
     RunDirectory,
     /// Remove the disk of this role, which this operation made.
     Disk(NewDisk),
-    /// End this process and wait until it is gone.
+    /// End this process, the VM's VMM, and wait until it is gone.
     Process(ProcessEntry),
+    /// The same for the process that connects the VM's network to the world.
+    Companion(ProcessEntry),
     /// Remove the system overlay that a reset put out of use: not an undo, but what a reset is only to be finished by.
     OldOverlay,
     /// Remove the VM's directory with everything in it, disks and logs included.
@@ -52,6 +54,7 @@ impl Undo {
             Self::Disk(NewDisk::Work) => "disk_work",
             Self::OldOverlay => "old_overlay",
             Self::Process(_) => "process",
+            Self::Companion(_) => "companion",
             Self::VmDirectory => "vm_directory",
             Self::Record => "record",
             Self::Staging(_) => "staging",
@@ -65,7 +68,7 @@ impl Undo {
             Self::RunDirectory | Self::Disk(_) | Self::OldOverlay | Self::VmDirectory | Self::Record => {
                 String::new()
             }
-            Self::Process(p) => format!("{} {} {}", p.pid, p.start, p.boot),
+            Self::Process(p) | Self::Companion(p) => format!("{} {} {}", p.pid, p.start, p.boot),
             Self::Staging(name) => name.clone(),
         }
     }
@@ -80,12 +83,13 @@ impl Undo {
             "old_overlay" => Self::OldOverlay,
             "vm_directory" => Self::VmDirectory,
             "record" => Self::Record,
-            "process" => {
+            "process" | "companion" => {
                 let mut words = detail.split(' ');
                 let pid = words.next()?.parse().ok()?;
                 let start = words.next()?.parse().ok()?;
                 let boot = words.next()?.to_owned();
-                Self::Process(ProcessEntry { pid, start, boot })
+                let entry = ProcessEntry { pid, start, boot };
+                if kind == "process" { Self::Process(entry) } else { Self::Companion(entry) }
             }
             // It becomes part of a path that is removed.
             "staging" if !detail.is_empty() && !detail.starts_with('.') && !detail.contains('/') => {
@@ -107,6 +111,7 @@ mod tests {
             Undo::Disk(NewDisk::Overlay),
             Undo::Disk(NewDisk::Work),
             Undo::Process(ProcessEntry { pid: 7, start: 99, boot: "b".to_owned() }),
+            Undo::Companion(ProcessEntry { pid: 8, start: 100, boot: "b".to_owned() }),
             Undo::OldOverlay,
             Undo::VmDirectory,
             Undo::Record,

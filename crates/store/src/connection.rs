@@ -7,7 +7,11 @@ use rusqlite::{Connection, OpenFlags};
 use crate::{Error, Result};
 
 /// The migrations, oldest first; never changed once released, only added to. `user_version` counts those applied.
-const MIGRATIONS: &[&str] = &[include_str!("migrations/0001.sql"), include_str!("migrations/0002.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("migrations/0001.sql"),
+    include_str!("migrations/0002.sql"),
+    include_str!("migrations/0003.sql"),
+];
 
 /// How long another program may hold the database locked.
 const PATIENCE: Duration = Duration::from_secs(10);

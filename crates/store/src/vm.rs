@@ -4,6 +4,7 @@ use std::sync::{Arc, LazyLock, OnceLock};
 
 use model::{
     OperationId, VmId, VmName,
+    network::{HostLoopback, Link, Nat, Network},
     sizing::{Origin, Sizing},
     undo::{NewDisk, Undo},
     vm::State,
@@ -34,6 +35,8 @@ pub struct Vm {
     pub vmm: String,
     /// Its size.
     pub sizes: Sizes,
+    /// Its network.
+    pub network: Network,
     /// Variables for its commands, JSON.
     pub env: String,
     /// What makes it ready, where that was said.
@@ -66,7 +69,8 @@ pub struct VmNews {
 }
 
 const COLUMNS: &str = "id, name, state, reason, image, kernel, vmm, vcpu, vcpu_origin, memory, memory_origin, disk, \
-     disk_origin, overlay, overlay_origin, env, ready, rm, machine_id, secret, created_ms, started_ms, timeline";
+     disk_origin, overlay, overlay_origin, env, ready, rm, machine_id, secret, created_ms, started_ms, timeline, \
+     nat, host_loopback, link";
 
 const ORIGINS: [(Origin, &str); 4] = [
     (Origin::Request, "request"),
@@ -86,6 +90,7 @@ fn read_origin(row: &Row<'_>, column: usize) -> Result<Origin> {
 fn read(row: &Row<'_>) -> Result<Vm> {
     let bytes = |column| row.get::<_, i64>(column).map(i64::cast_unsigned);
     let ready: Option<String> = row.get(16)?;
+    let link: Option<String> = row.get(25)?;
     Ok(Vm {
         id: known("VM id", row.get(0)?, |id| VmId::try_from(id).ok())?,
         name: known("VM name", row.get(1)?, |name| VmName::try_from(name).ok())?,
@@ -99,6 +104,11 @@ fn read(row: &Row<'_>) -> Result<Vm> {
             memory: (bytes(9)?, read_origin(row, 10)?),
             disk: (bytes(11)?, read_origin(row, 12)?),
             overlay: (bytes(13)?, read_origin(row, 14)?),
+        },
+        network: Network {
+            nat: Nat::of(row.get(23)?),
+            loopback: if row.get(24)? { HostLoopback::Allowed } else { HostLoopback::Closed },
+            link: link.map(|link| known("link", link, Link::from_name)).transpose()?,
         },
         env: row.get(15)?,
         ready: ready.map(|r| known("readiness", r, Ready::from_name)).transpose()?,
@@ -207,16 +217,27 @@ impl Store {
         self.update(id, "UPDATE vm SET state = ?2, reason = ?3 WHERE id = ?1", (state.name(), reason))
     }
 
-    /// Notes that VM `id` is starting, with this secret for the agent's channel.
+    /// Notes that VM `id` is starting, with this secret for the agent's channel, and with its card connected to `link`.
     ///
     /// # Errors
     /// [`Error::Missing`], or where the database cannot be written.
-    pub fn vm_starting(&self, id: VmId, secret: String) -> Result<()> {
-        self.update(
-            id,
-            "UPDATE vm SET state = ?3, reason = NULL, secret = ?2 WHERE id = ?1",
-            (secret, State::Starting.name()),
-        )
+    pub fn vm_starting(&self, id: VmId, secret: String, link: Option<Link>) -> Result<()> {
+        self.change(id, move |db| {
+            let sql = "UPDATE vm SET state = 'starting', reason = NULL, secret = ?2, link = ?3 WHERE id = ?1";
+            match db.prepare_cached(sql)?.execute(params![id.to_string(), secret, link.map(Link::name)])? {
+                0 => Err(Error::Missing),
+                _ => Ok(()),
+            }
+        })
+    }
+
+    /// Notes what VM `id` is to have of a network from now on.
+    ///
+    /// # Errors
+    /// [`Error::Missing`], or where the database cannot be written.
+    pub fn vm_nat(&self, id: VmId, nat: Nat, loopback: HostLoopback) -> Result<()> {
+        let values = (nat.is_on(), loopback == HostLoopback::Allowed);
+        self.update(id, "UPDATE vm SET nat = ?2, host_loopback = ?3 WHERE id = ?1", values)
     }
 
     /// Notes that VM `id` runs since `started_ms`, and what its start spent its time on. In the same transaction its
@@ -375,6 +396,9 @@ fn insert(db: &Connection, vm: &Vm) -> Result<()> {
         vm.created_ms.cast_signed(),
         vm.started_ms.map(u64::cast_signed),
         vm.timeline,
+        vm.network.nat.is_on(),
+        vm.network.loopback == HostLoopback::Allowed,
+        vm.network.link.map(Link::name),
     ])?;
     Ok(())
 }

@@ -3,7 +3,7 @@
 //! `BANGER_REQUIRE` is a list such as `qemu,kernel`: what it names must be there. `BANGER_SKIPS` names a file in which
 //! every skip is noted, because the harness shows no output of tests that pass.
 
-use std::{env, fs::OpenOptions, io::Write, path::PathBuf};
+use std::{env, fs::OpenOptions, io::Write, path::PathBuf, process::Command};
 
 /// The program `name`, which `BANGER_REQUIRE` calls `word`. A test without it returns at once.
 ///
@@ -27,6 +27,24 @@ pub fn program(word: &str, name: &str) -> Option<PathBuf> {
 #[must_use]
 pub fn qemu() -> Option<PathBuf> {
     program("qemu", &format!("qemu-system-{}", env::consts::ARCH))
+}
+
+/// User and network namespaces with a tap in them, and the programs that make a network of that.
+///
+/// # Panics
+/// Where they are required and cannot be had.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "it looks at the machine as a test does")]
+pub fn namespaces() -> Option<()> {
+    const WORD: &str = "namespaces";
+    program(WORD, "nft")?;
+    program(WORD, "pasta")?;
+    let try_one = Command::new("unshare").args(["--user", "--net", "--map-current-user", "true"]).output();
+    if !try_one.is_ok_and(|output| output.status.success()) {
+        return missing(WORD, "no way to make user namespaces");
+    }
+    let tap = OpenOptions::new().read(true).write(true).open("/dev/net/tun");
+    tap.map_or_else(|_| missing(WORD, "no /dev/net/tun that opens"), |_| Some(()))
 }
 
 /// Says that a test skips because of `why`.

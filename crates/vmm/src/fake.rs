@@ -131,10 +131,13 @@ impl Backend for Fake {
                 return Err(SpawnError::Plan { field: "fault", value: "spawn".to_owned() });
             }
             // A while, not for ever: what a killed test leaves behind ends by itself.
-            let command = Command::new(Program::Qemu(self.report.program.clone()))
+            let mut command = Command::new(Program::Qemu(self.report.program.clone()))
                 .arg("900")
                 .dir(&plan.place.run_dir)
                 .stderr(watcher::fresh_log(&plan.place.log_dir)?);
+            if let Some(nic) = &plan.nic {
+                crate::qemu::tap(&mut command, nic)?;
+            }
             let gated = command.gated()?;
             Ok(Box::new(Waiting { gated, place: plan.place, fake: self.clone() }) as Box<dyn Spawned>)
         })

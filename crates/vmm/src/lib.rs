@@ -26,5 +26,5 @@ mod watcher;
 
 pub use machine::{
     Accelerator, AdoptError, AgentError, Backend, ByteStream, Channel, ControlError, Disk, End, Future,
-    LaunchError, Machine, MachinePlan, MachineStatus, Place, Report, SpawnError, Spawned,
+    LaunchError, Machine, MachinePlan, MachineStatus, Nic, Place, Report, SpawnError, Spawned,
 };

@@ -3,7 +3,12 @@
 use std::{path::PathBuf, pin::Pin, sync::Arc, time::Duration};
 
 use host::proc::{Exit, ProcessId, Signal};
-use model::{boot, boot::DiskRole, end::MachineEnd};
+use model::{
+    boot,
+    boot::DiskRole,
+    end::MachineEnd,
+    network::{Card, Link},
+};
 use tokio::io::{AsyncRead, AsyncWrite};
 use wire::session::Secret;
 
@@ -38,6 +43,8 @@ pub struct MachinePlan {
     pub memory: u64,
     /// In attach order.
     pub disks: Vec<Disk>,
+    /// Its network card, where it has one.
+    pub nic: Option<Nic>,
     /// Opens sessions on the agent's channel; the guest's config carries the same.
     pub secret: Secret,
 }
@@ -49,6 +56,16 @@ pub struct Disk {
     pub file: String,
     /// What it is for.
     pub role: DiskRole,
+}
+
+/// One network card.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Nic {
+    /// What the guest is told of it.
+    pub card: Card,
+    /// What it is connected to. For [`Link::Namespace`] the machine's process is in namespaces of its own, in which its tap is up
+    /// before it executes; whoever releases it has put the rules there.
+    pub link: Link,
 }
 
 /// How a guest's instructions are run.

@@ -7,10 +7,14 @@
 use std::{os::unix::net::UnixListener, path::Path, sync::Arc, time::Duration};
 
 use host::{
+    net::Device,
     proc::{Command, Gated, Process, ProcessId, Program, Signal},
     sock,
 };
-use model::boot;
+use model::{
+    boot,
+    network::{Link, TAP},
+};
 use serde_json::json;
 use tokio::{
     net::UnixStream,
@@ -21,7 +25,7 @@ use wire::session::Secret;
 
 use crate::{
     AdoptError, AgentError, Backend, Channel, ControlError, Disk, End, Future, LaunchError, Machine,
-    MachinePlan, MachineStatus, Place, Report, SpawnError, Spawned, channel,
+    MachinePlan, MachineStatus, Nic, Place, Report, SpawnError, Spawned, channel,
     console::Console,
     end,
     qmp::Qmp,
@@ -32,6 +36,9 @@ mod arguments;
 mod probe;
 
 pub use probe::{ProbeError, Settings, installed};
+
+/// The gateway's own address. Each is alone with its guest, so it can be the same everywhere.
+const GATEWAY_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x01];
 
 const CONTROL_SOCKET: &str = "control.sock";
 const CONSOLE_SOCKET: &str = "console.sock";
@@ -89,8 +96,9 @@ impl Backend for Qemu {
                 let (console_fd, console) = socket(CONSOLE_SOCKET)?;
                 // Its one client comes later, and until then may not be another one.
                 let agent_fd = command.pass(sock::listen(&run_dir.join(AGENT_SOCKET))?);
+                let tap = plan.nic.as_ref().map(|nic| tap(&mut command, nic)).transpose()?.flatten();
                 let sockets =
-                    arguments::Sockets { control: control_fd, console: console_fd, agent: agent_fd };
+                    arguments::Sockets { control: control_fd, console: console_fd, agent: agent_fd, tap };
                 let command = command
                     .args(arguments::arguments(&plan, accelerator, sockets)?)
                     .stderr(watcher::fresh_log(&plan.place.log_dir)?);
@@ -110,6 +118,18 @@ impl Backend for Qemu {
         secret: Secret,
     ) -> Future<'_, Result<Option<Arc<dyn Machine>>, AdoptError>> {
         Box::pin(adopt(id, place, secret))
+    }
+}
+
+/// Puts the process of `command` where `nic` needs it to be; the number of its tap, if it has one.
+pub(crate) fn tap(command: &mut Command, nic: &Nic) -> host::Result<Option<std::os::fd::RawFd>> {
+    let Nic { card, link } = nic;
+    match link {
+        Link::BuiltIn => Ok(None),
+        Link::Namespace => {
+            let device = Device::new(TAP, card.gateway, card.prefix, card.mtu)?;
+            command.with_tap(device.with_mac(GATEWAY_MAC)).map(Some)
+        }
     }
 }
 

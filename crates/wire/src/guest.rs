@@ -23,6 +23,8 @@
 
 mod answer;
 
+use std::net::Ipv4Addr;
+
 pub use answer::{AnswerError, answer, refusal};
 use serde::{Deserialize, Serialize};
 
@@ -58,6 +60,26 @@ pub struct Config {
     /// Keys for sshd, where the image has one.
     #[serde(default)]
     pub ssh: Option<Ssh>,
+    /// Its network, where it has a card.
+    #[serde(default)]
+    pub network: Option<Network>,
+}
+
+/// What the guest is on its network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    /// The card's address, by which it is found: `02:00:5e:10:00:01`.
+    pub mac: String,
+    /// The guest's address.
+    pub address: Ipv4Addr,
+    /// How many bits of it tell its network.
+    pub prefix: u8,
+    /// Where everything else is.
+    pub gateway: Ipv4Addr,
+    /// The largest packet.
+    pub mtu: u16,
+    /// Whom it asks for names.
+    pub resolvers: Vec<Ipv4Addr>,
 }
 
 /// One disk and what it is for.

@@ -35,7 +35,7 @@ pub fn enter(root: &Root, init: &Choice) -> Result<()> {
     let console = rustix::fs::open("/dev/console", OFlags::RDWR | OFlags::NOCTTY, Mode::empty())
         .map_err(|e| Error::path("open", Path::new("/dev/console"), e))?;
     sys::replace_stdio(&console).map_err(|e| Error::path("use", Path::new("/dev/console"), e))?;
-    sys::loopback_up().map_err(|e| Error::new("bring up", "lo", e))?;
+    host::net::bring_loopback_up()?;
     if init.program.is_none() {
         root.make_dir(Path::new("tmp"))?;
         mounts::without_init()?;

@@ -20,7 +20,7 @@ const KEYS_END: &str = "# banger: end";
 
 /// Units that would keep a guest from being up, and why it can do without.
 const MASKED: [&str; 3] = [
-    // Nothing configures a network there is no device for, and these would wait two minutes for one.
+    // The card, if there is one, is up before init; without one these would wait two minutes for it.
     "systemd-networkd-wait-online.service",
     "NetworkManager-wait-online.service",
     "ifupdown-wait-online.service",

@@ -149,7 +149,7 @@ impl Engine {
             operation.emit(Event::Warning { message: message.clone() });
         }
         let secret = Secret::new(host::rand::bytes());
-        self.store().vm_starting(record.id, secret.to_hex()).map_err(Error::from)?;
+        self.store().vm_starting(record.id, secret.to_hex(), None).map_err(Error::from)?;
         operation.stage("preparing");
 
         let directory = self.paths().vm(record.id);
@@ -383,6 +383,7 @@ fn plan(
         vcpus: record.sizes.vcpu.0,
         memory: record.sizes.memory.0,
         disks: disks.collect(),
+        nic: None,
         secret,
     }
 }

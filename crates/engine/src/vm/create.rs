@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, panic::resume_unwind};
 
-use model::{VmId, VmName, sizing, undo::Undo, vm::State};
+use model::{VmId, VmName, network::Network, sizing, undo::Undo, vm::State};
 use tokio::sync::oneshot;
 use wire::control::{self, CreateVm, Event, Outcome};
 
@@ -79,6 +79,7 @@ impl Engine {
             kernel: kernel.id.clone(),
             vmm: vmm.name().to_owned(),
             sizes,
+            network: Network::default(),
             env: serde_json::to_string(&env).expect("words are strings"),
             ready: request.wait.map(view::ready),
             rm: request.rm,

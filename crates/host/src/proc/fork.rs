@@ -22,8 +22,11 @@ use rustix::{
     process::Pid,
 };
 
-use super::{Command, Process};
-use crate::{Error, Result};
+use super::{
+    Command, Process,
+    space::{Space, Stage},
+};
+use crate::{Error, Result, net::errno};
 
 /// Whom the child belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +41,8 @@ pub(super) enum Leads {
 
 /// What the gate reads before it lets its child go on.
 pub(super) const RELEASE: u8 = b'R';
+/// What a child tells when it is in namespaces of its own.
+const READY: u8 = b'N';
 
 /// A command as the kernel takes it.
 struct Prepared {
@@ -54,21 +59,44 @@ pub(super) struct Forked {
     pub process: Process,
     /// What was started, for errors.
     pub program: String,
-    /// Ends without a byte when the program runs; else carries the `errno` of what failed.
+    /// Ends without a byte when the program runs; else carries what failed, after [`READY`] where the child told that.
     pub status: OwnedFd,
 }
 
 impl Forked {
     /// Waits until the program runs.
     pub fn executed(self) -> Result<Process> {
-        let mut errno = [0; 4];
-        let count = rustix::io::retry_on_intr(|| rustix::io::read(&self.status, &mut errno[..]))
-            .map_err(|e| Error::new("start", &self.program, e))?;
-        if count == 0 {
-            return Ok(self.process);
+        let mut report = [0; 4];
+        match self.read(&mut report)? {
+            0 => Ok(self.process),
+            _ => Err(self.failed(report)),
         }
+    }
+
+    /// Waits until the child is in namespaces of its own, where it is to have some.
+    fn settled(self, space: &Space) -> Result<Self> {
+        match space {
+            Space::Same | Space::Others(_) => return Ok(self),
+            Space::Own(_) => {}
+        }
+        let mut report = [0; 4];
+        match self.read(&mut report[..1])? {
+            1 if report[0] == READY => Ok(self),
+            // The rest of what it reports was written together with its first byte.
+            1 => self.read(&mut report[1..]).and_then(|_| Err(self.failed(report))),
+            _ => Err(self.failed(Stage::Namespaces.report(libc::ECHILD))),
+        }
+    }
+
+    fn read(&self, into: &mut [u8]) -> Result<usize> {
+        rustix::io::retry_on_intr(|| rustix::io::read(&self.status, &mut *into))
+            .map_err(|e| Error::new("start", &self.program, e))
+    }
+
+    fn failed(&self, report: [u8; 4]) -> Error {
         let _ = self.process.wait();
-        Err(Error::new("start", &self.program, io::Error::from_raw_os_error(i32::from_ne_bytes(errno))))
+        let (action, error) = Stage::read(report);
+        Error::new(action, &self.program, error)
     }
 }
 
@@ -77,6 +105,8 @@ pub(super) fn fork(command: Command, leads: Leads, gate: Option<OwnedFd>) -> Res
     let path = command.program.path()?;
     let program = path.display().to_string();
     let error = |e: io::Error| Error::new("start", &program, e);
+    let mut command = command;
+    let space = std::mem::replace(&mut command.space, Space::Same);
     let prepared = Prepared::new(command, &path).map_err(error)?;
     let (status, status_end) = pipe_with(PipeFlags::CLOEXEC).map_err(|e| error(e.into()))?;
     let gate = gate.map(above_stdio).transpose().map_err(error)?;
@@ -84,6 +114,7 @@ pub(super) fn fork(command: Command, leads: Leads, gate: Option<OwnedFd>) -> Res
 
     let mut keep: Vec<RawFd> = prepared.passed.iter().chain(&gate).map(AsRawFd::as_raw_fd).collect();
     keep.extend([status_end.as_raw_fd(), prepared.directory.as_raw_fd()]);
+    keep.extend(space.descriptors());
     keep.sort_unstable();
     let passed: Vec<RawFd> = prepared.passed.iter().map(AsRawFd::as_raw_fd).collect();
     let argv = pointers(&prepared.argv);
@@ -96,6 +127,7 @@ pub(super) fn fork(command: Command, leads: Leads, gate: Option<OwnedFd>) -> Res
         stdio: [0, 1, 2].map(|n: usize| prepared.stdio[n].as_raw_fd()),
         passed: &passed,
         keep: &keep,
+        space: &space,
         gate: gate.as_ref().map(AsRawFd::as_raw_fd),
         status: status_end.as_raw_fd(),
         leads,
@@ -111,7 +143,7 @@ pub(super) fn fork(command: Command, leads: Leads, gate: Option<OwnedFd>) -> Res
     let pid = Pid::from_raw(pid).filter(|_| pid > 0).ok_or_else(|| error(io::Error::last_os_error()))?;
     // The child holds its own copies; the pipe must end when the child's does.
     drop(status_end);
-    Ok(Forked { process: Process::of_child(pid)?, program, status })
+    Forked { process: Process::of_child(pid)?, program, status }.settled(&space)
 }
 
 impl Prepared {
@@ -197,6 +229,7 @@ struct Child<'a> {
     passed: &'a [RawFd],
     /// Sorted.
     keep: &'a [RawFd],
+    space: &'a Space,
     gate: Option<RawFd>,
     status: RawFd,
     leads: Leads,
@@ -207,13 +240,35 @@ impl Child<'_> {
         // SAFETY: these functions are async-signal-safe; every pointer is into memory of the parent that was copied by
         // the fork, and the arrays end with a null pointer.
         unsafe {
-            if self.prepare() && self.pass_gate() {
-                libc::execve(self.path, self.argv.as_ptr(), self.envp.as_ptr());
-            }
-            let errno = (*libc::__errno_location()).to_ne_bytes();
-            libc::write(self.status, errno.as_ptr().cast(), errno.len());
+            let report = match self.go_where_it_belongs() {
+                Ok(()) => {
+                    if self.pass_gate() {
+                        libc::execve(self.path, self.argv.as_ptr(), self.envp.as_ptr());
+                    }
+                    Stage::Execute.report(errno())
+                }
+                Err((stage, errno)) => stage.report(errno),
+            };
+            libc::write(self.status, report.as_ptr().cast(), report.len());
             libc::_exit(127)
         }
+    }
+
+    /// Has its descriptors and no others, and is in its namespaces.
+    ///
+    /// SAFETY: only in the child, between fork and exec.
+    unsafe fn go_where_it_belongs(&self) -> Result<(), (Stage, c_int)> {
+        // SAFETY: as promised to this; a child of fork has one thread.
+        unsafe {
+            if !self.prepare() {
+                return Err((Stage::Execute, errno()));
+            }
+            self.space.enter()?;
+            if let Space::Own(_) = self.space {
+                libc::write(self.status, [READY].as_ptr().cast(), 1);
+            }
+        }
+        Ok(())
     }
 
     /// SAFETY: only in the child, between fork and exec.

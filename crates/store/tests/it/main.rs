@@ -6,6 +6,7 @@ use std::{ffi::OsString, os::unix::ffi::OsStringExt};
 
 use model::{
     ImageName, KernelName, OperationId, VmId, VmName,
+    network::{HostLoopback, Link, Nat, Network},
     sizing::{Host, Wish, resolve},
     undo::{ProcessEntry, Undo},
     vm::State,
@@ -77,6 +78,7 @@ fn vm(number: u8, name: &str) -> Vm {
         kernel: "k1".to_owned(),
         vmm: "qemu".to_owned(),
         sizes: resolve(Wish::default(), Wish::default(), Host { cpus: 4, memory: 8 << 30 }).unwrap(),
+        network: Network { nat: Nat::On, loopback: HostLoopback::Allowed, link: None },
         env: "[]".to_owned(),
         ready: Some(Ready::Agent),
         rm: true,
@@ -108,11 +110,13 @@ fn records_are_read_back_as_they_were_written() {
     assert_eq!(store.kernel_list().unwrap(), [kernel()]);
     assert_eq!(store.image_list().unwrap(), [image()]);
     assert_eq!(store.vm_list().unwrap(), [vm(1, "one")]);
-    store.vm_starting(vm(1, "one").id, "s".to_owned()).unwrap();
+    store.vm_starting(vm(1, "one").id, "s".to_owned(), Some(Link::Namespace)).unwrap();
+    store.vm_nat(vm(1, "one").id, Nat::Off, HostLoopback::Closed).unwrap();
     store.vm_started(vm(1, "one").id, 9, "[1]".to_owned()).unwrap();
     let expect = Vm {
         state: State::Running,
         secret: Some("s".to_owned()),
+        network: Network { link: Some(Link::Namespace), ..Network::default() },
         started_ms: Some(9),
         timeline: "[1]".to_owned(),
         ..vm(1, "one")
@@ -212,7 +216,7 @@ fn a_newer_or_damaged_database_is_refused_untouched() {
     bytes[60..64].copy_from_slice(&99u32.to_be_bytes()); // user_version, at offset 60 of the header
     host::fs::write_atomic(&newer, &bytes).unwrap();
     assert_eq!(Store::check(&newer).unwrap(), Compatibility::Newer);
-    assert!(matches!(Store::open(&newer), Err(Error::Newer { found: 99, known: 2 })));
+    assert!(matches!(Store::open(&newer), Err(Error::Newer { found: 99, known: 3 })));
 
     let damaged = scratch.0.join("damaged.db");
     host::fs::write_atomic(&damaged, b"this is no database, though long enough to look at").unwrap();

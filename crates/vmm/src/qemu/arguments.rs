@@ -2,10 +2,13 @@
 
 use std::os::fd::RawFd;
 
-use model::boot::{DiskAccess, DiskRole};
+use model::{
+    boot::{DiskAccess, DiskRole},
+    network::Link,
+};
 use wire::session::PORT;
 
-use crate::{Accelerator, MachinePlan, SpawnError};
+use crate::{Accelerator, MachinePlan, Nic, SpawnError};
 
 /// The numbers of the listening sockets that QEMU gets.
 #[derive(Debug, Clone, Copy)]
@@ -13,6 +16,8 @@ pub(super) struct Sockets {
     pub(super) control: RawFd,
     pub(super) console: RawFd,
     pub(super) agent: RawFd,
+    /// The tap, where the machine is in a namespace with one.
+    pub(super) tap: Option<RawFd>,
 }
 
 const MIB: u64 = 1 << 20;
@@ -46,7 +51,7 @@ pub(super) fn arguments(
     put("-initrd", safe("initrd", &plan.initrd)?.to_owned());
     put("-append", plan.command_line.clone());
 
-    let Sockets { control, console, agent } = sockets;
+    let Sockets { control, console, agent, tap } = sockets;
     let socket = |id: &str, fd: RawFd| format!("socket,id={id},fd={fd},server=on,wait=off");
     put("-chardev", socket("control", control));
     put("-mon", "chardev=control,mode=control".to_owned());
@@ -71,11 +76,28 @@ pub(super) fn arguments(
         put("-device", format!("virtio-blk-pci,drive={node},serial={}", disk.role.serial()));
     }
 
+    if let Some(Nic { card, link }) = &plan.nic {
+        put("-netdev", netdev(*link, tap)?);
+        // Without its ROM: nothing boots from a network.
+        let (mac, mtu) = (card.mac, card.mtu);
+        put("-device", format!("virtio-net-pci,netdev=net,mac={mac},host_mtu={mtu},romfile="));
+    }
+
     put("-display", "none".to_owned());
     put("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny".to_owned());
     // A reset ends the process, which tells it; starting again is not QEMU's to decide.
     out.extend(["-nodefaults", "-no-user-config", "-no-reboot"].map(str::to_owned));
     Ok(out)
+}
+
+/// What is behind the card.
+fn netdev(link: Link, tap: Option<RawFd>) -> Result<String, SpawnError> {
+    match (link, tap) {
+        (Link::Namespace, Some(tap)) => Ok(format!("tap,id=net,fd={tap}")),
+        (Link::Namespace, None) => Err(SpawnError::Plan { field: "tap", value: "none".to_owned() }),
+        // The host's other addresses cannot be closed here, and with `restrict` nothing else could be reached.
+        (Link::BuiltIn, _) => Ok("user,id=net,ipv6=off".to_owned()),
+    }
 }
 
 /// What may be read by many is not locked by any.
@@ -98,6 +120,8 @@ fn safe<'a>(field: &'static str, value: &'a str) -> Result<&'a str, SpawnError> 
 
 #[cfg(test)]
 mod tests {
+    use model::network::{Card, Mac};
+
     use super::*;
     use crate::{Disk, Place};
 
@@ -114,11 +138,12 @@ mod tests {
                 Disk { file: "image".to_owned(), role: DiskRole::Image },
                 Disk { file: "work".to_owned(), role: DiskRole::Work },
             ],
+            nic: None,
             secret: wire::session::Secret::new([0; 16]),
         }
     }
 
-    const SOCKETS: Sockets = Sockets { control: 10, console: 11, agent: 12 };
+    const SOCKETS: Sockets = Sockets { control: 10, console: 11, agent: 12, tap: None };
 
     #[test]
     fn disks_have_serials_and_flushes_and_only_private_ones_are_written() {
@@ -139,6 +164,26 @@ mod tests {
                 "virtio-blk-pci,drive=work,serial=banger-work",
             ]
         );
+    }
+
+    #[test]
+    fn there_is_a_card_only_where_the_plan_has_one() {
+        let words = |plan: &MachinePlan, tap| {
+            let all = arguments(plan, Accelerator::Tcg, Sockets { tap, ..SOCKETS }).unwrap();
+            all.into_iter().filter(|a| a.contains("net")).collect::<Vec<_>>()
+        };
+        assert_eq!(words(&plan(), None), ["-netdev"; 0]);
+        let on = |link| MachinePlan { nic: Some(Nic { card: Card::of(Mac([2; 6]), link), link }), ..plan() };
+        assert_eq!(
+            words(&on(Link::Namespace), Some(9)),
+            [
+                "-netdev",
+                "tap,id=net,fd=9",
+                "virtio-net-pci,netdev=net,mac=02:02:02:02:02:02,host_mtu=65520,romfile="
+            ]
+        );
+        assert_eq!(words(&on(Link::BuiltIn), None)[1], "user,id=net,ipv6=off");
+        assert!(arguments(&on(Link::Namespace), Accelerator::Tcg, SOCKETS).is_err(), "a tap is needed");
     }
 
     #[test]

@@ -10,5 +10,6 @@
 mod conformance;
 mod fake;
 mod guest;
+mod namespaces;
 mod qemu;
 mod subject;

@@ -101,6 +101,7 @@ impl Subject {
                 Disk { file: "image".to_owned(), role: DiskRole::Image },
                 Disk { file: "work".to_owned(), role: DiskRole::Work },
             ],
+            nic: None,
             secret,
         }
     }
