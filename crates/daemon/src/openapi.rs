@@ -45,6 +45,8 @@ use crate::{
         image::image_register,
         image::image_promote,
         image::image_pull,
+        image::image_prunable,
+        image::image_prune,
         image::image_cache,
         image::image_cache_prune,
         image::image_build,

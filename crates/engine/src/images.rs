@@ -130,6 +130,39 @@ impl Engine {
         Ok(Outcome::None)
     }
 
+    /// The images whose name a newer one has, and that no VM uses.
+    ///
+    /// # Errors
+    /// Where the database cannot be read.
+    pub fn image_prunable(&self) -> Result<control::Images> {
+        let mut images = self.image_list()?.images;
+        images.retain(|image| image.superseded && image.used_by.is_empty());
+        Ok(control::Images { images })
+    }
+
+    /// Removes the images whose name a newer one has, and that no VM uses; gives them.
+    ///
+    /// # Errors
+    /// Where one cannot be removed; those before it are.
+    pub async fn image_prune(&self, operation: &Operation) -> Result<control::Images> {
+        let mut pruned = Vec::new();
+        for image in self.image_prunable()?.images {
+            operation.checkpoint()?;
+            let claim = self.claim(format!("image {}", image.name));
+            let _claim = operation.cancellable(async { Ok(claim.await) }).await?;
+            let Some(found) = self.image_named(&image.name)? else { continue };
+            match self.store().image_delete(&found.id) {
+                // Somebody was faster.
+                Err(store::Error::InUse(_) | store::Error::Missing) => continue,
+                deleted => deleted?,
+            }
+            let directory = self.paths().images().join(&found.id);
+            self.remove_directory("image", &image.name, directory).await?;
+            pruned.push(image);
+        }
+        Ok(control::Images { images: pruned })
+    }
+
     /// Removes what lies in `directory`, whose row is gone.
     pub(crate) async fn remove_directory(
         &self,
@@ -322,10 +355,9 @@ impl Engine {
             store.image_insert(image.clone(), entry)
         };
         self.put_directory_in_place(from, to, insert).await?;
-        // One that VMs use stays, under its new name.
-        if let Some(old) = old.filter(|old| self.store().image_delete(old).is_ok()) {
+        if let Some(old) = old {
             let directory = self.paths().images().join(old);
-            blocking(move || Ok(host::fs::remove_all(&directory)?)).await?;
+            self.remove_directory("image", image.name.as_str(), directory).await?;
         }
         Ok(image)
     }
@@ -431,6 +463,7 @@ impl Engine {
         let used_by = self.store().image_users(&image.id)?;
         let run = self.image_run(&image)?;
         let rootfs = self.rootfs(&image);
+        let superseded = image.is_superseded();
         Ok(control::Image {
             name: image.name.to_string(),
             source: image.source,
@@ -442,6 +475,7 @@ impl Engine {
             init: image.init,
             created_ms: image.created_ms,
             rootfs: rootfs.display().to_string(),
+            superseded,
             used_by,
         })
     }

@@ -40,6 +40,8 @@ pub enum Kind {
     ImagePromote,
     /// Removes one.
     ImageDelete,
+    /// Removes those whose name a newer one has.
+    ImagePrune,
     /// Empties the cache of blobs.
     ImageCachePrune,
     /// Makes a kernel bootable.
@@ -54,7 +56,7 @@ pub enum Kind {
 
 impl Kind {
     /// All there are.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::VmCreate,
         Self::VmStart,
         Self::VmStop,
@@ -73,6 +75,7 @@ impl Kind {
         Self::ImageRegister,
         Self::ImagePromote,
         Self::ImageDelete,
+        Self::ImagePrune,
         Self::ImageCachePrune,
         Self::KernelImport,
         Self::KernelPull,
@@ -102,6 +105,7 @@ impl Kind {
             Self::ImageRegister => "image.register",
             Self::ImagePromote => "image.promote",
             Self::ImageDelete => "image.delete",
+            Self::ImagePrune => "image.prune",
             Self::ImageCachePrune => "image.cache.prune",
             Self::KernelImport => "kernel.import",
             Self::KernelPull => "kernel.pull",

@@ -56,6 +56,27 @@ pub struct Image {
     pub created_ms: u64,
 }
 
+impl Image {
+    /// Whether a newer one has taken its name.
+    #[must_use]
+    pub fn is_superseded(&self) -> bool {
+        // Nobody chooses a name that ends in an id which is not made yet.
+        let (name, mark) = (self.name.as_str(), mark(&self.id));
+        name.strip_suffix(mark).is_some_and(|rest| rest.ends_with('-'))
+    }
+}
+
+/// What one of the id `id` is called where a newer one takes its name `name`.
+pub(crate) fn superseded(name: &str, id: &str) -> String {
+    let name: String = name.chars().take(100).collect();
+    format!("{name}-{}", mark(id))
+}
+
+/// What is seen of an id in such a name.
+fn mark(id: &str) -> &str {
+    &id[..id.len().min(12)]
+}
+
 const COLUMNS: &str = "id, name, source, digest, size, uuid, kernel, ready, init, created_ms";
 
 fn read(row: &Row<'_>) -> Result<Image> {
@@ -89,18 +110,22 @@ impl Store {
         })
     }
 
-    /// Records an image as [`Store::image_insert`], but as the one of its name: one that had it before gets another, made of
-    /// the name and its id, and its id is given.
+    /// Records an image as [`Store::image_insert`], but as the one of its name. One that had it before gets another, made of the
+    /// name and its id, where a VM uses it; else its record goes, and its id is given.
     ///
     /// # Errors
     /// [`Error::Missing`] where its kernel is not there (any more); or where the database cannot be written.
     pub fn image_supersede(&self, image: Image, staging: i64) -> Result<Option<String>> {
         self.transaction(move |db| {
-            let old = named(db, &image.name)?;
-            if let Some(old) = &old {
-                let name: String = image.name.as_str().chars().take(100).collect();
-                let name = format!("{name}-{}", &old[..old.len().min(12)]);
-                db.execute("UPDATE image SET name = ? WHERE id = ?", [&name, old])?;
+            let mut old = named(db, &image.name)?;
+            if let Some(id) = &old {
+                let name = superseded(image.name.as_str(), id);
+                db.execute("UPDATE image SET name = ? WHERE id = ?", [&name, id])?;
+                if users(db, id)?.is_empty() {
+                    db.execute("DELETE FROM image WHERE id = ?", [id])?;
+                } else {
+                    old = None;
+                }
             }
             insert(db, &image, staging)?;
             Ok(old)

@@ -47,18 +47,23 @@ impl Store {
         })
     }
 
-    /// Records a kernel as [`Store::kernel_insert`], but as the one of its name: one that had it before gets another, made of
-    /// the name and its id, and its id is given. Images that name it boot the new one from now on.
+    /// Records a kernel as [`Store::kernel_insert`], but as the one of its name. One that had it before gets another, made of the
+    /// name and its id, where a VM uses it; else its record goes, and its id is given. Images that name it boot the new one
+    /// from now on.
     ///
     /// # Errors
     /// Where the database cannot be written.
     pub fn kernel_supersede(&self, kernel: Kernel, staging: i64) -> Result<Option<String>> {
         self.transaction(move |db| {
-            let old = named(db, &kernel.name)?;
-            if let Some(old) = &old {
-                let name: String = kernel.name.as_str().chars().take(100).collect();
-                let name = format!("{name}-{}", &old[..old.len().min(12)]);
-                db.execute("UPDATE kernel SET name = ? WHERE id = ?", [&name, old])?;
+            let mut old = named(db, &kernel.name)?;
+            if let Some(id) = &old {
+                let name = crate::image::superseded(kernel.name.as_str(), id);
+                db.execute("UPDATE kernel SET name = ? WHERE id = ?", [&name, id])?;
+                if users(db, id)?.is_empty() {
+                    db.execute("DELETE FROM kernel WHERE id = ?", [id])?;
+                } else {
+                    old = None;
+                }
             }
             insert(db, &kernel, staging)?;
             Ok(old)

@@ -480,6 +480,9 @@ pub struct Image {
     pub created_ms: u64,
     /// The root file system on disk.
     pub rootfs: String,
+    /// Whether a newer one has taken its name, as where a tag moved; `image prune` removes such ones that no VM uses.
+    #[serde(default)]
+    pub superseded: bool,
     /// The names of the VMs that use it.
     #[serde(default)]
     pub used_by: Vec<String>,

@@ -37,6 +37,12 @@ pub enum ImageCommand {
         #[command(flatten)]
         format: Format,
     },
+    /// Delete images whose name a newer one has, as where a tag moved, and that no machine uses
+    Prune {
+        /// Only say which these are
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Look after what pulls keep
     #[command(subcommand)]
     Cache(CacheCommand),

@@ -36,6 +36,7 @@ pub async fn run(context: &Context, command: ImageCommand) -> Result<(), Error> 
             made(context, &path(&["images", name.as_str(), "promote"]), empty()).await
         }
         ImageCommand::Pull(args) => pull(context, args).await,
+        ImageCommand::Prune { dry_run } => prune(context, dry_run).await,
         ImageCommand::Cache(CacheCommand::Prune { dry_run }) => prune_cache(context, dry_run).await,
         ImageCommand::Build(args) => build(context, args).await,
         ImageCommand::List(args) if args.available => {
@@ -151,6 +152,18 @@ async fn pull(context: &Context, args: PullArgs) -> Result<(), Error> {
         insecure: args.insecure,
     };
     made(context, &path(&["image-pulls"]), json(&request)).await
+}
+
+async fn prune(context: &Context, dry_run: bool) -> Result<(), Error> {
+    let target = path(&["image-prunes"]);
+    let (verb, pruned): (_, Images) = match dry_run {
+        true => ("would free", context.client.get(&target).await?),
+        false => ("freed", context.client.ask(Method::POST, &target).await?),
+    };
+    let size = pruned.images.iter().map(|image| image.size).sum();
+    context.talk.say(&format!("{verb} {}", human(size)));
+    let names = pruned.images.iter().map(|image| format!("{}\n", visible(&image.name)));
+    print(&names.collect::<String>())
 }
 
 async fn prune_cache(context: &Context, dry_run: bool) -> Result<(), Error> {

@@ -6,8 +6,8 @@ use std::{
 };
 
 use wire::control::{
-    CacheContent, Code, ErrorBody, Event, Image, ImageRun, ImportKernel, Kernel, Outcome, PullImage, State,
-    Vms, Wait,
+    CacheContent, Code, ErrorBody, Event, Image, ImageRun, Images, ImportKernel, Kernel, Outcome, PullImage,
+    State, Vms, Wait,
 };
 
 use crate::{
@@ -157,6 +157,7 @@ fn image() -> Image {
         init: "none".into(),
         created_ms: 0,
         rootfs: "/x/rootfs.ext4".into(),
+        superseded: false,
         used_by: vec![],
     }
 }
@@ -228,6 +229,19 @@ fn the_cache_is_emptied_or_looked_at() {
     let outcome = run(&mut fake.home.banger(&["image", "cache", "prune"]));
     assert_eq!(outcome.out(), "3 blobs of 5 MiB were removed\n");
     assert_eq!(fake.lines(), ["GET /v1/image-cache", "POST /v1/image-cache/prune"]);
+}
+
+#[test]
+fn images_that_tags_have_left_are_deleted_or_told() {
+    let old = Image { superseded: true, name: "app-1-0123456789ab".into(), ..image() };
+    let fake = Fake::serving(move |_, connection| {
+        connection.json(&Images { images: vec![old.clone()] });
+    });
+    let outcome = run(&mut fake.home.banger(&["image", "prune", "--dry-run"]));
+    assert_eq!((&*outcome.out(), &*outcome.err()), ("app-1-0123456789ab\n", "would free 5 MiB\n"));
+    let outcome = run(&mut fake.home.banger(&["image", "prune"]));
+    assert_eq!((&*outcome.out(), &*outcome.err()), ("app-1-0123456789ab\n", "freed 5 MiB\n"));
+    assert_eq!(fake.lines(), ["GET /v1/image-prunes", "POST /v1/image-prunes"]);
 }
 
 #[test]

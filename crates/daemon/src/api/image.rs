@@ -29,6 +29,7 @@ pub fn routes() -> Router<App> {
         .route("/v1/images", get(image_list))
         .route("/v1/image-builds", post(image_build))
         .route("/v1/image-pulls", post(image_pull))
+        .route("/v1/image-prunes", get(image_prunable).post(image_prune))
         .route("/v1/image-cache", get(image_cache))
         .route("/v1/image-cache/prune", post(image_cache_prune))
         .route("/v1/images/{name}", get(image_show).delete(image_delete))
@@ -149,6 +150,25 @@ pub async fn image_pull(
     let operation =
         app.engine.begin(Kind::ImagePull, &subject, |engine, operation| engine.image_pull(operation, pull));
     Ok(answer(app.engine, operation, detach.binding()))
+}
+
+/// The images whose name a newer one has, and that no VM uses.
+#[utoipa::path(get, path = "/v1/image-prunes", responses((status = 200, body = Images)))]
+pub async fn image_prunable(State(app): State<App>) -> Result<Json<Images>, Fail> {
+    Ok(Json(look(&app, |engine| engine.image_prunable()).await?))
+}
+
+/// Removes these, and says which there were.
+#[utoipa::path(post, path = "/v1/image-prunes", responses((status = 200, body = Images)))]
+pub async fn image_prune(State(app): State<App>) -> Result<Json<Images>, Fail> {
+    let (sender, pruned) = oneshot::channel();
+    let prune = app.engine.begin(Kind::ImagePrune, "", |engine, operation| async move {
+        // Nobody listens any more where the client has gone.
+        let _ = sender.send(engine.image_prune(&operation).await?);
+        Ok(Outcome::None)
+    });
+    let _ = end_of(&prune).await?;
+    Ok(Json(pruned.await.map_err(|_| ended())?))
 }
 
 /// What is in the cache of blobs.

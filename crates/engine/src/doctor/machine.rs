@@ -85,7 +85,7 @@ pub fn disk(dirs: &Dirs) -> Row {
         Err(error) => return Row::warn("disk", chain(&error), "banger cannot tell how much room there is"),
     };
     let found = format!("{} free at {}", size::human(free), dirs.state.display());
-    let hint = "banger vm prune, banger image cache prune, or set XDG_STATE_HOME to a larger disk";
+    let hint = "banger vm prune, banger image prune, banger image cache prune, or set XDG_STATE_HOME to a larger disk";
     match free {
         ..NONE => Row::fail("disk", found, hint),
         NONE..SCARCE => Row::warn("disk", found, hint),

@@ -129,10 +129,9 @@ impl Engine {
                 Ok(())
             };
             self.put_directory_in_place(staging.clone(), target, insert).await?;
-            // One that VMs use stays, under its new name.
-            if let Some(old) = old.filter(|old| self.store().kernel_delete(old).is_ok()) {
+            if let Some(old) = old {
                 let directory = self.paths().kernels().join(old);
-                blocking(move || Ok(host::fs::remove_all(&directory)?)).await?;
+                self.remove_directory("kernel", kernel.name.as_str(), directory).await?;
             }
             Ok(kernel)
         }

@@ -92,7 +92,9 @@ impl Model {
             DeleteKernel(_) => remove(&mut next.kernel)?,
             PruneCache => {}
             Prepare(..) | Export(..) => unreachable!("these sequences have no workspaces"),
-            PullKernel(..) | RefreshCatalogs => unreachable!("these sequences have no catalogs"),
+            CreateOf(..) | PruneImages | PullKernel(..) | RefreshCatalogs => {
+                unreachable!("these sequences have no tags and no catalogs")
+            }
         }
         Ok(next)
     }

@@ -13,7 +13,7 @@ use wire::control::{Code, CreateVm, ErrorBody, Event, Image, Outcome, PullImage}
 use crate::{
     verb::{
         self,
-        Verb::{DeleteImage, PruneCache},
+        Verb::{Delete, DeleteImage, PruneCache, PruneImages},
     },
     world::{SOON, World},
 };
@@ -118,7 +118,12 @@ fn a_tag_that_moved_becomes_a_new_image_and_vms_keep_the_old_one() {
     };
     let images = of(world.engine().image_list().unwrap().images);
     assert_eq!(images.len(), 2);
-    assert!(images.contains(&(first.digest, vec!["keeps".to_owned()])), "{images:?}");
+    let prunable = || -> Vec<_> {
+        let images = world.engine().image_prunable().unwrap().images;
+        images.into_iter().map(|image| (image.name, image.digest)).collect()
+    };
+    assert_eq!(prunable(), [], "it is in use");
+    assert!(images.contains(&(first.digest.clone(), vec!["keeps".to_owned()])), "{images:?}");
 
     // Now nobody uses the one before.
     host::fs::remove_all(&world.home().join("layout")).unwrap();
@@ -126,8 +131,17 @@ fn a_tag_that_moved_becomes_a_new_image_and_vms_keep_the_old_one() {
     let third = pulled(&world, &reference);
     let images = of(world.engine().image_list().unwrap().images);
     assert_eq!(images.len(), 2, "{images:?}");
-    assert!(images.contains(&(third.digest, vec![])), "{images:?}");
-    assert_eq!(host::fs::list(&world.home().join("state/images")).unwrap().len(), 3, "with `tiny`");
+    assert!(images.contains(&(third.digest.clone(), vec![])), "{images:?}");
+    let directories = || host::fs::list(&world.home().join("state/images")).unwrap().len();
+    assert_eq!(directories(), 3, "with `tiny`");
+
+    // Nor that one, when its VM is gone: it stays until somebody prunes.
+    world.prepare(&[Delete("keeps")]);
+    let [(name, digest)] = &prunable()[..] else { panic!("{:?}", prunable()) };
+    assert!(name.starts_with("app-1-") && *digest == first.digest, "{name}");
+    world.prepare(&[PruneImages]);
+    assert_eq!((prunable(), directories()), (vec![], 2));
+    assert_eq!(world.engine().image_show("app-1").unwrap().digest, third.digest);
 }
 
 #[test]

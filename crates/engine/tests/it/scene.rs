@@ -79,7 +79,12 @@ impl Scene {
         for image in store.image_list().unwrap() {
             let rootfs = state.join("images").join(&image.id).join("rootfs.ext4");
             let elsewhere = if rootfs.is_symlink() { ", registered" } else { "" };
-            scene.seen.insert(format!("image {}{elsewhere}", image.name));
+            let name = match image.is_superseded() {
+                // Its own name has its id in it.
+                true => format!("{}, superseded", image.name.as_str().rsplit_once('-').unwrap().0),
+                false => image.name.to_string(),
+            };
+            scene.seen.insert(format!("image {name}{elsewhere}"));
             if !rootfs.is_file() {
                 scene.leaks.push(format!("image {} has no file", image.name));
             }

@@ -16,6 +16,8 @@ pub enum Verb {
     Create(&'static str),
     CreateUnstarted(&'static str),
     CreateOwned(&'static str),
+    /// Of another image than the smallest one, and not started.
+    CreateOf(&'static str, &'static str),
     Start(&'static str),
     Stop(&'static str),
     Restart(&'static str),
@@ -38,6 +40,8 @@ pub enum Verb {
     RegisterImage(&'static str),
     PromoteImage(&'static str),
     DeleteImage(&'static str),
+    /// Those that tags have left.
+    PruneImages,
     /// All blobs that were pulled.
     PruneCache,
     ImportKernel(&'static str),
@@ -50,7 +54,9 @@ impl Verb {
     /// What kind of operation it is.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Create(_) | Self::CreateUnstarted(_) | Self::CreateOwned(_) => Kind::VmCreate,
+            Self::Create(_) | Self::CreateUnstarted(_) | Self::CreateOwned(_) | Self::CreateOf(..) => {
+                Kind::VmCreate
+            }
             Self::Start(_) => Kind::VmStart,
             Self::Stop(_) => Kind::VmStop,
             Self::Restart(_) => Kind::VmRestart,
@@ -67,6 +73,7 @@ impl Verb {
             Self::RegisterImage(_) => Kind::ImageRegister,
             Self::PromoteImage(_) => Kind::ImagePromote,
             Self::DeleteImage(_) => Kind::ImageDelete,
+            Self::PruneImages => Kind::ImagePrune,
             Self::PruneCache => Kind::ImageCachePrune,
             Self::ImportKernel(_) => Kind::KernelImport,
             Self::DeleteKernel(_) => Kind::KernelDelete,
@@ -81,6 +88,10 @@ impl Verb {
             Self::Create(name) => engine.vm_create(operation, vm(name)).await,
             Self::CreateUnstarted(name) => {
                 engine.vm_create(operation, CreateVm { no_start: true, ..vm(name) }).await
+            }
+            Self::CreateOf(name, image) => {
+                let image = Some(image.to_owned());
+                engine.vm_create(operation, CreateVm { image, no_start: true, ..vm(name) }).await
             }
             Self::CreateOwned(name) => engine.vm_create(operation, CreateVm { rm: true, ..vm(name) }).await,
             Self::Start(name) => engine.vm_start(operation, name.to_owned(), None).await,
@@ -126,6 +137,7 @@ impl Verb {
             }
             Self::PromoteImage(name) => engine.image_promote(operation, name.to_owned()).await,
             Self::DeleteImage(name) => engine.image_delete(operation, name.to_owned()).await,
+            Self::PruneImages => engine.image_prune(&operation).await.map(|_| Outcome::None),
             Self::PruneCache => engine.image_cache_prune().await.map(|_| Outcome::None),
             Self::ImportKernel(name) => {
                 let from = ImportKernel::Path(home.join("kernel").display().to_string());

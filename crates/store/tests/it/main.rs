@@ -153,18 +153,24 @@ fn an_image_takes_the_place_of_one_of_its_name() {
     let store = Store::open(&scratch.database()).unwrap();
     store.kernel_insert(kernel(), NO_ENTRY).unwrap();
     let named = |id: &str| Image { id: id.to_owned(), ..image() };
+    let images = || -> Vec<_> {
+        let images = store.image_list().unwrap().into_iter();
+        images.map(|image| (image.name.to_string(), image.id.clone(), image.is_superseded())).collect()
+    };
+    let row = |name: &str, id: &str, is_superseded| (name.to_owned(), id.to_owned(), is_superseded);
     assert_eq!(store.image_supersede(named("0123456789abcdef"), NO_ENTRY).unwrap(), None);
-    let old = store.image_supersede(named("fedcba9876543210"), NO_ENTRY).unwrap();
-    assert_eq!(old.as_deref(), Some("0123456789abcdef"));
-    let found: Vec<_> =
-        store.image_list().unwrap().into_iter().map(|image| (image.name.to_string(), image.id)).collect();
-    let row = |name: &str, id: &str| (name.to_owned(), id.to_owned());
-    assert_eq!(found, [row("debian", "fedcba9876543210"), row("debian-0123456789ab", "0123456789abcdef")]);
+    insert(&store, Vm { image: "0123456789abcdef".to_owned(), ..vm(1, "one") }).unwrap();
+    // One that is in use stays, the next one goes.
+    assert_eq!(store.image_supersede(named("fedcba9876543210"), NO_ENTRY).unwrap(), None);
+    let old = store.image_supersede(named("00112233445566"), NO_ENTRY).unwrap();
+    assert_eq!(old.as_deref(), Some("fedcba9876543210"));
+    let expected =
+        [row("debian", "00112233445566", false), row("debian-0123456789ab", "0123456789abcdef", true)];
+    assert_eq!(images(), expected);
     // Without its kernel nothing changes.
     let orphan = Image { kernel: Some(KernelName::try_from("gone").unwrap()), ..named("x") };
     assert!(matches!(store.image_supersede(orphan, NO_ENTRY), Err(Error::Missing)));
-    assert_eq!(store.image_list().unwrap().len(), 2);
-    assert_eq!(store.image_list().unwrap()[0].name.as_str(), "debian");
+    assert_eq!(images(), expected);
 }
 
 #[test]
