@@ -76,6 +76,94 @@ pub fn read_limited(path: &Path, limit: u64) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// The same for a file that decides what a privileged program does: it must be a regular file with one name that belongs to root,
+/// in a directory that does, and only root may write to either.
+///
+/// # Errors
+/// Where that does not hold, or it cannot be read or is longer.
+pub fn read_of_root(path: &Path, limit: u64) -> Result<Vec<u8>> {
+    let flags = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path);
+    let file = file.map_err(|e| Error::path("open", path, e))?;
+    // The file that is read is the one that is looked at.
+    let meta = file.metadata().map_err(|e| Error::path("stat", path, e))?;
+    let refuse = |why: &str| Error::path("trust", path, io::Error::new(io::ErrorKind::PermissionDenied, why));
+    if !meta.is_file() || meta.nlink() != 1 {
+        return Err(refuse("it is no regular file with one name"));
+    }
+    require_root(path, &meta)?;
+    require_root_directory(path)?;
+    let mut bytes = Vec::new();
+    file.take(limit + 1).read_to_end(&mut bytes).map_err(|e| Error::path("read", path, e))?;
+    if bytes.len() as u64 > limit {
+        return Err(Error::path("read", path, io::ErrorKind::FileTooLarge));
+    }
+    Ok(bytes)
+}
+
+/// The program at `path`, its links followed, which only root can have written: it and its directory belong to root, and nobody
+/// else may write to them.
+///
+/// # Errors
+/// Where there is none, or it could be another's.
+pub fn program_of_root(path: &Path) -> Result<PathBuf> {
+    let real = real_path(path)?;
+    let meta = fs::symlink_metadata(&real).map_err(|e| Error::path("stat", &real, e))?;
+    if !meta.is_file() || meta.mode() & 0o111 == 0 {
+        let cause = io::Error::new(io::ErrorKind::PermissionDenied, "it is no program");
+        return Err(Error::path("trust", &real, cause));
+    }
+    require_root(&real, &meta)?;
+    require_root_directory(&real)?;
+    Ok(real)
+}
+
+fn require_root_directory(path: &Path) -> Result<()> {
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    let meta = fs::metadata(directory).map_err(|e| Error::path("stat", directory, e))?;
+    require_root(directory, &meta)
+}
+
+fn require_root(path: &Path, meta: &fs::Metadata) -> Result<()> {
+    let why = match (meta.uid(), meta.mode() & 0o022) {
+        (0, 0) => return Ok(()),
+        (0, _) => "others than root may write to it",
+        _ => "it does not belong to root",
+    };
+    Err(Error::path("trust", path, io::Error::new(io::ErrorKind::PermissionDenied, why)))
+}
+
+/// A file that is nowhere, called `name` only in lists of open files, and holds `bytes`.
+///
+/// # Errors
+/// Where there is no memory for it.
+pub fn memory_file(name: &str, bytes: &[u8]) -> Result<File> {
+    let make = || -> io::Result<File> {
+        let mut file = File::from(rustix::fs::memfd_create(name, rustix::fs::MemfdFlags::CLOEXEC)?);
+        file.write_all(bytes)?;
+        io::Seek::rewind(&mut file)?;
+        Ok(file)
+    };
+    make().map_err(|e| Error::new("make", "a file in memory", e))
+}
+
+/// Writes `value` to the setting of the kernel at `path`, as below `/proc/sys`.
+///
+/// # Errors
+/// Where there is none, or it does not take that.
+pub fn set_value(path: &Path, value: &str) -> Result<()> {
+    let file = OpenOptions::new().write(true).open(path);
+    file.and_then(|mut file| file.write_all(value.as_bytes())).map_err(|e| Error::path("set", path, e))
+}
+
+/// Gives what is at `path` to `uid`; its group stays.
+///
+/// # Errors
+/// Where it is not there, or this is not root.
+pub fn give(path: &Path, uid: u32) -> Result<()> {
+    std::os::unix::fs::lchown(path, Some(uid), None).map_err(|e| Error::path("give away", path, e))
+}
+
 /// The text in `path`.
 ///
 /// # Errors
@@ -467,6 +555,45 @@ mod tests {
             remove_all(&dir.join(name)).unwrap();
         }
         assert_eq!(list(&dir).unwrap(), [dir.join("kept")]);
+        remove_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn only_what_is_roots_alone_is_believed() {
+        if crate::proc::own_uid() != 0 {
+            // Nothing here is root's then, so all of it is refused.
+            assert!(read_of_root(Path::new("/proc/self/status"), 1 << 20).is_err());
+            return;
+        }
+        let dir = scratch("root");
+        let file = dir.join("file");
+        write_atomic(&file, b"text").unwrap();
+        let why = |path: &Path| {
+            let error = read_of_root(path, 100).unwrap_err();
+            std::error::Error::source(&error).unwrap().to_string()
+        };
+        assert_eq!(read_of_root(&file, 100).unwrap(), b"text");
+        assert_eq!(read_of_root(&file, 3).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+        assert_eq!(why(&dir), "it is no regular file with one name");
+        symlink(&file, &dir.join("link")).unwrap();
+        assert!(read_of_root(&dir.join("link"), 100).is_err());
+        assert!(program_of_root(&file).is_err(), "not executable");
+        restrict(&file, 0o755).unwrap();
+        assert_eq!(program_of_root(&dir.join("link")).unwrap(), real_path(&file).unwrap());
+        restrict(&file, 0o775).unwrap();
+        assert_eq!(why(&file), "others than root may write to it");
+        assert!(program_of_root(&file).is_err());
+        restrict(&file, 0o755).unwrap();
+        restrict(&dir, 0o777).unwrap();
+        assert_eq!(why(&file), "others than root may write to it");
+        assert!(program_of_root(&file).is_err());
+        restrict(&dir, 0o755).unwrap();
+        give(&file, 65534).unwrap();
+        assert_eq!(why(&file), "it does not belong to root");
+        assert!(program_of_root(&file).is_err());
+        give(&file, 0).unwrap();
+        hard_link(&file, &dir.join("other")).unwrap();
+        assert_eq!(why(&file), "it is no regular file with one name");
         remove_all(&dir).unwrap();
     }
 

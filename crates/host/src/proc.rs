@@ -27,12 +27,14 @@ use model::config::KEYS;
 
 use crate::{Error, Result, env};
 
+mod clean;
 mod fork;
 mod gate;
 mod identity;
 mod run;
 mod space;
 
+pub use clean::{Inherited, begin_clean};
 pub use gate::Gated;
 pub use identity::{Exit, Process, ProcessId, boot_id};
 pub use model::signal::Signal;

@@ -31,8 +31,13 @@ const BACKLOG: i32 = 128;
 /// # Errors
 /// Where something is there already ([`io::ErrorKind::AddrInUse`]) or it cannot be made.
 pub fn listen(path: &Path) -> Result<UnixListener> {
+    listen_as(path, SocketType::STREAM).map(UnixListener::from)
+}
+
+/// The same for a socket of another kind.
+pub(crate) fn listen_as(path: &Path, kind: SocketType) -> Result<OwnedFd> {
     let listen = || -> io::Result<OwnedFd> {
-        let socket = stream_socket()?;
+        let socket = socket(kind)?;
         // A socket file takes over the mode of its socket, so it never has another one.
         rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
         let (_directory, address) = address(path)?;
@@ -40,7 +45,7 @@ pub fn listen(path: &Path) -> Result<UnixListener> {
         rustix::net::listen(&socket, BACKLOG)?;
         Ok(socket)
     };
-    listen().map(UnixListener::from).map_err(|e| Error::path("listen at", path, e))
+    listen().map_err(|e| Error::path("listen at", path, e))
 }
 
 /// Listens at `path` in place of a socket that is there. For whoever holds the lock that says that nobody serves it.
@@ -59,17 +64,22 @@ pub fn listen_replacing(path: &Path) -> Result<UnixListener> {
 /// # Errors
 /// Where it is missing, or nobody listens ([`io::ErrorKind::ConnectionRefused`]).
 pub fn connect(path: &Path) -> Result<UnixStream> {
+    connect_as(path, SocketType::STREAM).map(UnixStream::from)
+}
+
+/// The same for a socket of another kind.
+pub(crate) fn connect_as(path: &Path, kind: SocketType) -> Result<OwnedFd> {
     let connect = || -> io::Result<OwnedFd> {
-        let socket = stream_socket()?;
+        let socket = socket(kind)?;
         let (_directory, address) = address(path)?;
         rustix::io::retry_on_intr(|| rustix::net::connect(&socket, &address))?;
         Ok(socket)
     };
-    connect().map(UnixStream::from).map_err(|e| Error::path("connect to", path, e))
+    connect().map_err(|e| Error::path("connect to", path, e))
 }
 
-fn stream_socket() -> io::Result<OwnedFd> {
-    Ok(rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?)
+fn socket(kind: SocketType) -> io::Result<OwnedFd> {
+    Ok(rustix::net::socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)?)
 }
 
 /// The address of `path`, good while the directory is held.
@@ -95,7 +105,7 @@ pub struct Peer {
 ///
 /// # Errors
 /// Where the kernel does not say.
-pub fn peer(stream: &UnixStream) -> Result<Peer> {
+pub fn peer(stream: impl AsFd) -> Result<Peer> {
     let credentials = rustix::net::sockopt::socket_peercred(stream)
         .map_err(|e| Error::new("ask for the peer of", "a socket", e))?;
     Ok(Peer { uid: credentials.uid.as_raw(), pid: credentials.pid.as_raw_nonzero().get().unsigned_abs() })

@@ -11,6 +11,7 @@ mod cpio;
 mod e2fsck;
 mod ext4;
 mod ext4_image;
+mod helper;
 mod image_reference;
 mod json;
 mod kernel_image;
@@ -34,6 +35,8 @@ pub enum Target {
     Cpio,
     /// The writer of file systems.
     Ext4,
+    /// Packets to the helper, and its answers.
+    Helper,
     /// References to images.
     ImageReference,
     /// What clients ask and guests answer, and the names in it.
@@ -52,10 +55,11 @@ pub enum Target {
 
 impl Target {
     /// All.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Catalog,
         Self::Cpio,
         Self::Ext4,
+        Self::Helper,
         Self::ImageReference,
         Self::Json,
         Self::KernelImage,
@@ -72,6 +76,7 @@ impl Target {
             Self::Catalog => "catalog",
             Self::Cpio => "cpio",
             Self::Ext4 => "ext4",
+            Self::Helper => "helper",
             Self::ImageReference => "image_reference",
             Self::Json => "json",
             Self::KernelImage => "kernel_image",
@@ -91,6 +96,7 @@ impl Target {
             Self::Catalog => catalog::check(data),
             Self::Cpio => cpio::check(data),
             Self::Ext4 => ext4::check(data, asked),
+            Self::Helper => helper::check(data),
             Self::ImageReference => image_reference::check(data),
             Self::Json => json::check(data),
             Self::KernelImage => kernel_image::check(data, asked),

@@ -73,6 +73,17 @@ impl OperationId {
         Self(parts.map(hex::encode).join("-"))
     }
 
+    /// The UUID's bytes.
+    #[must_use]
+    pub fn uuid(&self) -> [u8; 16] {
+        let mut digits = self.0.bytes().filter_map(|b| char::from(b).to_digit(16));
+        std::array::from_fn(|_| {
+            let mut digit =
+                || digits.next().and_then(|d| u8::try_from(d).ok()).expect("it is written as a UUID");
+            digit() << 4 | digit()
+        })
+    }
+
     /// The identity as text, as a user types it.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -104,5 +115,6 @@ mod tests {
     fn operation_ids_are_written_as_uuids() {
         let id = OperationId::from_uuid([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16]);
         assert_eq!(id.as_str(), "01020304-0506-0708-090a-0b0c0d0e0f10");
+        assert_eq!(OperationId::from_uuid(id.uuid()), id);
     }
 }

@@ -8,6 +8,7 @@
 //! | [`guest`] | `bangerd` and `banger-agent` | HTTP/2 on one byte stream |
 //! | [`tree`] | the same | bodies of these requests |
 //! | [`pieces`] | whoever streams a body | function calls |
+//! | [`helper`] | `bangerd` and `banger-helper` | packets of a unix socket |
 //! | [`session`] | the two ends of a virtio-serial port | the port |
 //!
 //! Reading is tolerant within a major version: unknown fields are ignored, missing ones have defaults. An unknown major
@@ -17,6 +18,7 @@ pub mod control;
 pub mod doctor;
 pub mod exec;
 pub mod guest;
+pub mod helper;
 pub mod pieces;
 pub mod session;
 pub mod tree;

@@ -331,7 +331,7 @@ impl Child<'_> {
 }
 
 /// SAFETY: nothing of this process may still use a descriptor in the range.
-unsafe fn close_range(first: c_int, last: c_int) {
+pub(super) unsafe fn close_range(first: c_int, last: c_int) {
     // A kernel without the call leaves the descriptors to their close-on-exec flag.
     // SAFETY: closes numbers only.
     unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };

@@ -49,6 +49,11 @@ fn file_systems() {
 }
 
 #[test]
+fn requests_to_the_helper() {
+    replay(Target::Helper);
+}
+
+#[test]
 fn references_to_images() {
     replay(Target::ImageReference);
 }
