@@ -71,6 +71,11 @@ const BENCHES: &[Bench] = &[
         what: "`vm exec` over the agent's bare exec (cargo bench -p daemon)",
         measure: exec,
     },
+    Bench {
+        name: "network",
+        what: "tap and rules of a VM over one bare nft (cargo bench -p helper)",
+        measure: network,
+    },
     Bench { name: "list", what: "`banger vm list`", measure: list },
     Bench {
         name: "resident",
@@ -157,6 +162,10 @@ fn kernel(_runs: usize) -> Result<Vec<Figure>> {
 
 fn lifecycle(_runs: usize) -> Result<Vec<Figure>> {
     of_crate("daemon", "lifecycle", &[])
+}
+
+fn network(_runs: usize) -> Result<Vec<Figure>> {
+    of_crate("helper", "guest", &[])
 }
 
 fn exec(_runs: usize) -> Result<Vec<Figure>> {

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use crate::{elf, shell};
 
 /// The programs that belong together in one directory.
-pub const PROGRAMS: [&str; 3] = ["banger", "bangerd", "banger-agent"];
+pub const PROGRAMS: [&str; 4] = ["banger", "bangerd", "banger-agent", "banger-helper"];
 
 /// What the agent may weigh: it travels in every boot payload.
 pub const AGENT_LIMIT: u64 = 4 << 20;

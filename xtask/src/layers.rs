@@ -44,6 +44,7 @@ pub const LAYERS: &[Layer] = &[
     row("store", 2, Role::Library, &["model", "host"]),
     row("image", 2, Role::Library, &["model", "host"]),
     row("vmm", 2, Role::Library, &["model", "host", "wire"]),
+    row("helper", 2, Role::Program, &["model", "wire", "host"]),
     row("agent", 2, Role::Program, &["model", "wire", "host"]),
     row("engine", 3, Role::Library, &["model", "wire", "host", "store", "image", "vmm"]),
     row("daemon", 4, Role::Program, &["model", "wire", "host", "store", "engine"]),
@@ -68,14 +69,17 @@ pub const RESERVED: &[(&str, &[&str])] = &[
     ("tar", &["image", "engine", "cli", "agent", "testkit"]),
     ("tokio", &["agent", "vmm", "image", "engine", "daemon", "cli", "testkit"]),
     ("tokio-util", &["agent", "vmm", "image", "engine", "daemon", "cli", "testkit"]),
-    ("toml", &["daemon", "xtask"]),
-    ("rustix", &["host", "agent", "vmm", "image", "testkit", "engine", "cli", "daemon"]),
+    ("toml", &["daemon", "helper", "xtask"]),
+    ("rustix", &["host", "helper", "agent", "vmm", "image", "testkit", "engine", "cli", "daemon"]),
 ];
 
 /// Packages that a crate must do without, with the reason.
 pub const DENIED: &[(&str, &str, &str)] = &[
     ("model", "serde", "the model's types are never what crosses a process"),
     ("model", "rustix", "the model does no I/O"),
+    ("helper", "tokio", "what is root is small and does one thing after the other"),
+    ("helper", "rusqlite", "what is root has no database"),
+    ("helper", "hyper-rustls", "what is root speaks with nobody else"),
 ];
 
 /// What is wrong with the manifests of the repository at `root`.

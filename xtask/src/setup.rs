@@ -52,6 +52,7 @@ pub static CI: Needs = Needs {
         ("ca-certificates", "the image's packages come over https"),
         ("passt", "connects VMs to the world without root"),
         ("nftables", "filters what VMs send"),
+        ("iproute2", "makes networks to test in"),
         ("e2fsprogs", "checks the file systems that banger writes"),
         ("busybox-static", "makes small guests"),
         ("cpio", "reads the boot payloads that banger writes"),

@@ -1,0 +1,31 @@
+//! Does, as root, the few things that only root can do. It trusts nobody but root: least of all the daemon, which a guest may
+//! have taken over.
+//!
+//! ```text
+//!              who? (SO_PEERCRED)    what? (closed, ids and numbers)       from the id and install.toml
+//! connection ───────▶ serve ───────────────▶ network ──────────────────┬──▶ links: bridge, taps
+//!                       │                                              ├──▶ filter: rules ──▶ nft
+//!                       └──▶ audit                                     └──▶ sockets for names
+//! ```
+//! One thread, one request after the other. No text of a request reaches a name, a path, a rule or an argument: it has none.
+
+pub mod audit;
+pub mod filter;
+pub mod install;
+pub mod network;
+pub mod places;
+pub mod rules;
+pub mod serve;
+pub mod state;
+
+/// An error with its causes on one line.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
+}

@@ -1,0 +1,234 @@
+//! The socket: who may ask, one request after the other, each noted.
+//!
+//! ```text
+//! accept ──▶ peer is root or the owner? ── no ──▶ told so, noted, closed
+//!                 │ yes
+//!                 ▼
+//!            packet ──▶ whole, of this version, without descriptors? ── no ──▶ refused, noted
+//!                 │ yes
+//!                 ▼
+//!            noted ──▶ done ──▶ noted ──▶ answered
+//! ```
+
+use std::{
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    time::Duration,
+};
+
+use host::{
+    packet::{PacketListener, Packets},
+    proc::{begin_clean, own_uid},
+    sock::Peer,
+};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+};
+use wire::helper::{Answer, Ask, MAX_REQUEST, Refusal, Request};
+
+use crate::{
+    audit::Audit,
+    chain,
+    install::{Install, InstallError},
+    network::{Looked, Network, NetworkError},
+    places::Places,
+};
+
+/// As many may be connected; the daemon needs one.
+const CONNECTIONS: usize = 16;
+/// When rules that could not be made are tried again.
+const AGAIN: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+/// How long the service manager's client waits at most for one answer.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Why the helper ends.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// It is not root.
+    #[error("this program does what only root can do; `sudo banger system install` starts it")]
+    NotRoot,
+    /// There is no installation.
+    #[error(transparent)]
+    Install(#[from] InstallError),
+    /// The network cannot be managed at all.
+    #[error("cannot manage the network")]
+    Network(#[source] Box<NetworkError>),
+    /// Something of the host.
+    #[error(transparent)]
+    Host(#[from] host::Error),
+}
+
+/// Serves until it is killed.
+///
+/// # Errors
+/// Where it cannot begin, or the log of requests cannot be written.
+pub fn run(places: &Places) -> Result<(), ServeError> {
+    let mut inherited = begin_clean()?;
+    if own_uid() != 0 {
+        return Err(ServeError::NotRoot);
+    }
+    let install = Install::read(&places.install)?;
+    host::fs::private_dir(&places.log)?;
+    // Nobody but root gets into the directory before the socket is the owner's.
+    host::fs::private_dir(&places.runtime)?;
+    let audit = Audit::open(places.audit())?;
+    let owner = install.owner;
+    let network = Network::open(install, places).map_err(|e| ServeError::Network(Box::new(e)))?;
+    let listener = match inherited.listener.take() {
+        Some(descriptor) => PacketListener::from_descriptor(descriptor),
+        None => bind(places, owner)?,
+    };
+    host::fs::restrict(&places.runtime, 0o711)?;
+    inherited.ready()?;
+    Server { owner, audit, network, connections: Vec::new(), cut_off: None }.serve(&listener)
+}
+
+fn bind(places: &Places, owner: u32) -> Result<PacketListener, ServeError> {
+    let path = places.socket();
+    host::fs::remove(&path)?;
+    let listener = PacketListener::bind(&path)?;
+    host::fs::give(&path, owner)?;
+    Ok(listener)
+}
+
+#[derive(Debug)]
+struct Server {
+    owner: u32,
+    audit: Audit,
+    network: Network,
+    connections: Vec<(Packets, Peer)>,
+    /// Why the rules could not be made the last time, so that it is noted once.
+    cut_off: Option<String>,
+}
+
+impl Server {
+    fn serve(mut self, listener: &PacketListener) -> Result<(), ServeError> {
+        loop {
+            let ready = self.wait(listener)?;
+            self.look_after()?;
+            let mut ready = ready.into_iter();
+            let is_asked = ready.next().unwrap_or(false);
+            let waiting: Vec<bool> = ready.collect();
+            let connections = std::mem::take(&mut self.connections);
+            for (number, (connection, peer)) in connections.into_iter().enumerate() {
+                if !waiting.get(number).copied().unwrap_or(false) || self.answer(&connection, peer)? {
+                    self.connections.push((connection, peer));
+                }
+            }
+            if is_asked {
+                self.admit(listener)?;
+            }
+        }
+    }
+
+    /// Waits until there is something to do; tells whether somebody connects, and which connections have something.
+    fn wait(&mut self, listener: &PacketListener) -> Result<Vec<bool>, ServeError> {
+        let again = self.network.is_broken().then_some(&AGAIN);
+        let mut fds = vec![PollFd::new(&self.network, PollFlags::IN), PollFd::new(listener, PollFlags::IN)];
+        fds.extend(self.connections.iter().map(|(connection, _)| PollFd::new(connection, PollFlags::IN)));
+        match poll(&mut fds, again) {
+            Ok(_) => Ok(fds[1..].iter().map(|fd| !fd.revents().is_empty()).collect()),
+            Err(Errno::INTR) => Ok(Vec::new()),
+            Err(e) => Err(host::Error::new("wait for", "requests", e).into()),
+        }
+    }
+
+    /// Makes rules anew that somebody touched.
+    fn look_after(&mut self) -> Result<(), ServeError> {
+        let own = Peer { uid: own_uid(), pid: std::process::id() };
+        let looked = self.network.look_after();
+        let cut_off = looked.as_ref().err().map(|error| format!("guests are cut off: {}", chain(error)));
+        if let Ok(Looked::Restored) = looked {
+            self.audit.note(own, "the rules were not ours any longer; they are made anew")?;
+        }
+        if let Some(why) = cut_off.as_deref().filter(|_| cut_off != self.cut_off) {
+            self.audit.note(own, why)?;
+        }
+        self.cut_off = cut_off;
+        Ok(())
+    }
+
+    fn admit(&mut self, listener: &PacketListener) -> Result<(), ServeError> {
+        // Who connected may be gone again.
+        let Ok(connection) = listener.accept() else { return Ok(()) };
+        let peer = connection.peer()?;
+        if !may_ask(peer.uid, self.owner) {
+            let _ = connection.send(&Answer::Refused(Refusal::Stranger).encode(), &[]);
+            return Ok(self.audit.note(peer, "refused: a stranger")?);
+        }
+        if self.connections.len() >= CONNECTIONS {
+            // The oldest makes place: who has many has none to lose.
+            self.connections.remove(0);
+        }
+        self.connections.push((connection, peer));
+        Ok(())
+    }
+
+    /// Answers the next packet; tells whether the connection goes on.
+    fn answer(&mut self, connection: &Packets, peer: Peer) -> Result<bool, ServeError> {
+        let packet = match connection.receive(MAX_REQUEST) {
+            Ok(Some(packet)) => packet,
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(true),
+            Ok(None) | Err(_) => return Ok(false),
+        };
+        let refusal = if !packet.descriptors.is_empty() {
+            Some(Refusal::Descriptors)
+        } else if !packet.whole {
+            Some(Refusal::Malformed)
+        } else {
+            None
+        };
+        let request = match (refusal, Request::decode(&packet.bytes)) {
+            (None, Ok(request)) => request,
+            (refusal, _) => {
+                let refusal = refusal.unwrap_or(Refusal::Malformed);
+                self.audit.note(peer, &format!("refused: {refusal}"))?;
+                return Ok(connection.send(&Answer::Refused(refusal).encode(), &[]).is_ok());
+            }
+        };
+        self.audit.asked(peer, &request)?;
+        let (answer, sockets) = match self.act(request.ask) {
+            Ok(done) => done,
+            Err(NetworkError::Refused(refusal)) => (Answer::Refused(refusal), Vec::new()),
+            Err(error) => (Answer::Failed(chain(&error)), Vec::new()),
+        };
+        self.audit.answered(peer, &request, &answer)?;
+        let sockets: Vec<BorrowedFd<'_>> = sockets.iter().map(AsFd::as_fd).collect();
+        Ok(connection.send(&answer.encode(), &sockets).is_ok())
+    }
+
+    fn act(&mut self, ask: Ask) -> Result<(Answer, Vec<OwnedFd>), NetworkError> {
+        let network = &mut self.network;
+        let done = match ask {
+            Ask::EnsureBridge => network.ensure_bridge(),
+            Ask::RemoveBridge => network.remove_bridge(),
+            Ask::CreateTap(vm) => network.create_tap(vm),
+            Ask::RemoveTap(vm) => network.remove_tap(vm),
+            Ask::ApplyRules(guest) => network.apply_rules(guest),
+            Ask::RemoveRules(vm) => network.remove_rules(vm),
+            Ask::DnsSockets => return Ok((Answer::Sockets, network.dns_sockets()?.into())),
+            Ask::Status => return Ok((Answer::Status(network.status()?), Vec::new())),
+        };
+        done.map(|()| (Answer::Done, Vec::new()))
+    }
+}
+
+/// Whether somebody with `uid` may ask, where the installation is `owner`'s.
+#[must_use]
+pub fn may_ask(uid: u32, owner: u32) -> bool {
+    uid == 0 || uid == owner
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_root_and_the_owner_may_ask() {
+        for (uid, may) in
+            [(0, true), (1000, true), (999, false), (1001, false), (65534, false), (u32::MAX, false)]
+        {
+            assert_eq!(may_ask(uid, 1000), may, "{uid}");
+        }
+    }
+}
