@@ -3,6 +3,8 @@
 //! | module | knows |
 //! | --- | --- |
 //! | `repository` | what of the owner's repository would be shipped |
+//! | `members` | its submodules |
+//! | `full` | what a full copy has beyond the latest history |
 //! | `ship` | the one tar that carries it, and the git directory in it |
 //! | `base` | what was shipped, kept beside the VM |
 //! | `kept` | whether a guest still has what was shipped before |
@@ -20,10 +22,12 @@
 mod base;
 mod error;
 mod export;
+mod full;
 pub(crate) mod git;
 mod import;
 mod kept;
 mod land;
+mod members;
 mod quarantine;
 mod repository;
 mod ship;
@@ -48,7 +52,7 @@ use model::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 use wire::{
     Word,
-    control::{self, Event, Outcome, PrepareWorkspace, Prepared, WorkspacePlan},
+    control::{self, Event, Outcome, PrepareWorkspace, Prepared, WorkspaceMode, WorkspacePlan},
     tree::Access,
 };
 
@@ -101,6 +105,7 @@ struct Wish {
     from: Option<String>,
     untracked: Untracked,
     history: History,
+    mode: WorkspaceMode,
     over: Over,
     access: Access,
 }
@@ -124,6 +129,9 @@ impl TryFrom<PrepareWorkspace> for Wish {
             (_, Some(_)) if request.full_history => {
                 return Err(WorkspaceError::Depth("a depth is not the full history"));
             }
+            (_, Some(_)) if request.mode == WorkspaceMode::FullCopy => {
+                return Err(WorkspaceError::DepthFullCopy);
+            }
             (Some(_) | None, _) => {}
         }
         let path = PathBuf::from(OsString::from_vec(request.path.into_bytes()));
@@ -139,10 +147,12 @@ impl TryFrom<PrepareWorkspace> for Wish {
             branch: request.branch,
             from: request.from,
             untracked: if request.include_untracked { Untracked::Included } else { Untracked::Left },
-            history: match (request.full_history, request.depth) {
-                (true, _) => History::Full,
-                (false, depth) => History::Depth(depth.unwrap_or(DEFAULT_DEPTH)),
+            history: match (request.mode, request.full_history, request.depth) {
+                (WorkspaceMode::FullCopy, ..) => History::Everything,
+                (WorkspaceMode::Checkout, true, _) => History::Full,
+                (WorkspaceMode::Checkout, false, depth) => History::Depth(depth.unwrap_or(DEFAULT_DEPTH)),
             },
+            mode: request.mode,
             access: if request.readonly { Access::ReadOnly } else { Access::Writable },
             over: if request.force { Over::Anything } else { Over::Unchanged },
         })
@@ -152,7 +162,7 @@ impl TryFrom<PrepareWorkspace> for Wish {
 impl Wish {
     /// The repository and what the guest's checkout is on.
     fn look(&self, git: &Git) -> Result<(Repository, Checkout), WorkspaceError> {
-        let mut repository = Repository::find(git, &self.path)?;
+        let mut repository = Repository::open(git, &self.path, self.mode)?;
         if let Some(name) = &self.branch {
             let call = Call::new("check the branch's name", Path::new("/"));
             let checked =
@@ -160,11 +170,19 @@ impl Wish {
             if checked.code() != Some(0) || name.starts_with('-') {
                 return Err(WorkspaceError::Branch(name.clone()));
             }
+            // Where all branches go it would be in the place of one.
+            let is_other = self.mode == WorkspaceMode::FullCopy && repository.branch.as_ref() != Some(name);
+            if is_other && repository.commit(git, &format!("refs/heads/{name}"))?.is_some() {
+                return Err(WorkspaceError::BranchTaken(name.clone()));
+            }
         }
         if let Some(from) = &self.from {
             let none = || WorkspaceError::From { from: from.clone(), top: repository.top.clone() };
             let commit = repository.commit(git, from)?.ok_or_else(none)?;
             if commit != repository.head {
+                if self.mode == WorkspaceMode::FullCopy {
+                    return Err(WorkspaceError::FromFullCopy(from.clone()));
+                }
                 if self.untracked == Untracked::Included {
                     return Err(WorkspaceError::FromUntracked(from.clone()));
                 }
@@ -198,6 +216,8 @@ impl Engine {
                 files: plan.files.into_keys().map(Word::from).collect(),
                 bytes: plan.bytes,
                 skipped: plan.skipped,
+                mode: repository.mode,
+                submodules: repository.members.into_iter().map(|member| Word::from(member.path)).collect(),
             })
         })
         .await
@@ -232,7 +252,7 @@ impl Engine {
         let (repository, checkout, plan) = blocking(move || {
             let (repository, checkout) = asked.look(&git)?;
             let plan = repository.plan(&git, asked.untracked)?;
-            Ok((repository, checkout, plan))
+            Ok((Arc::new(repository), checkout, plan))
         })
         .await?;
         let scratch = self.scratch(operation)?;
@@ -317,7 +337,7 @@ impl Engine {
         operation: &Operation,
         visit: &Visit,
         wish: &Wish,
-        repository: &Repository,
+        repository: &Arc<Repository>,
         plan: &repository::Plan,
         scratch: &Arc<Scratch>,
     ) -> Result<Option<Kept>> {
@@ -334,6 +354,7 @@ impl Engine {
             Err(error) => return Err(error.into()),
         };
         let mut gone: Vec<Vec<u8>> = Vec::new();
+        let before_was_here = before.is_some();
         let kept = match (before, wish.over) {
             (None, Over::Unchanged) if listed.is_empty() => return Ok(None),
             (None, Over::Unchanged) => return Err(WorkspaceError::NotEmpty { vm, path: place }.into()),
@@ -360,16 +381,31 @@ impl Engine {
         };
         gone.retain(|path| !plan.files.contains_key(path));
         gone.extend(kept::in_the_way(listed.keys(), plan).cloned());
-        let (git, format) = (visit.git.clone(), repository.format.clone());
-        let kept = blocking(move || match kept {
-            Some(kept) if kept.base.goes_on(&git, &format)? => Ok(Some(kept)),
-            Some(_) | None => Ok(None),
+        let (git, asked) = (visit.git.clone(), repository.clone());
+        let base = Base::at(self.paths().workspace(visit.id));
+        let shipped = before_was_here;
+        let (kept, members) = blocking(move || {
+            let kept = match kept {
+                Some(kept) if kept.base.goes_on(&git, &asked)? => Some(kept),
+                Some(_) | None => None,
+            };
+            Ok((kept, if shipped { base.members()? } else { Vec::new() }))
         })
         .await?;
         match kept {
-            // These are not there in every checkout.
-            Some(_) => gone.extend([&b".git/packed-refs"[..], b".git/shallow"].map(<[u8]>::to_vec)),
-            None => gone.push(b".git".to_vec()),
+            // These are not there in every checkout, but for two that are written again.
+            Some(_) => {
+                for (place, base) in members {
+                    let texts = base.texts()?.into_iter().chain([b"shallow".to_vec()]);
+                    let own = members::inside(&place, b".git");
+                    gone.extend(texts.map(|name| members::inside(&own, &name)));
+                }
+            }
+            None => {
+                let own = repository.all().into_iter().map(|(place, _)| place.to_vec());
+                let places = own.chain(members.into_iter().map(|(place, _)| place));
+                gone.extend(places.map(|place| members::inside(&place, b".git")));
+            }
         }
         if was_read_only {
             let set = guest.tree_access(path, Access::Writable).await;
@@ -423,7 +459,8 @@ impl Engine {
                 (moved, quick.join().unwrap_or(false))
             });
             let differs = || {
-                let repository = Repository::find(&git, &found.host_path)?;
+                let mode = again.as_ref().map(|words| words.mode).unwrap_or_default();
+                let repository = Repository::open(&git, &found.host_path, mode)?;
                 repository.differs(&git, untracked, &base)
             };
             Ok(control::Workspace {

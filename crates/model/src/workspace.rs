@@ -3,7 +3,11 @@
 //! A guest's names are data of somebody hostile. What passes here is a path that git takes, on any file system that the
 //! owner may apply a patch on, and that stays in its tree.
 
+mod settings;
+
 use std::fmt;
+
+pub use settings::{origin_for_guest, setting_for_guest};
 
 /// Where a workspace is in the guest when nothing else is said.
 pub const DEFAULT_GUEST_PATH: &str = "/root/repo";
@@ -113,35 +117,6 @@ impl fmt::Display for GuestPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
-}
-
-/// What a guest is told of where a repository came from: no path of the host, and no password.
-#[must_use]
-pub fn origin_for_guest(url: &str) -> Option<String> {
-    if url.chars().any(|c| c.is_control() || c == '"' || c == '\\') {
-        return None;
-    }
-    if let Some((scheme, rest)) = url.split_once("://") {
-        if scheme.eq_ignore_ascii_case("file")
-            || !scheme.chars().all(|c| c.is_ascii_alphanumeric() || c == '+')
-        {
-            return None;
-        }
-        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-        let authority = match authority.rsplit_once('@') {
-            Some((user, host)) => match user.split_once(':') {
-                Some((name, _)) => format!("{name}@{host}"),
-                // A token is a user without a password.
-                None if scheme.starts_with("http") => host.to_owned(),
-                None => authority.to_owned(),
-            },
-            None => authority.to_owned(),
-        };
-        return Some(format!("{scheme}://{authority}/{path}"));
-    }
-    // `host:path`, as ssh has it; anything else is a path, or a program to be run.
-    let (host, path) = url.split_once(':')?;
-    (!host.is_empty() && !host.contains('/') && !path.starts_with(':')).then(|| url.to_owned())
 }
 
 /// Why a name of a guest's tree is not taken.
@@ -386,27 +361,6 @@ mod tests {
             ("hooks.rs", false),
         ] {
             assert_eq!(runs_by_itself(path.as_bytes()), expect, "{path}");
-        }
-    }
-
-    #[test]
-    fn an_origin_has_no_path_of_the_host_and_no_secret() {
-        for (url, expect) in [
-            ("https://github.com/a/b.git", Some("https://github.com/a/b.git")),
-            ("https://me:secret@example.org/b", Some("https://me@example.org/b")),
-            ("https://ghp_token@example.org/b", Some("https://example.org/b")),
-            ("ssh://git@example.org:22/b", Some("ssh://git@example.org:22/b")),
-            ("git@example.org:a/b", Some("git@example.org:a/b")),
-            ("/srv/git/b", None),
-            ("../b", None),
-            ("./a:b", None),
-            ("file:///srv/b", None),
-            ("FILE:///srv/b", None),
-            ("ext::sh -c x", None),
-            ("a\nb:c", None),
-            ("b", None),
-        ] {
-            assert_eq!(origin_for_guest(url).as_deref(), expect, "{url}");
         }
     }
 

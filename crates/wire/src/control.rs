@@ -14,7 +14,7 @@ use crate::{Word, guest::Step};
 
 pub use workspace::{
     Change, ChangeKind, Changes, ExportWorkspace, Exported, Landed, PrepareWorkspace, Prepared, Workspace,
-    WorkspacePlan,
+    WorkspaceMode, WorkspacePlan,
 };
 
 /// The version of the API; the `v1` in its paths.

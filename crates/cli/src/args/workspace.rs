@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use clap_complete::ArgValueCandidates;
 use model::workspace::{DEFAULT_DEPTH, DEFAULT_GUEST_PATH, GuestPath};
+use wire::control::WorkspaceMode;
 
 use super::vm::reference;
 use crate::complete;
@@ -22,6 +23,25 @@ pub enum WorkspaceCommand {
     /// Everything that was changed in the machine since its workspace was shipped, committed there or not, but for what is
     /// ignored.
     Export(ExportArgs),
+}
+
+/// How much of a repository is shipped.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum ModeWord {
+    /// The files, and the latest history of what is checked out
+    #[default]
+    Checkout,
+    /// The files and all that git knows: every branch, tag and stash, and the submodules
+    FullCopy,
+}
+
+impl From<ModeWord> for WorkspaceMode {
+    fn from(word: ModeWord) -> Self {
+        match word {
+            ModeWord::Checkout => Self::Checkout,
+            ModeWord::FullCopy => Self::FullCopy,
+        }
+    }
 }
 
 /// How a repository is shipped.
@@ -45,6 +65,9 @@ pub struct Shipping {
     /// Ship the whole history
     #[arg(long)]
     pub full_history: bool,
+    /// How much of the repository goes along
+    #[arg(long, value_enum)]
+    pub mode: Option<ModeWord>,
     /// Nobody in the machine can write it, root included until it is remounted
     #[arg(long)]
     pub readonly: bool,
@@ -63,6 +86,7 @@ impl Shipping {
             ("--include-untracked", self.include_untracked),
             ("--depth", self.depth.is_some()),
             ("--full-history", self.full_history),
+            ("--mode", self.mode.is_some()),
             ("--readonly", self.readonly),
             ("--dry-run", self.dry_run),
         ];

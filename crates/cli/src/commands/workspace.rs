@@ -12,7 +12,7 @@ use wire::{
     Word,
     control::{
         Change, ChangeKind, Changes, Code, ExportWorkspace, Exported, Outcome, PrepareWorkspace, Prepared,
-        Workspace, WorkspacePlan,
+        Workspace, WorkspaceMode, WorkspacePlan,
     },
 };
 
@@ -65,6 +65,7 @@ pub fn request(place: &Path, shipping: Shipping) -> Result<PrepareWorkspace, Err
         full_history: shipping.full_history,
         force: false,
         readonly: shipping.readonly,
+        mode: shipping.mode.unwrap_or_default().into(),
     })
 }
 
@@ -86,8 +87,14 @@ pub async fn show(context: &Context, request: &PrepareWorkspace) -> Result<(), E
     print(&files)?;
     let on =
         plan.branch.as_deref().map(|branch| format!(" on branch {}", visible(branch))).unwrap_or_default();
+    let how = match (plan.mode, plan.submodules.len()) {
+        (WorkspaceMode::Checkout, _) => "mode checkout".to_owned(),
+        (WorkspaceMode::FullCopy, 0) => "mode full-copy".to_owned(),
+        (WorkspaceMode::FullCopy, 1) => "mode full-copy with 1 submodule".to_owned(),
+        (WorkspaceMode::FullCopy, more) => format!("mode full-copy with {more} submodules"),
+    };
     context.talk.say(&format!(
-        "{} files, {}, would go to {}{on}",
+        "{} files, {}, would go to {}{on}, {how}",
         plan.files.len(),
         human(plan.bytes),
         visible(&plan.guest_path)

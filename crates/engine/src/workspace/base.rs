@@ -12,6 +12,8 @@
 //!        words      what was asked for, as JSON
 //!        committed  where the files of another commit than the one that was checked out were shipped
 //!        sparse     a JSON word for each file that git knew and that was not checked out
+//!        members/   in a full copy a base of each submodule, by its number, with no files of its own
+//!        paths      a JSON word for each of those: where it lies
 //! ```
 //! So changes can be told later whatever became of the owner's repository, and nothing of the guest's is ever put in here.
 
@@ -25,13 +27,15 @@ use std::{
 use serde::{Deserialize, Serialize};
 use wire::{
     Word,
-    control::PrepareWorkspace,
+    control::{PrepareWorkspace, WorkspaceMode},
     tree::{Known, Stamped},
 };
 
 use super::{
     error::WorkspaceError,
+    full,
     git::{Call, Git},
+    members::split,
     repository::{Plan, Repository, paths},
 };
 
@@ -63,6 +67,8 @@ pub enum History {
     Depth(u32),
     /// All of it.
     Full,
+    /// That of every branch, tag and stash too.
+    Everything,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -99,6 +105,42 @@ impl Base {
         self.0.join("checkout").join(name)
     }
 
+    /// The names of those texts.
+    ///
+    /// # Errors
+    /// Where they cannot be listed.
+    pub fn texts(&self) -> Result<BTreeSet<Vec<u8>>> {
+        let top = self.0.join("checkout");
+        let (mut found, mut todo) = (BTreeSet::new(), vec![top.clone()]);
+        while let Some(dir) = todo.pop() {
+            for path in host::fs::list(&dir)? {
+                let name = path.strip_prefix(&top).expect("it is below it").as_os_str().as_encoded_bytes();
+                found.insert(name.to_vec());
+                if host::fs::is_dir(&path) {
+                    found.remove(name);
+                    todo.push(path);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// This, for the top of the repository, and those of its submodules, each with its place.
+    ///
+    /// # Errors
+    /// Where their list cannot be read.
+    pub fn members(&self) -> Result<Vec<(Vec<u8>, Self)>> {
+        let list = self.0.join("paths");
+        let paths = if host::fs::exists(&list) { read_lines::<Word>(&list)? } else { Vec::new() };
+        let members = paths.into_iter().enumerate();
+        let members = members.map(|(number, path)| (path.into_bytes(), self.member(number)));
+        Ok(std::iter::once((Vec::new(), self.clone())).chain(members).collect())
+    }
+
+    fn member(&self, number: usize) -> Self {
+        Self(self.0.join("members").join(number.to_string()))
+    }
+
     /// Its packs.
     ///
     /// # Errors
@@ -109,11 +151,28 @@ impl Base {
         Ok(files)
     }
 
-    /// Whether another may go on from it for a repository whose objects are of `format`.
+    /// Whether another may go on from it for `repository`: so much of it as before, with the same submodules.
     ///
     /// # Errors
     /// Where it cannot be read.
-    pub fn goes_on(&self, git: &Git, format: &str) -> Result<bool> {
+    pub fn goes_on(&self, git: &Git, repository: &Repository) -> Result<bool> {
+        let members = self.members()?;
+        let wanted = repository.all();
+        let is_same = self.words().is_some_and(|words| words.mode == repository.mode)
+            && members.iter().map(|(path, _)| path.as_slice()).eq(wanted.iter().map(|(path, _)| *path));
+        if !is_same {
+            return Ok(false);
+        }
+        for ((_, base), (_, repository)) in members.iter().zip(wanted) {
+            if !base.takes(git, &repository.format)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whether it takes more objects of `format`.
+    fn takes(&self, git: &Git, format: &str) -> Result<bool> {
         let ask = Call::inside("read the base", &self.git_dir()).args(["rev-parse", "--show-object-format"]);
         let fits = git.call(ask)?.line().is_ok_and(|own| own == format);
         Ok(fits && host::fs::exists(&self.0.join("history")) && self.packs()?.len() <= 2 * MAX_PACKS)
@@ -130,6 +189,29 @@ impl Base {
         history: History,
         before: Option<&Self>,
     ) -> Result<()> {
+        self.begin_one(git, repository, history, before)?;
+        if repository.members.is_empty() {
+            return Ok(());
+        }
+        let paths = repository.members.iter().map(|member| Word::from(member.path.clone()));
+        write_lines(&self.0.join("paths"), paths)?;
+        host::fs::create_dir(&self.0.join("members"))?;
+        for (number, member) in repository.members.iter().enumerate() {
+            let base = self.member(number);
+            host::fs::create_dir(&base.0)?;
+            let before = before.map(|before| before.member(number));
+            base.begin_one(git, &member.repository, history, before.as_ref())?;
+        }
+        Ok(())
+    }
+
+    fn begin_one(
+        &self,
+        git: &Git,
+        repository: &Repository,
+        history: History,
+        before: Option<&Self>,
+    ) -> Result<()> {
         match before {
             // Git replaces files and never writes into them, so both may have the same ones.
             Some(before) => link_all(&before.git_dir(), &self.git_dir())?,
@@ -140,31 +222,22 @@ impl Base {
         let wanted = format!("{history:?} {}\n", repository.head);
         if let Some(Ok(had)) = before.map(|before| host::fs::read_text(&before.0.join("history")))
             && had == wanted
+            && history != History::Everything
         {
             return Ok(host::fs::write_atomic(&self.0.join("history"), wanted.as_bytes())?);
         }
-        let mut call = Call::inside("take the history", &self.git_dir()).args([
-            "fetch",
-            "--quiet",
-            "--no-tags",
-            "--no-auto-maintenance",
-            "--no-write-fetch-head",
-            "--update-shallow",
-        ]);
+        let mut call = Call::inside("take the history", &self.git_dir()).args(full::FETCH);
         match (history, before) {
             (History::Depth(depth), _) => call = call.args([format!("--depth={depth}")]),
             // What was begun with a part is made whole by that alone.
             (History::Full, Some(_)) => call = call.args([format!("--depth={INFINITE}")]),
-            (History::Full, None) => {}
+            (History::Full, None) | (History::Everything, _) => {}
         }
-        // By a name for it, because a path may look like anything else.
-        let call = call
-            .args(["--", "host"])
-            .args([format!("+{}:{HEAD}", repository.head)])
-            .env("GIT_CONFIG_COUNT", "1")
-            .env("GIT_CONFIG_KEY_0", "remote.host.url")
-            .env("GIT_CONFIG_VALUE_0", repository.top.as_os_str());
-        git.call(call)?.ok()?;
+        let call = call.args(["--", "host"]).args([format!("+{}:{HEAD}", repository.head)]);
+        git.call(full::from_host(call, repository))?.ok()?;
+        if history == History::Everything {
+            full::fetch(git, self, repository)?;
+        }
         Ok(host::fs::write_atomic(&self.0.join("history"), wanted.as_bytes())?)
     }
 
@@ -200,11 +273,11 @@ impl Base {
         host::fs::exists(&self.0.join("committed"))
     }
 
-    /// Writes the digests of `files`, and the index of a guest that has them: that of the commit, and what is new to git.
+    /// Writes the digests of `files`, and the indexes of a guest that has them. Gives the id of their tree.
     ///
     /// # Errors
     /// Where git does not do it.
-    pub fn finish(&self, git: &Git, plan: &Plan, files: &Files) -> Result<String> {
+    pub fn finish(&self, git: &Git, repository: &Repository, plan: &Plan, files: &Files) -> Result<String> {
         let tree = git
             .call(
                 Call::inside("name the tree", &self.git_dir())
@@ -212,8 +285,30 @@ impl Base {
             )?
             .line()?;
         self.write_files(files)?;
-        let indexed = |what| Call::inside(what, &self.git_dir()).env("GIT_INDEX_FILE", self.index());
-        git.call(indexed("make the index").args(["read-tree", HEAD]))?.ok()?;
+        write_lines(&self.0.join("sparse"), plan.sparse.iter().cloned().map(Word::from))?;
+        let members = self.members()?;
+        let sparse = split(&members, plan.sparse.iter().map(Vec::as_slice));
+        for (((_, base), (_, repository)), sparse) in members.iter().zip(repository.all()).zip(sparse) {
+            match repository.mode {
+                WorkspaceMode::Checkout => base.index_head(git, plan)?,
+                WorkspaceMode::FullCopy => {
+                    let lines = full::index_lines(git, repository)?;
+                    let add = base.indexed("make the index", &["update-index", "-z", "--index-info"]);
+                    git.feed(add, |input| input.write_all(&lines).map_err(WorkspaceError::Unread))?.ok()?;
+                }
+            }
+            base.skip_sparse(git, sparse)?;
+        }
+        Ok(tree)
+    }
+
+    fn indexed(&self, what: &'static str, words: &[&str]) -> Call {
+        Call::inside(what, &self.git_dir()).env("GIT_INDEX_FILE", self.index()).args(words)
+    }
+
+    /// The index of the commit, and what is new to git.
+    fn index_head(&self, git: &Git, plan: &Plan) -> Result<()> {
+        git.call(self.indexed("make the index", &["read-tree", HEAD]))?.ok()?;
         let list = |what: &[&str], of: &str| {
             let call = Call::inside("list the tree", &self.git_dir()).args(["ls-tree", "-r", "-z"]);
             git.call(call.args(what).args([of]))?.ok()
@@ -225,40 +320,19 @@ impl Base {
             let path = line.iter().position(|byte| *byte == b'\t').map_or(&line[..0], |tab| &line[tab + 1..]);
             !committed.contains(path) && plan.files.get(path).is_some_and(|file| file.tracked)
         });
-        let add = indexed("make the index").args(["update-index", "-z", "--index-info"]);
-        let added = git.feed(add, |input| {
-            for line in new {
-                input
-                    .write_all(line)
-                    .and_then(|()| input.write_all(b"\0"))
-                    .map_err(WorkspaceError::Unread)?;
-            }
-            Ok(())
-        })?;
-        added.ok()?;
-        write_lines(&self.0.join("sparse"), plan.sparse.iter().cloned().map(Word::from))?;
-        if plan.sparse.is_empty() {
-            return Ok(tree);
+        let add = self.indexed("make the index", &["update-index", "-z", "--index-info"]);
+        git.feed(add, |input| feed_paths(input, new))?.ok().map(drop)
+    }
+
+    /// Tells the index what is not checked out.
+    fn skip_sparse(&self, git: &Git, paths: Vec<&[u8]>) -> Result<()> {
+        if paths.is_empty() {
+            return Ok(());
         }
         // It is about an index alone, and still asks for files that could be looked at.
-        let skip = indexed("make the index").args([
-            "--work-tree=.",
-            "update-index",
-            "-z",
-            "--skip-worktree",
-            "--stdin",
-        ]);
-        let skipped = git.feed(skip, |input| {
-            for path in &plan.sparse {
-                input
-                    .write_all(path)
-                    .and_then(|()| input.write_all(b"\0"))
-                    .map_err(WorkspaceError::Unread)?;
-            }
-            Ok(())
-        })?;
-        skipped.ok()?;
-        Ok(tree)
+        let words = ["--work-tree=.", "update-index", "-z", "--skip-worktree", "--stdin"];
+        let skip = self.indexed("make the index", &words);
+        git.feed(skip, |input| feed_paths(input, paths.into_iter()))?.ok().map(drop)
     }
 
     fn write_files(&self, files: &Files) -> Result<()> {
@@ -358,6 +432,11 @@ impl Base {
         let lines = read_lines::<Line>(&self.0.join("files"))?;
         Ok(lines.into_iter().map(|line| (line.path.into_bytes(), line.known)).collect())
     }
+}
+
+fn feed_paths<'a>(input: &mut dyn Write, mut paths: impl Iterator<Item = &'a [u8]>) -> Result<()> {
+    let mut feed = |path: &[u8]| input.write_all(path).and_then(|()| input.write_all(b"\0"));
+    paths.try_for_each(|path| feed(path).map_err(WorkspaceError::Unread))
 }
 
 fn write_stamps(path: &Path, stamps: Stamps) -> Result<()> {

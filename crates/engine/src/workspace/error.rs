@@ -23,9 +23,34 @@ pub enum WorkspaceError {
     /// The repository belongs to somebody else.
     #[error("the repository {0:?} belongs to another user")]
     OtherUser(PathBuf),
+    /// The repository says that its files are in a directory that is not its own.
+    #[error("the repository at {path:?} has its files in {top:?}, which is another one's")]
+    Elsewhere {
+        /// Where it is.
+        path: PathBuf,
+        /// Where it says that its files are.
+        top: PathBuf,
+    },
     /// The repository has submodules.
-    #[error("the repository has submodules, like {0:?}, which cannot be shipped yet")]
+    #[error("the repository has submodules, like {0:?}, which only a full copy has")]
     Submodules(PathBuf),
+    /// A submodule's git directory is not in the repository.
+    #[error("the submodule {path:?} is no part of the repository: its git directory is in {place:?}")]
+    SubmoduleElsewhere {
+        /// The submodule.
+        path: PathBuf,
+        /// What it leads to.
+        place: PathBuf,
+    },
+    /// There are more submodules than go along.
+    #[error("the repository has more than {0} submodules")]
+    ManySubmodules(usize),
+    /// A full copy is of what is checked out.
+    #[error("a full copy is of what is checked out, which is not {0:?}")]
+    FromFullCopy(String),
+    /// A full copy has it all.
+    #[error("a full copy has the whole history")]
+    DepthFullCopy,
     /// The place in the guest cannot be used.
     #[error("{path:?} cannot be a workspace")]
     GuestPath {
@@ -49,6 +74,9 @@ pub enum WorkspaceError {
     /// The new branch would begin elsewhere than what untracked files lie beside.
     #[error("untracked files belong to what is checked out, which is not {0:?}")]
     FromUntracked(String),
+    /// The new branch is another one of the repository, all of which go.
+    #[error("the repository has a branch {0:?} already")]
+    BranchTaken(String),
     /// Where a branch would begin was said, but not which.
     #[error("where a branch begins was said, but not which branch")]
     FromAlone,
@@ -201,7 +229,12 @@ impl WorkspaceError {
             | Self::Bare(_)
             | Self::Unborn(_)
             | Self::OtherUser(_)
+            | Self::Elsewhere { .. }
             | Self::Submodules(_)
+            | Self::SubmoduleElsewhere { .. }
+            | Self::ManySubmodules(_)
+            | Self::FromFullCopy(_)
+            | Self::DepthFullCopy
             | Self::GuestPath { .. }
             | Self::Branch(_)
             | Self::From { .. }
@@ -209,6 +242,7 @@ impl WorkspaceError {
             | Self::FromAlone
             | Self::Depth(_) => Code::Invalid,
             Self::BranchExists(_)
+            | Self::BranchTaken(_)
             | Self::BranchCheckedOut(_)
             | Self::BranchAlias(_)
             | Self::BranchInTheWay { .. } => Code::Conflict,
@@ -232,6 +266,7 @@ impl WorkspaceError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Unborn(_) => Some("git commit".to_owned()),
+            Self::Submodules(_) => Some("--mode full-copy ships the repository with them".to_owned()),
             Self::NoWorkspace(vm) => Some(format!("banger vm workspace prepare {vm} PATH")),
             Self::NotEmpty { vm, .. } => {
                 Some(format!("banger vm workspace prepare {vm} --force, or another --guest-path"))

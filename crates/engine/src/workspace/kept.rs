@@ -4,7 +4,7 @@
 //! is ignored, and its git directory knows no commit, branch or tag beyond those that were shipped.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     sync::Arc,
 };
 
@@ -17,7 +17,7 @@ use super::{
     base::{Base, Files, Stamps},
     error::WorkspaceError,
     git::Git,
-    is_not_there, repository, take,
+    is_not_there, members, repository, take,
 };
 use crate::guest::Guest;
 
@@ -34,7 +34,7 @@ pub struct Kept {
     pub files: Files,
     /// What they were like when that was seen.
     pub stamps: Stamps,
-    /// The packs of its git directory, by their paths there.
+    /// The packs of its git directories, by their paths.
     pub packs: HashSet<Vec<u8>>,
 }
 
@@ -81,7 +81,11 @@ pub async fn look(
             _ => stamps.remove(wanted.path.as_bytes()),
         };
     }
-    let Some(packs) = git_directory(guest, path, &base).await? else { return Ok(None) };
+    let mut packs = HashSet::new();
+    for (place, base) in base.members()? {
+        let Some(found) = git_directory(guest, path, &place, &base).await? else { return Ok(None) };
+        packs.extend(found);
+    }
     Ok(Some(Kept { base, tree, files, stamps, packs }))
 }
 
@@ -102,38 +106,39 @@ async fn all_same(guest: &Guest, path: &GuestPath, wanted: &[Wanted]) -> Result<
     .await
 }
 
-/// The packs of `base` that the guest's git directory has; `None` where somebody committed there, went to another branch, or
-/// made one.
-async fn git_directory(guest: &Guest, path: &GuestPath, base: &Base) -> Result<Option<HashSet<Vec<u8>>>> {
-    let inside = GuestPath::try_from(format!("{path}/.git").as_str())
-        .map_err(|cause| WorkspaceError::GuestPath { path: path.to_string(), cause })?;
-    let listed = match take::list(guest, &inside).await {
+/// The packs of `base` that the guest's git directory at `place` has; `None` where somebody committed there, went to another
+/// branch, or made one.
+async fn git_directory(
+    guest: &Guest,
+    path: &GuestPath,
+    place: &[u8],
+    base: &Base,
+) -> Result<Option<HashSet<Vec<u8>>>> {
+    let own = members::inside(place, b".git");
+    let listed = match take::list_below(guest, path, &own).await {
         Ok(listed) => listed,
         // It is gone, and is made anew with all that is in it.
         Err(error) if is_not_there(&error) => return Ok(Some(HashSet::new())),
         Err(WorkspaceError::Path { .. }) => return Ok(None),
         Err(error) => return Err(error),
     };
+    // The log of HEAD is never shipped. What is known of other repositories is nothing of the guest's.
     let is_work = |path: &[u8]| {
-        // What was shipped has no log, and no reference but in one file.
-        path == b"logs/HEAD" || (path.starts_with(b"refs/") && !path.starts_with(b"refs/remotes/"))
+        matches!(path, b"HEAD" | b"packed-refs" | b"logs/HEAD" | b"logs/refs/stash")
+            || (path.starts_with(b"refs/") && !path.starts_with(b"refs/remotes/"))
     };
-    if listed.keys().any(|path| is_work(path)) {
+    let shipped: BTreeSet<_> = base.texts()?.into_iter().filter(|name| is_work(name)).collect();
+    let there = listed.keys().filter(|path| is_work(path));
+    if !there.eq(&shipped) {
         return Ok(None);
     }
     let mut references = Vec::new();
-    for name in ["HEAD", "packed-refs"] {
-        let shipped = base.checkout(name);
-        match (host::fs::exists(&shipped), listed.contains_key(name.as_bytes())) {
-            (true, true) => {
-                let mut file = host::fs::open(&shipped)?;
-                let sha256 = sha256(&mut file).map_err(|e| host::Error::path("read", &shipped, e))?;
-                let known = Some(Known { kind: Kind::File, sha256 });
-                references.push(Wanted { path: format!(".git/{name}").as_str().into(), known });
-            }
-            (false, false) => {}
-            (true, false) | (false, true) => return Ok(None),
-        }
+    for name in shipped {
+        let from = base.checkout("").join(repository::path_of(&name));
+        let mut file = host::fs::open(&from)?;
+        let sha256 = sha256(&mut file).map_err(|e| host::Error::path("read", &from, e))?;
+        let known = Some(Known { kind: Kind::File, sha256 });
+        references.push(Wanted { path: members::inside(&own, &name).into(), known });
     }
     if !all_same(guest, path, &references).await? {
         return Ok(None);
@@ -144,7 +149,7 @@ async fn git_directory(guest: &Guest, path: &GuestPath, base: &Base) -> Result<O
         // Its name is its content's digest; one that was damaged there is seen by git there.
         let size = host::fs::size(&pack)?;
         if listed.get(&name).is_some_and(|entry| entry.kind == Kind::File && entry.size == size) {
-            packs.insert(name);
+            packs.insert(members::inside(&own, &name));
         }
     }
     Ok(Some(packs))

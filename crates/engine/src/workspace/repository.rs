@@ -8,12 +8,13 @@ use std::{
 };
 
 use host::tree::{Entry, Tree};
-use wire::tree::Kind;
+use wire::{control::WorkspaceMode, tree::Kind};
 
 use super::{
     base::Base,
     error::WorkspaceError,
     git::{Call, Git},
+    members::{self, Member},
     ship::is_same,
 };
 
@@ -42,6 +43,10 @@ pub struct Repository {
     own_excludes: PathBuf,
     /// Whether the bits of files tell which are programs.
     modes: Modes,
+    /// How much of it is shipped.
+    pub mode: WorkspaceMode,
+    /// Its submodules, in a full copy.
+    pub members: Vec<Member>,
 }
 
 /// Who commits.
@@ -86,7 +91,7 @@ pub enum Untracked {
 }
 
 /// What would be shipped.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Plan {
     /// The files by path.
     pub files: BTreeMap<Vec<u8>, Planned>,
@@ -96,6 +101,19 @@ pub struct Plan {
     pub skipped: u64,
     /// Files that git knows and does not check out here (sparse checkout).
     pub sparse: BTreeSet<Vec<u8>>,
+    /// Where submodules belong, checked out or not.
+    pub submodules: BTreeSet<Vec<u8>>,
+}
+
+/// What the index has of a path.
+#[derive(Debug)]
+pub struct Staged {
+    /// `H`, or `S` where it is not checked out; in small letters where git does not look at the file.
+    tag: u8,
+    /// As git writes it.
+    pub mode: Vec<u8>,
+    /// The path.
+    pub path: Vec<u8>,
 }
 
 /// A file that would be shipped.
@@ -108,6 +126,19 @@ pub struct Planned {
 }
 
 impl Repository {
+    /// The repository that `path` is in, to be shipped as `mode` says.
+    ///
+    /// # Errors
+    /// Why it cannot be.
+    pub fn open(git: &Git, path: &Path, mode: WorkspaceMode) -> Result<Self> {
+        let found = Self { mode, ..Self::find(git, path)? };
+        let members = match mode {
+            WorkspaceMode::Checkout => Vec::new(),
+            WorkspaceMode::FullCopy => members::find(git, &found)?,
+        };
+        Ok(Self { members, ..found })
+    }
+
     /// The repository that `path` is in.
     ///
     /// # Errors
@@ -139,6 +170,13 @@ impl Repository {
             Ok::<_, WorkspaceError>(PathBuf::from(OsString::from_vec(bytes)))
         };
         let top = path_of(&["rev-parse", "--show-toplevel"])?;
+        // Its settings may name any directory above it for its files, which would then be those of somebody else.
+        let own = path_of(&["rev-parse", "--absolute-git-dir"])?;
+        let found =
+            git.call(Call::new("read the repository", &top).args(["rev-parse", "--absolute-git-dir"]))?;
+        if found.code() != Some(0) || found.stdout.strip_suffix(b"\n") != Some(own.as_os_str().as_bytes()) {
+            return Err(WorkspaceError::Elsewhere { path: path.to_owned(), top });
+        }
         if Tree::open(&top)?.owner(Path::new(""))? != host::proc::own_uid() {
             return Err(WorkspaceError::OtherUser(top));
         }
@@ -164,8 +202,29 @@ impl Repository {
             excludes: owners_excludes(git, &top)?,
             own_excludes,
             modes,
+            mode: WorkspaceMode::Checkout,
+            members: Vec::new(),
             top,
         })
+    }
+
+    /// It at its top, and its submodules, each with its place; in the order of a base's members.
+    #[must_use]
+    pub fn all(&self) -> Vec<(&[u8], &Self)> {
+        let members = self.members.iter().map(|member| (member.path.as_slice(), &member.repository));
+        std::iter::once((&b""[..], self)).chain(members).collect()
+    }
+
+    /// What its index has, a path that is in conflict more than once.
+    ///
+    /// # Errors
+    /// Where git does not tell.
+    pub fn staged(&self, git: &Git) -> Result<Vec<Staged>> {
+        let what = "list the files";
+        let list = git.call(Call::new(what, &self.top).args(["ls-files", "-z", "-v", "--stage"]))?.ok()?;
+        let lines = list.split(|byte| *byte == 0).filter(|line| !line.is_empty());
+        let staged = lines.map(parse_staged).collect::<Option<_>>();
+        staged.ok_or(WorkspaceError::Git { what, why: "its list is malformed".to_owned() })
     }
 
     /// The commit that `text` means here, if it means one.
@@ -215,9 +274,16 @@ impl Repository {
     /// # Errors
     /// Why they cannot be.
     pub fn plan(&self, git: &Git, untracked: Untracked) -> Result<Plan> {
-        match self.files {
-            Files::Working => self.plan_working(git, untracked),
-            Files::Committed => self.plan_committed(git),
+        match (self.mode, self.files) {
+            (WorkspaceMode::FullCopy, _) => members::plan(git, self, untracked),
+            (WorkspaceMode::Checkout, Files::Committed) => self.plan_committed(git),
+            (WorkspaceMode::Checkout, Files::Working) => {
+                let plan = self.plan_working(git, untracked)?;
+                match plan.submodules.first() {
+                    Some(path) => Err(WorkspaceError::Submodules(path_of(path))),
+                    None => Ok(plan),
+                }
+            }
         }
     }
 
@@ -226,7 +292,7 @@ impl Repository {
         let call =
             Call::new(what, &self.top).args(["ls-tree", "-r", "-z", "--long", "--full-tree", &self.head]);
         let list = git.call(call)?.ok()?;
-        let mut plan = Plan { files: BTreeMap::new(), bytes: 0, skipped: 0, sparse: BTreeSet::new() };
+        let mut plan = Plan::default();
         for line in list.split(|byte| *byte == 0).filter(|line| !line.is_empty()) {
             let (mode, size, path) = parse_listed(line)
                 .ok_or(WorkspaceError::Git { what, why: "its list is malformed".to_owned() })?;
@@ -241,46 +307,46 @@ impl Repository {
         Ok(plan)
     }
 
-    fn plan_working(&self, git: &Git, untracked: Untracked) -> Result<Plan> {
-        let list = |words: &[&str]| git.call(Call::new("list the files", &self.top).args(words))?.ok();
-        let known = list(&["ls-files", "-z", "-v", "--stage"])?;
+    /// What of its own files would be shipped, and nothing of its submodules.
+    ///
+    /// # Errors
+    /// Why they cannot be.
+    pub fn plan_working(&self, git: &Git, untracked: Untracked) -> Result<Plan> {
         let (mut candidates, mut unchecked) = (BTreeMap::new(), BTreeSet::new());
-        for line in known.split(|byte| *byte == 0).filter(|line| !line.is_empty()) {
-            let (tag, mode, path) = parse_staged(line).ok_or(WorkspaceError::Git {
-                what: "list the files",
-                why: "its list is malformed".to_owned(),
-            })?;
+        let mut plan = Plan::default();
+        for Staged { tag, mode, path } in self.staged(git)? {
             if tag.eq_ignore_ascii_case(&b'S') {
-                unchecked.insert(path.to_vec());
+                unchecked.insert(path.clone());
             }
-            let kind = match mode {
-                b"160000" => return Err(WorkspaceError::Submodules(path_of(path))),
+            let kind = match mode.as_slice() {
+                b"160000" => {
+                    plan.submodules.insert(path);
+                    continue;
+                }
                 b"100755" => Kind::Executable,
                 _ => Kind::File,
             };
             let kind = (self.modes == Modes::Index).then_some(kind);
-            candidates.insert(path.to_vec(), Planned { kind, tracked: true });
+            candidates.insert(path, Planned { kind, tracked: true });
         }
         let excludes = self.excludes.as_ref().map(|path| {
             let mut setting = OsString::from("core.excludesFile=");
             setting.push(path);
             setting
         });
-        let call = Call::new("list the files", &self.top);
-        let call =
-            excludes.into_iter().fold(call, |call, setting| call.args([OsString::from("-c"), setting]));
+        let call = excludes.into_iter().fold(Call::new("list the files", &self.top), |call, setting| {
+            call.args([OsString::from("-c"), setting])
+        });
         let others = git.call(call.args(["ls-files", "-z", "--others", "--exclude-standard"]))?.ok()?;
-        let mut skipped = 0;
         for path in others.split(|byte| *byte == 0).filter(|path| !path.is_empty()) {
             // A repository in the repository is a directory here, and stays.
             if untracked == Untracked::Left || path.ends_with(b"/") {
-                skipped += 1;
+                plan.skipped += 1;
             } else {
                 candidates.entry(path.to_vec()).or_insert(Planned { kind: None, tracked: false });
             }
         }
         let tree = Tree::open(&self.top)?;
-        let mut plan = Plan { files: BTreeMap::new(), bytes: 0, skipped, sparse: BTreeSet::new() };
         for (path, planned) in candidates {
             model::workspace::check_tree_path(&path)
                 .map_err(|cause| WorkspaceError::Path { path: path_of(&path), cause })?;
@@ -387,13 +453,14 @@ fn owners_excludes(git: &Git, top: &Path) -> Result<Option<PathBuf>> {
     Ok(Some(default.join("git/ignore")).filter(|path| host::fs::exists(path)))
 }
 
-/// Tag, mode and path of a line like `H 100644 <id> 0<tab><path>`.
-fn parse_staged(line: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+/// What a line like `H 100644 <id> 0<tab><path>` says.
+fn parse_staged(line: &[u8]) -> Option<Staged> {
     let tab = line.iter().position(|byte| *byte == b'\t')?;
     let (about, path) = (&line[..tab], &line[tab + 1..]);
     let mut words = about.split(|byte| *byte == b' ');
     let (tag, mode) = (words.next()?, words.next()?);
-    (tag.len() == 1 && !path.is_empty()).then(|| (tag[0], mode, path))
+    let whole = tag.len() == 1 && !path.is_empty();
+    whole.then(|| Staged { tag: tag[0], mode: mode.to_vec(), path: path.to_vec() })
 }
 
 /// Mode, size and path of a line like `100644 blob <id>     12<tab><path>`.

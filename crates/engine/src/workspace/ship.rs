@@ -13,6 +13,7 @@ use image::identity::sha256;
 use tar::{EntryType, Header};
 use tokio::runtime::Handle;
 use wire::{
+    control::WorkspaceMode,
     pieces::PIECE,
     tree::{Kind, Known},
 };
@@ -20,9 +21,11 @@ use wire::{
 use super::{
     base::{Base, Files, SHIPPED, Stamps},
     error::WorkspaceError,
+    full,
     git::Git,
     import::{self, Import},
     kept::Kept,
+    members,
     repository::{Plan, Planned, Repository, path_of},
 };
 
@@ -148,29 +151,23 @@ impl Parcel {
         self.pipe.write(&[0; BLOCK as usize][..rest])
     }
 
-    fn directory(&mut self, path: &str) -> Result<()> {
-        self.entry(
-            format!("{path}/").as_bytes(),
-            EntryType::Directory,
-            0o755,
-            0,
-            host::clock::now_ms() / 1000,
-        )
+    fn directory(&mut self, path: &[u8]) -> Result<()> {
+        self.entry(&[path, b"/"].concat(), EntryType::Directory, 0o755, 0, host::clock::now_ms() / 1000)
     }
 
-    fn copy(&mut self, path: &str, content: &mut dyn Read, size: u64) -> Result<()> {
-        self.entry(path.as_bytes(), EntryType::Regular, 0o644, size, host::clock::now_ms() / 1000)?;
+    fn copy(&mut self, path: &[u8], content: &mut dyn Read, size: u64) -> Result<()> {
+        self.entry(path, EntryType::Regular, 0o644, size, host::clock::now_ms() / 1000)?;
         let mut content = content.chain(io::repeat(0)).take(size);
         let mut buffer = vec![0; PIECE];
         loop {
-            match content.read(&mut buffer).map_err(|e| host::Error::new("read", path, e))? {
+            match content.read(&mut buffer).map_err(|e| host::Error::path("read", &path_of(path), e))? {
                 0 => return self.pad(size),
                 count => self.pipe.write(&buffer[..count])?,
             }
         }
     }
 
-    fn file(&mut self, path: &str, from: &Path) -> Result<()> {
+    fn file(&mut self, path: &[u8], from: &Path) -> Result<()> {
         let mut file: File = host::fs::open(from)?;
         let size = host::fs::size(from)?;
         self.copy(path, &mut file, size)
@@ -242,10 +239,17 @@ pub fn ship(
         import.finish(SHIPPED, kept.map(|kept| kept.tree.as_str()))
     })?;
     imported.ok()?;
-    let tree = base.finish(git, plan, &files)?;
+    let tree = base.finish(git, repository, plan, &files)?;
     base.write_owners(owners)?;
-    write_checkout(repository, base, checkout)?;
-    git_directory(base, kept, &mut parcel)?;
+    for path in &plan.submodules {
+        parcel.directory(path)?;
+    }
+    for ((path, base), (_, repository)) in base.members()?.iter().zip(repository.all()) {
+        // A branch for the work is that of the repository at the top.
+        let branch = if path.is_empty() { checkout.branch.as_deref() } else { repository.branch.as_deref() };
+        write_checkout(git, repository, base, branch)?;
+        git_directory(path, base, kept, &mut parcel)?;
+    }
     parcel.finish()?;
     Ok(Shipped { tree, sent, sent_bytes })
 }
@@ -306,50 +310,59 @@ fn one(
 }
 
 /// Writes what the guest's checkout is on, and its configuration.
-fn write_checkout(repository: &Repository, base: &Base, checkout: &Checkout) -> Result<()> {
-    let head = match &checkout.branch {
-        Some(branch) => {
-            let packed = format!(
-                "# pack-refs with: peeled fully-peeled sorted \n{} refs/heads/{branch}\n",
-                repository.head
-            );
-            host::fs::write_atomic(&base.checkout("packed-refs"), packed.as_bytes())?;
-            format!("ref: refs/heads/{branch}\n")
-        }
+fn write_checkout(git: &Git, repository: &Repository, base: &Base, branch: Option<&str>) -> Result<()> {
+    let head = match branch {
+        Some(branch) => format!("ref: refs/heads/{branch}\n"),
         None => format!("{}\n", repository.head),
     };
     host::fs::write_atomic(&base.checkout("HEAD"), head.as_bytes())?;
-    Ok(host::fs::write_atomic(&base.checkout("config"), config(repository, checkout).as_bytes())?)
+    let config = match repository.mode {
+        WorkspaceMode::Checkout => {
+            if let Some(branch) = branch {
+                let packed = format!(
+                    "# pack-refs with: peeled fully-peeled sorted \n{} refs/heads/{branch}\n",
+                    repository.head
+                );
+                host::fs::write_atomic(&base.checkout("packed-refs"), packed.as_bytes())?;
+            }
+            config(repository, branch)
+        }
+        WorkspaceMode::FullCopy => {
+            full::write_texts(git, base, repository, branch)?;
+            core(repository) + &full::settings(git, repository)?
+        }
+    };
+    Ok(host::fs::write_atomic(&base.checkout("config"), config.as_bytes())?)
 }
 
-/// The git directory of the guest's checkout, but for the packs that it has.
-fn git_directory(base: &Base, kept: Option<&Kept>, parcel: &mut Parcel) -> Result<()> {
+/// The git directory of the guest's checkout at `place`, but for the packs that it has.
+fn git_directory(place: &[u8], base: &Base, kept: Option<&Kept>, parcel: &mut Parcel) -> Result<()> {
     let git_dir = base.git_dir();
+    let inside = |name: &[u8]| members::inside(place, &[b".git", name].concat());
     for directory in
         ["", "/objects", "/objects/info", "/objects/pack", "/refs", "/refs/heads", "/refs/tags", "/info"]
     {
-        parcel.directory(&format!(".git{directory}"))?;
+        parcel.directory(&inside(directory.as_bytes()))?;
     }
     for path in base.packs()? {
-        let inside = format!("objects/pack/{}", crate::paths::name_of(&path));
-        if kept.is_none_or(|kept| !kept.packs.contains(inside.as_bytes())) {
-            parcel.file(&format!(".git/{inside}"), &path)?;
+        let name = inside(format!("/objects/pack/{}", crate::paths::name_of(&path)).as_bytes());
+        if kept.is_none_or(|kept| !kept.packs.contains(&name)) {
+            parcel.file(&name, &path)?;
         }
     }
-    for name in ["packed-refs", "HEAD", "config"] {
-        if host::fs::exists(&base.checkout(name)) {
-            parcel.file(&format!(".git/{name}"), &base.checkout(name))?;
-        }
+    for name in base.texts()? {
+        let from = base.checkout("").join(path_of(&name));
+        parcel.file(&inside(&[b"/", name.as_slice()].concat()), &from)?;
     }
     if host::fs::exists(&git_dir.join("shallow")) {
-        parcel.file(".git/shallow", &git_dir.join("shallow"))?;
+        parcel.file(&inside(b"/shallow"), &git_dir.join("shallow"))?;
     }
-    parcel.file(".git/info/exclude", &base.excludes())?;
-    parcel.file(".git/index", &base.index())
+    parcel.file(&inside(b"/info/exclude"), &base.excludes())?;
+    parcel.file(&inside(b"/index"), &base.index())
 }
 
-/// The configuration of the guest's checkout.
-fn config(repository: &Repository, checkout: &Checkout) -> String {
+/// What the configuration of any checkout begins with.
+fn core(repository: &Repository) -> String {
     let mut text = match repository.format.as_str() {
         "sha1" => "[core]\n\trepositoryformatversion = 0\n".to_owned(),
         other => {
@@ -357,12 +370,18 @@ fn config(repository: &Repository, checkout: &Checkout) -> String {
         }
     };
     text.push_str("\tfilemode = true\n\tbare = false\n\tlogallrefupdates = true\n");
+    text
+}
+
+/// The configuration of a guest's checkout on `branch`.
+fn config(repository: &Repository, branch: Option<&str>) -> String {
+    let mut text = core(repository);
     if let Some(origin) = &repository.origin {
         text.push_str(&format!(
             "[remote \"origin\"]\n\turl = {}\n\tfetch = +refs/heads/*:refs/remotes/origin/*\n",
             value(origin)
         ));
-        if let Some(branch) = &checkout.branch {
+        if let Some(branch) = branch {
             text.push_str(&format!(
                 "[branch {0}]\n\tremote = origin\n\tmerge = {1}\n",
                 value(branch),
@@ -379,7 +398,7 @@ fn config(repository: &Repository, checkout: &Checkout) -> String {
 }
 
 /// A value in quotes (git-config(1)).
-fn value(text: &str) -> String {
+pub fn value(text: &str) -> String {
     let text = text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
     format!("\"{text}\"")
 }

@@ -29,6 +29,7 @@ use super::{
     error::WorkspaceError,
     git::{Call, Git},
     import::{self, Import},
+    members,
     repository::{path_of, paths},
 };
 use crate::guest::Guest;
@@ -163,6 +164,17 @@ pub async fn list(guest: &Guest, path: &GuestPath) -> Result<BTreeMap<Vec<u8>, E
     Ok(listing.finish()?)
 }
 
+/// Everything in the directory `name` of the tree.
+///
+/// # Errors
+/// As [`list`]; also where that is no path of a guest.
+pub async fn list_below(guest: &Guest, path: &GuestPath, name: &[u8]) -> Result<BTreeMap<Vec<u8>, Entry>> {
+    let place = format!("{path}/{}", String::from_utf8_lossy(name));
+    let below = GuestPath::try_from(place.as_str())
+        .map_err(|cause| WorkspaceError::GuestPath { path: place.clone(), cause })?;
+    list(guest, &below).await
+}
+
 /// Asks for contents.
 ///
 /// # Errors
@@ -254,15 +266,35 @@ fn check_ignored(
             Picked::Same | Picked::Gone => {}
         }
     }
+    // What is ignored in one repository says nothing of the ones in it.
+    let members = base.members()?;
+    let mut ignored = Vec::new();
+    for ((place, base), names) in
+        members.iter().zip(members::split(&members, candidates.iter().map(Vec::as_slice)))
+    {
+        let dir = patterns.join(path_of(place));
+        host::fs::private_dir(&dir)?;
+        for name in check_ignored_in(git, base, &dir, &names)?.split_inclusive(|byte| *byte == 0) {
+            ignored.extend(members::inside(place, name));
+        }
+    }
+    Ok(ignored)
+}
+
+/// Those of `names` that the patterns in `dir` and of `base` ignore.
+fn check_ignored_in(git: &Git, base: &Base, dir: &Path, names: &[&[u8]]) -> Result<Vec<u8>> {
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
     let mut excludes = std::ffi::OsString::from("core.excludesFile=");
     excludes.push(base.excludes());
     let mut git_dir = std::ffi::OsString::from("--git-dir=");
     git_dir.push(base.git_dir());
-    let call = Call::new("see what is ignored", patterns)
+    let call = Call::new("see what is ignored", dir)
         .args([std::ffi::OsString::from("-c"), excludes, git_dir])
         .args(["--work-tree=.", "check-ignore", "--no-index", "-z", "--stdin"]);
     let done = git.feed(call, |input| {
-        for path in candidates {
+        for path in names {
             // So that none is taken for more than a path.
             let parts: [&[u8]; 3] = [b"./", path, b"\0"];
             parts.iter().try_for_each(|part| input.write_all(part)).map_err(WorkspaceError::Unread)?;

@@ -18,6 +18,7 @@ use std::{
 mod again;
 mod changes;
 mod ending;
+mod full;
 mod hostile;
 mod landing;
 mod odd;
@@ -31,7 +32,7 @@ use wire::{
     Word,
     control::{
         ChangeKind, Changes, Code, ErrorBody, Event, ExportWorkspace, Exported, Outcome, PrepareWorkspace,
-        Prepared,
+        Prepared, WorkspaceMode,
     },
 };
 
@@ -77,6 +78,7 @@ impl Pair {
             full_history: false,
             force: false,
             readonly: false,
+            mode: WorkspaceMode::Checkout,
         }
     }
 

@@ -35,6 +35,21 @@ pub struct PrepareWorkspace {
     /// Nobody in the guest can write it, root included until it is remounted.
     #[serde(default)]
     pub readonly: bool,
+    /// How much of it goes along.
+    #[serde(default)]
+    pub mode: WorkspaceMode,
+}
+
+/// How much of a repository is shipped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum WorkspaceMode {
+    /// Its files, and the latest history of what is checked out. It has no submodules.
+    #[default]
+    Checkout,
+    /// Its files, and all that git knows: every branch, tag and stash with its history, the index, and the same of each submodule.
+    FullCopy,
 }
 
 /// What would be shipped.
@@ -56,6 +71,12 @@ pub struct WorkspacePlan {
     pub bytes: u64,
     /// How many files that git does not know, and does not ignore, stay.
     pub skipped: u64,
+    /// How much of the repository that is.
+    #[serde(default)]
+    pub mode: WorkspaceMode,
+    /// The submodules that go along, by path.
+    #[serde(default)]
+    pub submodules: Vec<Word>,
 }
 
 /// A workspace that was shipped.

@@ -233,6 +233,49 @@ fn a_read_only_workspace_is_written_by_nobody_in_the_guest() {
 }
 
 #[test]
+fn a_full_copy_has_the_submodules_in_a_machine_without_git() {
+    let Some(home) = home() else { return };
+    let repo = repository(&home);
+    let lib = home.path().join("lib");
+    fs::create_dir(&lib).unwrap();
+    git(&lib, &["init", "-q", "-b", "main"]);
+    fs::write(lib.join("lib.txt"), "1\n").unwrap();
+    git(&lib, &["add", "-A"]);
+    git(&lib, &["commit", "-qm", "lib"]);
+    git(&repo, &["-c", "protocol.file.allow=always", "submodule", "--quiet", "add", text(&lib), "lib"]);
+    git(&repo, &["branch", "more"]);
+    let _ = home.ok(&create("dev"));
+    let prepare = ["vm", "workspace", "prepare", "dev", text(&repo)];
+    let refused = home.run(&prepare);
+    assert_eq!(refused.code(), 2, "{}", refused.stderr);
+    assert!(refused.stderr.contains("hint: --mode full-copy"), "{}", refused.stderr);
+    let full = [&prepare[..], &["--mode", "full-copy"]].concat();
+    let dry = home.run(&[&full[..], &["--dry-run"]].concat());
+    assert_eq!(dry.text(), ".gitignore\n.gitmodules\nedited\nfile\nlib/lib.txt");
+    assert!(dry.stderr.contains("mode full-copy with 1 submodule"), "{}", dry.stderr);
+    let before = content(&repo);
+    let _ = home.ok(&full);
+    let there = home.path().join("there");
+    let _ = home.ok(&["vm", "cp", "dev:/root/repo", text(&there)]);
+    for path in [".", "lib"] {
+        git(&there.join(path), &["fsck", "--strict", "--no-dangling"]);
+        for words in [&["for-each-ref"][..], &["status", "--porcelain", "-uno"], &["submodule", "status"]] {
+            assert_eq!(git(&there.join(path), words), git(&repo.join(path), words), "{path}: {words:?}");
+        }
+    }
+    let _ = home.ok(&["vm", "exec", "dev", "--", "sh", "-c", "echo 2 >lib/lib.txt; echo 2 >file"]);
+    assert_eq!(
+        home.ok(&["vm", "workspace", "export", "dev", "--list"]),
+        "modified  file\nmodified  lib/lib.txt"
+    );
+    let patch = home.path().join("work.patch");
+    let _ = home.ok(&["vm", "workspace", "export", "dev", "--output", text(&patch)]);
+    assert_eq!(content(&repo), before, "the host's repository is as it was");
+    git(&repo, &["apply", text(&patch)]);
+    assert_eq!(fs::read_to_string(repo.join("lib/lib.txt")).unwrap(), "2\n");
+}
+
+#[test]
 fn a_patch_is_written_through_no_link() {
     let Some(home) = home() else { return };
     let repo = repository(&home);
