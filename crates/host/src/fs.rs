@@ -1,15 +1,15 @@
 //! Files and directories. What is written is either there whole or not there.
 
+mod copy;
+
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Write},
-    os::{
-        fd::AsFd,
-        unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
-    },
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
+pub use self::copy::{clone_sparse, clone_watched};
 use crate::{Error, Result};
 
 /// Opens `path` for reading.
@@ -459,78 +459,6 @@ pub fn punch_hole(file: &File, offset: u64, length: u64) {
     use rustix::fs::FallocateFlags;
     let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
     let _ = rustix::fs::fallocate(file, flags, offset, length);
-}
-
-/// Copies `from` to the new file `to`, mode 0600: sharing blocks where the file system can (`FICLONE`), else data
-/// only, so that holes stay holes.
-///
-/// # Errors
-/// Where it cannot be copied; nothing is left then.
-pub fn clone_sparse(from: &Path, to: &Path) -> Result<()> {
-    let source = open(from)?;
-    let target = create_new(to)?;
-    let copy = || -> io::Result<()> {
-        if rustix::fs::ioctl_ficlone(&target, &source).is_ok() {
-            return Ok(());
-        }
-        let length = source.metadata()?.len();
-        target.set_len(length)?;
-        copy_data(&source, &target, length)
-    };
-    copy()
-        .map_err(|e| Error::new("copy", format_args!("{} to {}", from.display(), to.display()), e))
-        .inspect_err(|_| {
-            let _ = fs::remove_file(to);
-        })
-}
-
-/// Copies the data extents of the first `length` bytes of `source` to the same places of `target`.
-fn copy_data(source: &File, target: &File, length: u64) -> io::Result<()> {
-    use rustix::{fs::SeekFrom, io::Errno};
-    let mut at = 0;
-    while at < length {
-        let begin = match rustix::fs::seek(source, SeekFrom::Data(at)) {
-            Ok(begin) => begin,
-            Err(Errno::NXIO) => return Ok(()), // only a hole is left
-            Err(e) => return Err(e.into()),
-        };
-        let end = rustix::fs::seek(source, SeekFrom::Hole(begin))?.min(length);
-        let (mut from, mut to) = (begin, begin);
-        while from < end {
-            let count = usize::try_from(end - from).unwrap_or(usize::MAX).min(1 << 30);
-            let copied =
-                match rustix::fs::copy_file_range(source, Some(&mut from), target, Some(&mut to), count) {
-                    Ok(copied) => copied,
-                    Err(Errno::XDEV | Errno::NOSYS | Errno::INVAL | Errno::OPNOTSUPP) => {
-                        copy_through_memory(source.as_fd(), target.as_fd(), &mut from, &mut to, end)?
-                    }
-                    Err(e) => return Err(e.into()),
-                };
-            if copied == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-        }
-        at = end;
-    }
-    Ok(())
-}
-
-fn copy_through_memory(
-    source: std::os::fd::BorrowedFd<'_>,
-    target: std::os::fd::BorrowedFd<'_>,
-    from: &mut u64,
-    to: &mut u64,
-    end: u64,
-) -> io::Result<usize> {
-    let mut buffer = vec![0; usize::try_from(end - *from).unwrap_or(usize::MAX).min(1 << 20)];
-    let count = rustix::io::pread(source, &mut buffer, *from)?;
-    let mut done = 0;
-    while done < count {
-        done += rustix::io::pwrite(target, &buffer[done..count], *to + done as u64)?;
-    }
-    *from += count as u64;
-    *to += count as u64;
-    Ok(count)
 }
 
 #[cfg(test)]

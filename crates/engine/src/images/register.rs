@@ -10,6 +10,7 @@
 use std::{
     fs::File,
     io::{self, Read},
+    ops::ControlFlow,
     path::{Path, PathBuf},
 };
 
@@ -206,13 +207,23 @@ fn register(operation: &Operation, directory: &Path, draft: Draft) -> Result<Sta
 fn copy(operation: &Operation, image: &store::Image, file: &Path, staging: &Path) -> Result<()> {
     let copy = staging.join(paths::ROOTFS);
     host::fs::create_dir(staging)?;
-    host::fs::clone_sparse(file, &copy)?;
+    let mut watch = |done| tell(operation, "copying image", done, image.size);
+    let copied = host::fs::clone_watched(file, &copy, &mut watch);
+    operation.checkpoint()?;
+    copied?;
     let copied = host::fs::open(&copy)?;
-    if digest(operation, "promoting image", &copy, copied)? != image.digest {
+    if digest(operation, "checking image", &copy, copied)? != image.digest {
         return Err(Error::OtherFile { name: image.name.to_string(), path: file.to_owned() });
     }
     let copied = host::fs::open(&copy)?;
     Ok(copied.sync_all().map_err(|e| host::Error::path("sync", &copy, e))?)
+}
+
+/// Tells how far a stage is; ends it where nobody wants it any more.
+fn tell(operation: &Operation, stage: &str, done: u64, total: u64) -> ControlFlow<()> {
+    let (name, unit) = (stage.to_owned(), "bytes".to_owned());
+    operation.emit(Event::Progress { name, done, total: Some(total), unit });
+    if operation.token().is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
 }
 
 /// The digest of a file that may be large: whoever follows sees it get on, and can end it.
@@ -238,14 +249,48 @@ impl Read for Watched<'_> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         if self.done >= self.next {
             self.next = self.done + REPORT_EVERY;
-            let (name, unit) = (self.stage.to_owned(), "bytes".to_owned());
-            self.operation.emit(Event::Progress { name, done: self.done, total: Some(self.total), unit });
-            if self.operation.token().is_cancelled() {
+            if tell(self.operation, self.stage, self.done, self.total).is_break() {
                 return Err(io::Error::other("cancelled"));
             }
         }
         let count = self.file.read(out)?;
         self.done += count as u64;
         Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt;
+
+    use super::*;
+
+    #[test]
+    fn a_copy_ends_when_nobody_wants_it_any_more() {
+        let dir = std::env::temp_dir().join(format!("banger-engine-copy-{}", std::process::id()));
+        host::fs::create_dir(&dir).unwrap();
+        let file = dir.join("file");
+        host::fs::create_new(&file).unwrap().write_all_at(&[b'x'; 1 << 20], 0).unwrap();
+        let image = store::Image {
+            id: "1".to_owned(),
+            name: ImageName::try_from("new").unwrap(),
+            source: String::new(),
+            digest: identity::sha256(&mut &*host::fs::read(&file).unwrap()).unwrap(),
+            size: 1 << 20,
+            uuid: String::new(),
+            kernel: None,
+            ready: Ready::Agent,
+            init: String::new(),
+            created_ms: 0,
+        };
+        let operation = Operation::unlisted("promote".to_owned());
+        copy(&operation, &image, &file, &dir.join("whole")).unwrap();
+        assert!(
+            host::fs::read(&dir.join("whole").join(paths::ROOTFS)).unwrap() == host::fs::read(&file).unwrap()
+        );
+        operation.cancel();
+        let ended = copy(&operation, &image, &file, &dir.join("ended"));
+        assert!(matches!(ended, Err(Error::Cancelled)), "{ended:?}");
+        host::fs::remove_all(&dir).unwrap();
     }
 }
