@@ -76,6 +76,7 @@ const BENCHES: &[Bench] = &[
         what: "tap and rules of a VM over one bare nft (cargo bench -p helper)",
         measure: network,
     },
+    Bench { name: "names", what: "answers of the server for names (cargo bench -p engine)", measure: names },
     Bench { name: "list", what: "`banger vm list`", measure: list },
     Bench {
         name: "resident",
@@ -162,6 +163,10 @@ fn kernel(_runs: usize) -> Result<Vec<Figure>> {
 
 fn lifecycle(_runs: usize) -> Result<Vec<Figure>> {
     of_crate("daemon", "lifecycle", &[])
+}
+
+fn names(_runs: usize) -> Result<Vec<Figure>> {
+    of_crate("engine", "dns", &[])
 }
 
 fn network(_runs: usize) -> Result<Vec<Figure>> {

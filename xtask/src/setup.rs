@@ -53,6 +53,7 @@ pub static CI: Needs = Needs {
         ("passt", "connects VMs to the world without root"),
         ("nftables", "filters what VMs send"),
         ("iproute2", "makes networks to test in"),
+        ("bind9-dnsutils", "asks for names"),
         ("e2fsprogs", "checks the file systems that banger writes"),
         ("busybox-static", "makes small guests"),
         ("cpio", "reads the boot payloads that banger writes"),

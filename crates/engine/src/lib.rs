@@ -25,6 +25,7 @@
 mod catalogs;
 mod clock;
 pub mod config;
+pub mod dns;
 pub mod doctor;
 mod error;
 pub mod fault;

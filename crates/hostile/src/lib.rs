@@ -8,6 +8,7 @@ mod bundle;
 mod catalog;
 mod choices;
 mod cpio;
+mod dns;
 mod e2fsck;
 mod ext4;
 mod ext4_image;
@@ -33,6 +34,8 @@ pub enum Target {
     Catalog,
     /// The writer of boot payloads.
     Cpio,
+    /// Questions for names.
+    Dns,
     /// The writer of file systems.
     Ext4,
     /// Packets to the helper, and its answers.
@@ -55,9 +58,10 @@ pub enum Target {
 
 impl Target {
     /// All.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Catalog,
         Self::Cpio,
+        Self::Dns,
         Self::Ext4,
         Self::Helper,
         Self::ImageReference,
@@ -75,6 +79,7 @@ impl Target {
         match self {
             Self::Catalog => "catalog",
             Self::Cpio => "cpio",
+            Self::Dns => "dns",
             Self::Ext4 => "ext4",
             Self::Helper => "helper",
             Self::ImageReference => "image_reference",
@@ -95,6 +100,7 @@ impl Target {
         match self {
             Self::Catalog => catalog::check(data),
             Self::Cpio => cpio::check(data),
+            Self::Dns => dns::check(data),
             Self::Ext4 => ext4::check(data, asked),
             Self::Helper => helper::check(data),
             Self::ImageReference => image_reference::check(data),

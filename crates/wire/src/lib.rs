@@ -3,6 +3,7 @@
 //! | module | between | carried by |
 //! | --- | --- | --- |
 //! | [`control`] | `banger` and `bangerd` | HTTP/1.1 + JSON on a unix socket |
+//! | [`dns`] | whoever asks for names and `bangerd` | datagrams and streams |
 //! | [`doctor`] | `bangerd --doctor` and `banger` | JSON on a pipe |
 //! | [`exec`] | `banger`, `bangerd` and the agent | frames on an upgraded connection, or on an HTTP/2 stream |
 //! | [`guest`] | `bangerd` and `banger-agent` | HTTP/2 on one byte stream |
@@ -15,6 +16,7 @@
 //! version is refused.
 
 pub mod control;
+pub mod dns;
 pub mod doctor;
 pub mod exec;
 pub mod guest;

@@ -9,6 +9,7 @@ mod behaviour;
 mod catalog;
 mod catalog_hostile;
 mod disk;
+mod dns;
 mod end;
 mod fault;
 mod guest;

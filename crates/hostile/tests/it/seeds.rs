@@ -49,6 +49,11 @@ fn file_systems() {
 }
 
 #[test]
+fn questions_for_names() {
+    replay(Target::Dns);
+}
+
+#[test]
 fn requests_to_the_helper() {
     replay(Target::Helper);
 }
