@@ -18,7 +18,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::net::UnixStream;
 use wire::{
     control::{Code, ErrorBody, Event, Happening},
-    exec::WORKSPACE,
+    exec::{TOOLS, WORKSPACE},
 };
 
 use crate::{error::Error, launch};
@@ -38,6 +38,26 @@ pub enum Start {
     IfNeeded,
     /// Fail.
     Never,
+}
+
+/// A connection that a request was turned into.
+#[derive(Debug)]
+pub struct Upgraded {
+    /// The connection.
+    pub socket: UnixStream,
+    /// The bytes of it that already came.
+    pub first: Bytes,
+    /// The VM's workspace, where it has one.
+    pub workspace: Option<Workplace>,
+}
+
+/// Where a command in a workspace runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Workplace {
+    /// The directory in the guest.
+    pub path: String,
+    /// Whether it pins the tools that are to be used there.
+    pub pins_tools: bool,
 }
 
 /// The way to the daemon.
@@ -130,16 +150,11 @@ impl Client {
         Ok(ByteStream { body: self.request(Method::GET, path, empty()).await?.into_body() })
     }
 
-    /// Turns a POST to `path` into a connection that speaks `protocol`, with the bytes of it that already came, and where
-    /// the VM's workspace is.
+    /// Turns a POST to `path` into a connection that speaks `protocol`.
     ///
     /// # Errors
     /// As [`Client::get`].
-    pub async fn upgrade(
-        &self,
-        path: &str,
-        protocol: &str,
-    ) -> Result<(UnixStream, Bytes, Option<String>), Error> {
+    pub async fn upgrade(&self, path: &str, protocol: &str) -> Result<Upgraded, Error> {
         let request = Request::builder()
             .method(Method::POST)
             .uri(path)
@@ -150,15 +165,17 @@ impl Client {
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             return Err(refusal(response).await);
         }
-        let workspace = response.headers().get(WORKSPACE);
-        let workspace = workspace.and_then(|value| serde_json::from_slice(value.as_bytes()).ok());
+        let headers = response.headers();
+        let place = headers.get(WORKSPACE).and_then(|value| serde_json::from_slice(value.as_bytes()).ok());
+        let pins_tools = headers.contains_key(TOOLS);
+        let workspace = place.map(|path| Workplace { path, pins_tools });
         let upgraded = hyper::upgrade::on(response)
             .await
             .map_err(|e| Error::Cut("a command was being started", Some(io::Error::other(e))))?;
         let parts = upgraded
             .downcast::<TokioIo<UnixStream>>()
             .expect("every connection of this client is one on a unix socket");
-        Ok((parts.io.into_inner(), parts.read_buf, workspace))
+        Ok(Upgraded { socket: parts.io.into_inner(), first: parts.read_buf, workspace })
     }
 
     async fn request(&self, method: Method, path: &str, body: Body) -> Result<Response<Incoming>, Error> {

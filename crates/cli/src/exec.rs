@@ -26,8 +26,8 @@ use wire::{
 };
 
 use crate::{
-    client::path,
-    commands::Context,
+    client::{Upgraded, path},
+    commands::{Context, bootstrap},
     error::Error,
     signals::{Heard, Signals},
     talk::Talk,
@@ -56,7 +56,16 @@ const LONG_PATIENCE: Duration = Duration::from_secs(30);
 /// Pieces of at most [`MAX_DATA`] that wait for a standard stream.
 const QUEUE: usize = 8;
 
-/// Runs `spec` in the VM and gives its exit code.
+/// With which tools a command runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tools {
+    /// Those that its workspace pins, where the guest has mise.
+    Pinned,
+    /// What the guest's `PATH` finds.
+    Any,
+}
+
+/// Runs `spec` in the VM with what its `PATH` finds, and gives its exit code.
 ///
 /// # Errors
 /// Where banger failed, the command did not.
@@ -64,15 +73,32 @@ pub async fn run(
     context: &Context,
     signals: &mut Signals,
     vm: &str,
+    spec: Spec,
+    streams: Streams,
+) -> Result<u8, Error> {
+    run_with(context, signals, vm, spec, streams, Tools::Any).await
+}
+
+/// Runs `spec` in the VM with `tools` and gives its exit code.
+///
+/// # Errors
+/// Where banger failed, the command did not.
+pub async fn run_with(
+    context: &Context,
+    signals: &mut Signals,
+    vm: &str,
     mut spec: Spec,
     streams: Streams,
+    tools: Tools,
 ) -> Result<u8, Error> {
     if streams == Streams::Terminal {
         spec.terminal = Some(window());
     }
     let target = path(&["vms", vm, "exec"]);
-    let (socket, first, workspace) = signals.unless(context.client.upgrade(&target, UPGRADE)).await?;
-    let stale = stale(context, vm, workspace.as_deref());
+    let Upgraded { socket, first, workspace } =
+        signals.unless(context.client.upgrade(&target, UPGRADE)).await?;
+    let place = workspace.as_ref().map(|workspace| workspace.path.as_str());
+    let stale = stale(context, vm, place);
     tokio::pin!(stale);
     // Who begins no command of his own is told nothing of the workspace.
     let mut told = streams == Streams::Silent;
@@ -81,8 +107,12 @@ pub async fn run(
         told = tell_in_time(&context.talk, &mut stale).await;
     }
     // A command of root's that has no directory runs in the workspace.
-    if spec.cwd.is_none() && spec.user.is_none() {
-        spec.cwd = workspace.as_deref().map(Into::into);
+    if let Some(workspace) = workspace.as_ref().filter(|_| spec.cwd.is_none() && spec.user.is_none()) {
+        spec.cwd = Some(workspace.path.as_str().into());
+        // A shell finds them by itself, where its user set it up for that.
+        if workspace.pins_tools && tools == Tools::Pinned && !spec.argv.is_empty() {
+            bootstrap::with_tools(&mut spec, &workspace.path);
+        }
     }
     // Only where there is a terminal at this end; `-t` with pipes here still gives the command one.
     let raw = match streams {
@@ -91,7 +121,7 @@ pub async fn run(
     };
     let (receiver, sender) = socket.into_split();
     let (control, controls) = mpsc::unbounded_channel();
-    let (output, broken) = Writer::start();
+    let (output, broken) = Writer::new();
     let up = uplink(sender, spec, streams, controls);
     let down = downlink(receiver, first, output);
     tokio::pin!(up, down, broken);
@@ -235,13 +265,18 @@ async fn uplink(
 ) -> io::Result<()> {
     let mut buffer = BytesMut::new();
     Frame::Spec(Box::new(spec)).encode(&mut buffer);
-    to.write_all(&buffer).await?;
-    let mut stdin = match streams {
-        Streams::Terminal | Streams::Pipes => read_stdin(),
+    let mut ended = match streams {
+        Streams::Terminal => false,
         // At its end at once.
-        Streams::Silent => mpsc::channel(1).1,
+        Streams::Silent => true,
+        // What is no input is said with the command, so that the guest is not bothered twice.
+        Streams::Pipes => stdio::has_ended(),
     };
-    let mut ended = false;
+    if ended {
+        Frame::StdinEnd.encode(&mut buffer);
+    }
+    to.write_all(&buffer).await?;
+    let mut stdin = if ended { mpsc::channel(1).1 } else { read_stdin() };
     loop {
         let frame = tokio::select! {
             biased;
@@ -277,7 +312,7 @@ fn read_stdin() -> mpsc::Receiver<Bytes> {
 }
 
 /// Passes on what the command writes until it has ended and everything is written.
-async fn downlink(mut from: OwnedReadHalf, first: Bytes, output: Writer) -> Result<Exit, Error> {
+async fn downlink(mut from: OwnedReadHalf, first: Bytes, mut output: Writer) -> Result<Exit, Error> {
     let mut decoder = Decoder::default();
     decoder.push(&first);
     let mut buffer = BytesMut::with_capacity(2 * MAX_DATA);
@@ -316,20 +351,46 @@ async fn downlink(mut from: OwnedReadHalf, first: Bytes, output: Writer) -> Resu
     }
 }
 
-/// The thread that writes standard output and standard error, in the order the command wrote them.
+/// The thread that writes standard output and standard error, in the order the command wrote them. It begins with the first
+/// of it: many a command says nothing, and would be waited for longer.
 struct Writer {
+    thread: Option<Thread>,
+    failed: Option<oneshot::Sender<host::Error>>,
+}
+
+/// That thread.
+struct Thread {
     queue: mpsc::Sender<(Output, Bytes)>,
     done: oneshot::Receiver<()>,
 }
 
 impl Writer {
-    /// Starts it. The second value gives the first failure to write; what comes for that stream later is discarded.
-    fn start() -> (Self, oneshot::Receiver<host::Error>) {
+    /// The second value gives the first failure to write; what comes for that stream later is discarded.
+    fn new() -> (Self, oneshot::Receiver<host::Error>) {
+        let (failed, failure) = oneshot::channel();
+        (Self { thread: None, failed: Some(failed) }, failure)
+    }
+
+    async fn write(&mut self, output: Output, data: Bytes) {
+        let failed = &mut self.failed;
+        let thread = self.thread.get_or_insert_with(|| Thread::start(failed.take()));
+        // It takes pieces until this value goes.
+        let _ = thread.queue.send((output, data)).await;
+    }
+
+    async fn flush(self) {
+        if let Some(thread) = self.thread {
+            drop(thread.queue);
+            let _ = thread.done.await;
+        }
+    }
+}
+
+impl Thread {
+    fn start(mut failed: Option<oneshot::Sender<host::Error>>) -> Self {
         let (queue, mut pieces) = mpsc::channel::<(Output, Bytes)>(QUEUE);
         let (finished, done) = oneshot::channel();
-        let (failed, failure) = oneshot::channel();
         std::thread::spawn(move || {
-            let mut failed = Some(failed);
             let mut broken = Vec::new();
             while let Some((output, data)) = pieces.blocking_recv() {
                 if broken.contains(&output) {
@@ -344,17 +405,7 @@ impl Writer {
             }
             let _ = finished.send(());
         });
-        (Self { queue, done }, failure)
-    }
-
-    async fn write(&self, output: Output, data: Bytes) {
-        // The thread takes pieces until this value goes.
-        let _ = self.queue.send((output, data)).await;
-    }
-
-    async fn flush(self) {
-        drop(self.queue);
-        let _ = self.done.await;
+        Self { queue, done }
     }
 }
 

@@ -16,8 +16,8 @@ pub struct Progress<'a> {
     of: Option<&'a str>,
     bar: Option<ProgressBar>,
     stage: String,
-    /// How many of its parts are done, where it has some.
-    parts: Option<(u64, u64)>,
+    /// How many of its parts are done, where it has some: `3 of 8 blobs`, `12 files`.
+    parts: Option<String>,
 }
 
 impl<'a> Progress<'a> {
@@ -84,8 +84,11 @@ impl<'a> Progress<'a> {
 
     fn advance(&mut self, name: &str, done: u64, total: Option<u64>, unit: &str) {
         self.stage(name);
-        if unit == "blobs" {
-            self.parts = total.map(|total| (done, total));
+        if matches!(unit, "blobs" | "files") {
+            self.parts = Some(match total {
+                Some(total) => format!("{done} of {total} {unit}"),
+                None => format!("{done} {unit}"),
+            });
             return;
         }
         if !self.talk.draws() {
@@ -95,8 +98,8 @@ impl<'a> Progress<'a> {
             "bytes" => size::human(count),
             _ => count.to_string(),
         };
-        let title = match self.parts {
-            Some((done, total)) => format!("{}, {done} of {total} blobs,", self.titled(name)),
+        let title = match &self.parts {
+            Some(parts) => format!("{}, {parts},", self.titled(name)),
             None => self.titled(name),
         };
         let bar = self.bar();

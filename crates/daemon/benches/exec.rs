@@ -18,7 +18,6 @@ use std::{
 };
 
 use engine::{Engine, Seams, config::Config};
-use http_body_util::BodyExt;
 use testkit::home::Home;
 use tokio::runtime::Runtime;
 use wire::exec::{Decoder, Frame, Spec};
@@ -102,7 +101,14 @@ impl Served {
     fn bare(&self) {
         let run = async {
             let (mut input, mut output, _ending) = self.engine.vm_exec(VM).await.unwrap().into_parts();
-            let spec = Spec { argv: vec!["true".into()], env: vec![], cwd: None, user: None, terminal: None };
+            let spec = Spec {
+                argv: vec!["true".into()],
+                env: vec![],
+                cwd: None,
+                user: None,
+                terminal: None,
+                through: Vec::new(),
+            };
             input.send_data(Frame::Spec(Box::new(spec)).to_bytes()).await.unwrap();
             let mut decoder = Decoder::default();
             loop {
@@ -111,7 +117,7 @@ impl Served {
                         return;
                     }
                 }
-                decoder.push(&output.frame().await.unwrap().unwrap().into_data().unwrap_or_default());
+                decoder.push(&output.next().await.unwrap().unwrap());
             }
         };
         self.runtime.block_on(run);

@@ -7,7 +7,6 @@ use std::num::NonZeroU16;
 use axum::{extract::Request, response::Response};
 use bytes::Bytes;
 use engine::{Engine, GuestStream};
-use http_body_util::BodyExt;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{
@@ -68,11 +67,9 @@ async fn up(
     }
 }
 
-async fn down(mut output: hyper::body::Incoming, mut client: OwnedWriteHalf) {
-    while let Some(Ok(frame)) = output.frame().await {
-        if let Ok(data) = frame.into_data()
-            && client.write_all(&data).await.is_err()
-        {
+async fn down(mut output: engine::Output, mut client: OwnedWriteHalf) {
+    while let Ok(Some(data)) = output.next().await {
+        if client.write_all(&data).await.is_err() {
             return;
         }
     }

@@ -12,8 +12,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use engine::{Engine, GuestStream};
-use http_body_util::BodyExt;
+use engine::{Engine, GuestError, GuestStream};
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -25,7 +24,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use wire::{
     control::{Code, ErrorBody},
-    exec::{Decoder, Frame, UPGRADE, WORKSPACE},
+    exec::{Decoder, Frame, TOOLS, UPGRADE, WORKSPACE},
 };
 
 use crate::fail::Fail;
@@ -74,8 +73,7 @@ pub async fn switch<F: Future<Output = ()> + Send + 'static>(
         return Err(Fail::invalid(format!("this request needs the header Upgrade: {protocol}")));
     }
     let stream = open.await?;
-    let workspace =
-        stream.workspace.as_ref().map(|path| serde_json::to_vec(path.as_str()).unwrap_or_default());
+    let workspace = stream.workspace.clone();
     let upgrading = hyper::upgrade::on(&mut request);
     streams.open.spawn(async move {
         let upgraded = match upgrading.await {
@@ -89,8 +87,14 @@ pub async fn switch<F: Future<Output = ()> + Send + 'static>(
     });
     let headers = [(header::CONNECTION, "upgrade"), (header::UPGRADE, protocol)];
     let mut response = (StatusCode::SWITCHING_PROTOCOLS, headers, Body::empty()).into_response();
-    if let Some(Ok(workspace)) = workspace.map(|json| HeaderValue::from_bytes(&json)) {
-        response.headers_mut().insert(WORKSPACE, workspace);
+    if let Some(workspace) = workspace {
+        let place = serde_json::to_vec(workspace.path.as_str()).unwrap_or_default();
+        if let Ok(place) = HeaderValue::from_bytes(&place) {
+            response.headers_mut().insert(WORKSPACE, place);
+        }
+        if workspace.pins_tools {
+            response.headers_mut().insert(TOOLS, HeaderValue::from_static("pinned"));
+        }
     }
     Ok(response)
 }
@@ -107,6 +111,7 @@ async fn relay(client: UnixStream, early: &[u8], stream: GuestStream, stop: Canc
             let last = match result {
                 Output::Finished | Output::ClientGone => None,
                 Output::Broken => Some(ending.after_break().await.to_body()),
+                Output::Refused(cause) => Some(ending.refused(cause).to_body()),
                 Output::Malformed(why) => Some(ErrorBody::new(Code::Guest, format!("its agent sent nonsense: {why}"))),
             };
             send_last(&mut to_client, last).await;
@@ -187,16 +192,19 @@ enum Output {
     ClientGone,
     /// Without a last frame.
     Broken,
+    /// Before it began.
+    Refused(GuestError),
     /// With bytes that are no frames.
     Malformed(String),
 }
 
-async fn forward_output(mut output: hyper::body::Incoming, client: &mut OwnedWriteHalf) -> Output {
+async fn forward_output(mut output: engine::Output, client: &mut OwnedWriteHalf) -> Output {
     let mut decoder = Decoder::default();
     loop {
-        let data = match output.frame().await {
-            None | Some(Err(_)) => return Output::Broken,
-            Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
+        let data = match output.next().await {
+            Ok(Some(data)) => data,
+            Ok(None) | Err(GuestError::Connection(_)) => return Output::Broken,
+            Err(cause) => return Output::Refused(cause),
         };
         decoder.push(&data);
         loop {

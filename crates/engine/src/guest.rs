@@ -2,7 +2,7 @@
 //!
 //! A guest is hostile: every length and wait is bounded here, and nothing that comes back is a path or a text to trust.
 
-use std::{num::NonZeroU16, sync::Arc, time::Duration};
+use std::{num::NonZeroU16, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use http::{Method, Request, Response, StatusCode};
@@ -94,15 +94,28 @@ impl Guest {
     }
 
     async fn send(&self, method: Method, path: &str, body: Body) -> Result<Response<Incoming>, GuestError> {
+        self.begin(method, path, body).await?.await
+    }
+
+    /// Sends a request; what it gives is the answer.
+    async fn begin(
+        &self,
+        method: Method,
+        path: &str,
+        body: Body,
+    ) -> Result<impl Future<Output = Result<Response<Incoming>, GuestError>> + Send + use<>, GuestError> {
         let mut sender = self.connection().await?;
         let request = Request::builder().method(method).uri(format!("http://agent{path}")).body(body);
-        let response = sender.send_request(request.expect("the paths are constants or encoded")).await?;
-        if response.status().is_success() {
-            return Ok(response);
-        }
-        let status = response.status();
-        let body = read(response.into_body()).await.ok().and_then(|bytes| refusal(&bytes));
-        Err(GuestError::Refused(Box::new(body.unwrap_or_else(|| unexplained(status)))))
+        let sent = sender.send_request(request.expect("the paths are constants or encoded"));
+        Ok(async move {
+            let response = sent.await?;
+            if response.status().is_success() {
+                return Ok(response);
+            }
+            let status = response.status();
+            let body = read(response.into_body()).await.ok().and_then(|bytes| refusal(&bytes));
+            Err(GuestError::Refused(Box::new(body.unwrap_or_else(|| unexplained(status)))))
+        })
     }
 
     async fn json<T: DeserializeOwned>(
@@ -252,7 +265,14 @@ impl Guest {
     /// # Errors
     /// [`GuestError`].
     pub async fn exec(&self) -> Result<Ends, GuestError> {
-        self.stream("/v1/exec").await
+        let (sender, body) = channel::Channel::new(4);
+        let answer = self.begin(Method::POST, "/v1/exec", body.boxed_unsync()).await?;
+        // What is to be run goes after it without a look at its answer, which would cost a way there and back.
+        let answered = async {
+            let answer = tokio::time::timeout(ANSWER, answer).await;
+            Ok(answer.map_err(|_| GuestError::Timeout(ANSWER))??.into_body())
+        };
+        Ok((sender, Output::Asked(Box::pin(answered))))
     }
 
     /// Opens a connection to `port` of the guest's loopback.
@@ -276,12 +296,47 @@ impl Guest {
         let sent = self.send(Method::POST, path, body.boxed_unsync());
         let response =
             tokio::time::timeout(ANSWER, sent).await.map_err(|_| GuestError::Timeout(ANSWER))??;
-        Ok((sender, response.into_body()))
+        Ok((sender, Output::Open(response.into_body())))
     }
 }
 
 /// The two ends of a stream: what is for the guest goes into the first, what comes from it out of the second.
-pub type Ends = (channel::Sender<Bytes, std::convert::Infallible>, Incoming);
+pub type Ends = (channel::Sender<Bytes, std::convert::Infallible>, Output);
+
+/// What comes from a guest by a stream.
+pub enum Output {
+    /// It takes the stream.
+    Open(Incoming),
+    /// It has not said yet whether it does.
+    Asked(Pin<Box<dyn Future<Output = Result<Incoming, GuestError>> + Send>>),
+}
+
+impl std::fmt::Debug for Output {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Open(_) => "Open",
+            Self::Asked(_) => "Asked",
+        })
+    }
+}
+
+impl Output {
+    /// What comes next; nothing at the end. May be dropped at any time and loses nothing.
+    ///
+    /// # Errors
+    /// Where the guest does not take the stream, or it breaks.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, GuestError> {
+        loop {
+            match self {
+                Self::Asked(answer) => *self = Self::Open(answer.await?),
+                Self::Open(body) => {
+                    let Some(frame) = body.frame().await else { return Ok(None) };
+                    return Ok(Some(frame?.into_data().unwrap_or_default()));
+                }
+            }
+        }
+    }
+}
 
 /// A request about `path`.
 fn about(route: &str, path: &str) -> String {

@@ -53,6 +53,7 @@ use std::{collections::HashMap, path::PathBuf, sync::Arc};
 
 pub use clock::Clock;
 pub use error::{Error, Result};
+pub use guest::{GuestError, Output};
 pub use happenings::Listener;
 use host::{dirs::Dirs, lock::Lock, proc::Program};
 pub use image::catalog::Kind as CatalogKind;
@@ -63,7 +64,7 @@ pub use saga::chain;
 use store::{Compatibility, Store};
 use tokio::sync::Mutex;
 pub use vm::{
-    Ending, FilesOut, GuestStream,
+    Ending, FilesOut, GuestStream, Workplace,
     logs::{Log, Source},
 };
 use wire::control::Outcome;

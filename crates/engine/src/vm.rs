@@ -20,7 +20,7 @@ use std::sync::{Arc, OnceLock, PoisonError};
 
 pub use files::FilesOut;
 use model::{VmId, VmName};
-pub use stream::{Ending, GuestStream};
+pub use stream::{Ending, GuestStream, Workplace};
 pub use sync::SyncError;
 use tokio::sync::watch;
 pub(crate) use usage::Using;
@@ -121,7 +121,12 @@ impl Engine {
     /// # Errors
     /// Where there is no such VM, or it does not run.
     pub(crate) fn enter(&self, text: &str) -> Result<(VmName, Arc<Live>)> {
-        let record = self.store().vm_get(self.resolve(text)?)?;
+        self.enter_known(self.resolve(text)?)
+    }
+
+    /// The same for VM `id`.
+    pub(crate) fn enter_known(&self, id: VmId) -> Result<(VmName, Arc<Live>)> {
+        let record = self.store().vm_get(id)?;
         match self.live(record.id) {
             Some(live) => Ok((record.name, live)),
             None => Err(Error::NotRunning(record.name)),

@@ -42,6 +42,7 @@ use std::{
     time::Duration,
 };
 
+pub(crate) use base::Base;
 pub use error::WorkspaceError;
 pub use export::Part;
 use http_body_util::channel::Channel;
@@ -57,7 +58,7 @@ use wire::{
 };
 
 use self::{
-    base::{Base, History},
+    base::History,
     git::{Call, Git},
     kept::Kept,
     repository::{Files, Repository, Untracked},
@@ -71,6 +72,15 @@ use crate::{
 
 /// How long the break of a channel may come before the news of its machine's end.
 const NEWS: Duration = Duration::from_secs(2);
+
+/// How much of a transfer is through.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Through {
+    /// Files, the one under way not among them.
+    files: u64,
+    /// Their bytes, those of the one under way too.
+    bytes: u64,
+}
 
 /// One workspace operation in a running VM.
 struct Visit {
@@ -255,6 +265,14 @@ impl Engine {
             Ok((Arc::new(repository), checkout, plan))
         })
         .await?;
+        if repository.files == Files::Committed {
+            let message = format!(
+                "the files of commit {:.12} go along; what is not committed in {} stays there",
+                repository.head,
+                repository.top.display()
+            );
+            operation.emit(Event::Warning { message });
+        }
         let scratch = self.scratch(operation)?;
         let kept = self.clear(operation, visit, &wish, &repository, &plan, &scratch).await?;
 
@@ -269,7 +287,7 @@ impl Engine {
             tree: String::new(),
             prepared_ms: host::clock::now_ms(),
         };
-        let progress = self.progress(operation, "shipping", Some(total));
+        let progress = self.progress(operation, "shipping", Some(Through { files, bytes: total }));
         let (made, held) = (base.clone(), scratch.clone());
         let pack = blocking(move || {
             host::fs::create_dir(&held.0.join("base"))?;
@@ -511,16 +529,21 @@ impl Engine {
         Ok(Visit { id, name, _using: Using::new(live.clone()), live, git, _turn: turn, _end: end })
     }
 
-    /// Tells those who follow `operation` how many bytes of stage `name` are through.
+    /// Tells those who follow `operation` how much of stage `name` is through.
     fn progress(
         &self,
         operation: &Operation,
         name: &'static str,
-        total: Option<u64>,
-    ) -> impl FnMut(u64) -> Result<(), WorkspaceError> + Send + use<> {
+        total: Option<Through>,
+    ) -> impl FnMut(Through) -> Result<(), WorkspaceError> + Send + use<> {
         let (operation, points) = (operation.clone(), self.points().clone());
         move |done| {
-            operation.emit(Event::Progress { name: name.to_owned(), done, total, unit: "bytes".to_owned() });
+            let tell = |done, total, unit: &str| {
+                operation.emit(Event::Progress { name: name.to_owned(), done, total, unit: unit.to_owned() });
+            };
+            // In this order, since the bytes draw what is known of the files.
+            tell(done.files, total.map(|total| total.files), "files");
+            tell(done.bytes, total.map(|total| total.bytes), "bytes");
             Ok(points.pass(name)?)
         }
     }

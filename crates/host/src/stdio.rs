@@ -69,6 +69,25 @@ pub fn read(buffer: &mut [u8]) -> Result<usize> {
     }
 }
 
+/// Whether standard input is known to bring nothing more, without waiting or taking of it: `/dev/null`, or
+/// a pipe that is empty and has no writer.
+#[must_use]
+pub fn has_ended() -> bool {
+    let stdin = stdio::stdin();
+    let mut fds = [PollFd::from_borrowed_fd(stdin, PollFlags::IN)];
+    let Ok(stat) = rustix::fs::fstat(stdin) else { return false };
+    match rustix::fs::FileType::from_raw_mode(stat.st_mode) {
+        rustix::fs::FileType::CharacterDevice => stat.st_rdev == rustix::fs::makedev(1, 3),
+        rustix::fs::FileType::Fifo => {
+            let polled =
+                rustix::event::poll(&mut fds, Some(&rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 }));
+            // A pipe that still has something says that too.
+            polled.is_ok_and(|count| count == 1) && fds[0].revents() == PollFlags::HUP
+        }
+        _ => false,
+    }
+}
+
 fn wait(fd: BorrowedFd<'_>, flags: PollFlags) {
     // A failure here shows again, with its reason, at the read or write that follows.
     let _ = rustix::event::poll(&mut [PollFd::from_borrowed_fd(fd, flags)], None);

@@ -119,6 +119,17 @@ impl fmt::Display for GuestPath {
     }
 }
 
+/// Files at a repository's top by which mise knows what tools it wants; the first three mean mise and nothing else.
+pub const TOOL_FILES: [&str; 7] = [
+    "mise.toml",
+    ".mise.toml",
+    ".tool-versions",
+    "go.mod",
+    ".node-version",
+    ".python-version",
+    "rust-toolchain.toml",
+];
+
 /// Why a name of a guest's tree is not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TreePathError {

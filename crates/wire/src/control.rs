@@ -127,7 +127,7 @@ pub enum Event {
         /// Of how much, where that is known.
         #[serde(default)]
         total: Option<u64>,
-        /// What is counted: `bytes`, `entries`, `packages`.
+        /// What is counted: `bytes`, `files`, `blobs`, `entries`, `packages`.
         unit: String,
     },
     /// Something that the user may want to act on; the operation goes on.

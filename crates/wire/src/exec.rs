@@ -19,6 +19,8 @@ pub const UPGRADE: &str = "banger-exec";
 /// The header of the answer that says where the VM's workspace is in its guest, as a string of JSON: there a command runs that
 /// has no other directory.
 pub const WORKSPACE: &str = "banger-workspace";
+/// The header beside it that says that this workspace pins tools, by which a command there is to be run.
+pub const TOOLS: &str = "banger-tools";
 /// The most payload bytes of a frame that carries data.
 pub const MAX_DATA: usize = 64 << 10;
 /// The most payload bytes of any frame; a [`Spec`] may carry as much as Linux takes for a command line.
@@ -26,7 +28,7 @@ pub const MAX_FRAME: usize = 2 << 20;
 const HEADER: usize = 5;
 
 /// What to run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Spec {
     /// The program and its arguments; the program is looked up in the guest's `PATH`. Empty: a login shell.
@@ -44,6 +46,9 @@ pub struct Spec {
     /// A terminal of this size instead of pipes.
     #[serde(default)]
     pub terminal: Option<Size>,
+    /// Words before a command where the guest has the first of them as a program, such as `mise exec --`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub through: Vec<Word>,
 }
 
 /// The size of a terminal in characters.
@@ -255,6 +260,7 @@ mod tests {
                 cwd: None,
                 user: Some("root".to_owned()),
                 terminal: Some(Size { rows: 24, cols: 80 }),
+                through: vec!["mise".into(), "exec".into()],
             })),
             Frame::Stdin(Bytes::from_static(b"hello")),
             Frame::StdinEnd,

@@ -1,6 +1,10 @@
 //! What exactly is executed: the program's candidates, arguments, environment and directory.
 
-use std::{ffi::CString, os::unix::ffi::OsStrExt, path::Path};
+use std::{
+    ffi::{CString, OsStr},
+    os::unix::ffi::OsStrExt,
+    path::Path,
+};
 
 use wire::{Word, exec::Spec};
 
@@ -52,8 +56,16 @@ impl Command {
             None => login_shell(&account)?,
             Some(program) => {
                 let path = environment.iter().rev().find(|(name, _)| name == b"PATH");
-                let candidates = candidates(program.as_bytes(), path.map_or(b"", |(_, value)| value));
-                (candidates, spec.argv.iter().map(|word| c_string(word.as_bytes())).collect())
+                let path = path.map_or(&b""[..], |(_, value)| value);
+                let places = |program: &Word| candidates(program.as_bytes(), path);
+                let is_there =
+                    |place: &CString| host::fs::is_file(Path::new(OsStr::from_bytes(place.as_bytes())));
+                match spec.through.first() {
+                    Some(through) if places(through).iter().any(is_there) => {
+                        (places(through), c_strings(spec.through.iter().chain(&spec.argv)))
+                    }
+                    Some(_) | None => (places(program), c_strings(spec.argv.iter())),
+                }
             }
         };
         let directory = match &spec.cwd {
@@ -118,6 +130,10 @@ fn login_shell(account: &Account) -> Result<(Vec<CString>, Vec<CString>), NoShel
     Ok((vec![c_string(shell.as_bytes())], vec![c_string(&[b"-", name].concat())]))
 }
 
+fn c_strings<'a>(words: impl Iterator<Item = &'a Word>) -> Vec<CString> {
+    words.map(|word| c_string(word.as_bytes())).collect()
+}
+
 /// The bytes up to the first NUL, which no [`Word`] has.
 fn c_string(bytes: &[u8]) -> CString {
     let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
@@ -137,7 +153,7 @@ mod tests {
             env: words(env),
             cwd: None,
             user: None,
-            terminal: None,
+            ..Spec::default()
         };
         let account = Account {
             uid: 0,
@@ -162,6 +178,24 @@ mod tests {
             text(&found.environment),
             [&path[..], "HOME=/h", "USER=root", "LOGNAME=root", "A=mine", "B=guest"]
         );
+    }
+
+    #[test]
+    fn a_command_goes_through_what_is_there_alone() {
+        let through = |first: &str| {
+            let spec = Spec {
+                argv: vec!["ls".into(), "a b".into()],
+                through: vec![first.into(), "--".into()],
+                env: vec![("PATH".into(), "/bin".into())],
+                ..Spec::default()
+            };
+            let account =
+                Account { uid: 0, gid: 0, groups: vec![0], name: None, home: "/".to_owned(), shell: None };
+            let command = Command::new(&spec, account, &[]).unwrap();
+            [text(&command.candidates), text(&command.arguments)].map(|words| words.join(" "))
+        };
+        assert_eq!(through("sh"), ["/bin/sh", "sh -- ls a b"]);
+        assert_eq!(through("no such program"), ["/bin/ls", "ls a b"]);
     }
 
     #[test]

@@ -222,5 +222,5 @@ impl Output {
 /// A command line as a spec.
 pub fn spec(argv: &[&str]) -> Spec {
     let argv = argv.iter().map(|word| (*word).into()).collect();
-    Spec { argv, env: Vec::new(), cwd: None, user: None, terminal: None }
+    Spec { argv, env: Vec::new(), cwd: None, user: None, terminal: None, through: Vec::new() }
 }

@@ -327,6 +327,9 @@ pub struct ExecArgs {
     /// Ship the workspace's repository again first, where that was changed since
     #[arg(long)]
     pub auto_prepare: bool,
+    /// Run it without the tools that the workspace pins and the machine's mise has
+    #[arg(long)]
+    pub no_tools: bool,
     #[command(flatten)]
     pub terminal: Terminal,
 }

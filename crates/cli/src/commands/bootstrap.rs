@@ -3,6 +3,7 @@
 //! What is installed comes from the network, and a machine may have none: then what its image lacks stays missing, which is
 //! told and is no failure of the run.
 
+use model::workspace::TOOL_FILES;
 use wire::{
     Word,
     control::{Vm, WorkspacePlan},
@@ -16,16 +17,6 @@ use crate::{
     text::visible,
 };
 
-/// Files at a repository's top by which mise knows what to install, its own first.
-const FILES: [&str; 7] = [
-    "mise.toml",
-    ".mise.toml",
-    ".tool-versions",
-    "go.mod",
-    ".node-version",
-    ".python-version",
-    "rust-toolchain.toml",
-];
 /// So many of them mean mise and nothing else.
 const OWN: usize = 3;
 /// Where its log is in the machine.
@@ -42,10 +33,25 @@ pub enum When {
     Later,
 }
 
+/// Makes `spec`, a command in the workspace at `place`, run with the tools that this pins, where the guest has mise. These are not
+/// installed for it, nothing is said of them, and it ends as it does without: what mise runs it replaces itself by.
+pub fn with_tools(spec: &mut Spec, place: &str) {
+    // The shell tells a program that is not there as 127, which mise does not.
+    spec.through = ["mise", "exec", "--", "sh", "-c", "exec \"$@\"", "sh"].map(Word::from).to_vec();
+    let quiet = [
+        ("MISE_TRUSTED_CONFIG_PATHS", place),
+        ("MISE_EXEC_AUTO_INSTALL", "false"),
+        ("MISE_NOT_FOUND_AUTO_INSTALL", "false"),
+        ("MISE_QUIET", "1"),
+    ];
+    let quiet = quiet.map(|(name, value)| (Word::from(name), Word::from(value)));
+    spec.env.splice(0..0, quiet);
+}
+
 /// The file of `plan` that pins tools, if one does.
 #[must_use]
 pub fn pinned(plan: &WorkspacePlan) -> Option<&'static str> {
-    FILES.into_iter().find(|file| plan.files.iter().any(|path| path.as_bytes() == file.as_bytes()))
+    TOOL_FILES.into_iter().find(|file| plan.files.iter().any(|path| path.as_bytes() == file.as_bytes()))
 }
 
 /// Installs the tools that `file` pins in the workspace at `place`. What does not work is told: the machine can be used without.
@@ -66,7 +72,7 @@ pub async fn install(
     // Nobody is there to be asked, and what is in a machine of its own may be trusted with that.
     let env = [("MISE_YES", "1"), ("MISE_TRUSTED_CONFIG_PATHS", place)];
     let env = env.map(|(name, value)| (name.into(), value.into())).to_vec();
-    let spec = Spec { argv, env, cwd: Some(place.into()), user: None, terminal: None };
+    let spec = Spec { argv, env, cwd: Some(place.into()), ..Spec::default() };
     if when == When::Now {
         context.talk.say(&format!("installing the tools that {file} pins"));
     }
@@ -76,7 +82,7 @@ pub async fn install(
         (Ok(0), When::Later) => {
             format!("the tools that {file} pins are being installed; the log in the machine is {LOG}")
         }
-        (Ok(MISSING), _) if FILES[..OWN].contains(&file) => {
+        (Ok(MISSING), _) if TOOL_FILES[..OWN].contains(&file) => {
             format!("warning: the tools that {file} pins are not installed: {name} has no mise")
         }
         (Ok(MISSING), _) => return,

@@ -18,7 +18,7 @@ use crate::{
     args::{CreateArgs, ExecArgs, Machine, RunArgs, Shipping, Terminal, VmmChoice},
     client::{Events, is_not_found, json, path},
     error::Error,
-    exec::{self, Streams},
+    exec::{self, Streams, Tools},
     progress::Progress,
     signals::Signals,
     talk::{Answer, confirm, print},
@@ -126,7 +126,9 @@ pub async fn exec(context: &Context, args: ExecArgs) -> Result<u8, Error> {
     if args.auto_prepare {
         workspace::refresh(context, &mut signals, &args.reference).await?;
     }
-    exec::run(context, &mut signals, &args.reference, with_terminal_type(spec, streams), streams).await
+    let tools = if args.no_tools { Tools::Any } else { Tools::Pinned };
+    let spec = with_terminal_type(spec, streams);
+    exec::run_with(context, &mut signals, &args.reference, spec, streams, tools).await
 }
 
 /// Runs `command`, or a shell, in a machine by its agent; the exit code is the command's.
@@ -178,7 +180,7 @@ fn request(machine: Machine) -> CreateVm {
 
 fn spec(command: Vec<OsString>, user: Option<String>) -> Spec {
     let argv = command.into_iter().map(|word| Word::from(word.into_vec())).collect();
-    Spec { argv, env: Vec::new(), cwd: None, user, terminal: None }
+    Spec { argv, env: Vec::new(), cwd: None, user, terminal: None, through: Vec::new() }
 }
 
 /// What is run where no command is given.

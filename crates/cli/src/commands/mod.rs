@@ -1,6 +1,6 @@
 //! What each command does: a request or a few, and their answers in words.
 
-mod bootstrap;
+pub mod bootstrap;
 pub mod catalogs;
 pub mod copy;
 pub mod create;

@@ -15,7 +15,7 @@ use wire::{
 use super::Context;
 use crate::{
     args::{Forward, ForwardArgs, Output, PortsArgs},
-    client::{Client, path, with},
+    client::{Client, Upgraded, path, with},
     error::Error,
     signals::Signals,
     talk::{print, print_json},
@@ -151,7 +151,7 @@ async fn serve(
 }
 
 async fn carry(client: Client, target: String, mut stream: TcpStream) -> Result<(), Error> {
-    let (mut guest, early, _) = client.upgrade(&target, CONNECT).await?;
+    let Upgraded { socket: mut guest, first: early, .. } = client.upgrade(&target, CONNECT).await?;
     // A connection that breaks is for its two ends to notice.
     if stream.write_all(&early).await.is_ok() {
         let _ = copy_bidirectional(&mut stream, &mut guest).await;

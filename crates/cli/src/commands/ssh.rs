@@ -163,7 +163,7 @@ async fn sshd(context: &Context, vm: &str) -> Result<Option<(UnixStream, Bytes)>
     let target = with(path(&["vms", vm, "connect"]), "tcp", PORT);
     loop {
         match context.client.upgrade(&target, CONNECT).await {
-            Ok((stream, early, _)) => return Ok(Some((stream, early))),
+            Ok(upgraded) => return Ok(Some((upgraded.socket, upgraded.first))),
             Err(Error::Daemon(body)) if body.code == Code::Guest => {}
             Err(error) => return Err(error),
         }

@@ -150,7 +150,7 @@ fn without_a_command_it_runs_what_the_image_says() {
         env: vec![],
         cwd: Some("/srv".into()),
         user: Some("7:8".into()),
-        terminal: None,
+        ..Spec::default()
     };
     let own = Spec { argv: vec!["x".into()], cwd: None, user: None, ..expected.clone() };
     let other_user = Spec { user: Some("root".into()), ..expected.clone() };

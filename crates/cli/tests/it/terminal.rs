@@ -80,6 +80,7 @@ fn a_shell_gets_keys_as_bytes_and_the_size_of_the_terminal() {
         cwd: None,
         user: None,
         terminal: Some(Size { rows: 33, cols: 99 }),
+        through: vec![],
     };
     assert_eq!(happened.recv_timeout(DEADLINE).unwrap(), format!("{expect:?}"));
     // Ctrl-C, Ctrl-Z, Ctrl-\, return, Ctrl-D: none of them means anything on this side.
@@ -236,6 +237,12 @@ fn an_interactive_run_reminds_and_leaves_no_bar_behind() {
         connection.event(&Event::Stage { name: "booting".into() });
         connection.event(&Event::Progress {
             name: "reading".into(),
+            done: 3,
+            total: Some(8),
+            unit: "files".into(),
+        });
+        connection.event(&Event::Progress {
+            name: "reading".into(),
             done: 5,
             total: Some(10),
             unit: "bytes".into(),
@@ -247,7 +254,7 @@ fn an_interactive_run_reminds_and_leaves_no_bar_behind() {
     assert_eq!(run.code, 0);
     let text = shown(&run);
     assert!(text.starts_with("2 vCPU · 1 GiB\n"), "{text:?}");
-    assert!(text.contains("booting") && text.contains("reading 5 B of 10 B"), "{text:?}");
+    assert!(text.contains("booting") && text.contains("reading, 3 of 8 files, 5 B of 10 B"), "{text:?}");
     let left = text.rsplit("\x1b[2K").next().unwrap();
     assert_eq!(
         left, "brave-otter is still running: banger vm exec brave-otter, banger vm delete brave-otter\n",

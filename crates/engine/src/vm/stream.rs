@@ -4,28 +4,38 @@ use std::{num::NonZeroU16, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::channel::Sender;
-use hyper::body::Incoming;
-use model::{VmName, workspace::GuestPath};
+use model::{VmId, VmName, workspace::GuestPath};
 
 use super::{Live, usage::Using};
 use crate::{
     Engine, Error, Result,
-    guest::{Ends, Guest, GuestError},
+    guest::{Ends, Guest, GuestError, Output},
+    workspace::Base,
 };
 
 /// A stream into a guest, and out of it: frames of [`wire::exec`], or the bytes of a connection.
 #[derive(Debug)]
 pub struct GuestStream {
     input: Sender<Bytes, std::convert::Infallible>,
-    output: Incoming,
+    output: Output,
     ending: Ending,
     /// Where a command runs that has no other directory.
-    pub workspace: Option<GuestPath>,
+    pub workspace: Option<Workplace>,
+}
+
+/// A directory of a guest that a repository was shipped to.
+#[derive(Debug, Clone)]
+pub struct Workplace {
+    /// The directory.
+    pub path: GuestPath,
+    /// Whether it pins the tools that are to be used there.
+    pub pins_tools: bool,
 }
 
 /// Tells why a stream ended that had no end of its own.
 #[derive(Debug)]
 pub struct Ending {
+    id: VmId,
     name: VmName,
     live: Arc<Live>,
     _using: Using,
@@ -36,7 +46,7 @@ const NEWS: Duration = Duration::from_secs(2);
 
 impl GuestStream {
     /// What is for the guest, what comes from it, and what to tell where that broke off.
-    pub fn into_parts(self) -> (Sender<Bytes, std::convert::Infallible>, Incoming, Ending) {
+    pub fn into_parts(self) -> (Sender<Bytes, std::convert::Infallible>, Output, Ending) {
         (self.input, self.output, self.ending)
     }
 
@@ -50,6 +60,12 @@ impl Ending {
     fn vm_ended(&self) -> impl Future<Output = Error> + use<> {
         let (name, live) = (self.name.clone(), self.live.clone());
         async move { Error::VmEnded { name, reason: live.ended().await } }
+    }
+
+    /// The error of a command's stream that the guest did not take.
+    #[must_use]
+    pub fn refused(self, cause: GuestError) -> Error {
+        Error::Guest { name: self.name.clone(), action: "take a command", cause: Box::new(cause) }
     }
 
     /// The error of a stream that broke off: the VM's end, where that is the reason.
@@ -71,8 +87,12 @@ impl Engine {
     pub async fn vm_exec(&self, text: &str) -> Result<GuestStream> {
         let stream = self.stream(text, "take a command", async |guest| guest.exec().await).await?;
         // Whether it is still what was shipped is asked beside the command: that looks at every file of the repository.
-        let workspace = self.store().workspace_get(self.resolve(text)?)?;
-        Ok(GuestStream { workspace: workspace.map(|found| found.guest_path), ..stream })
+        let id = stream.ending.id;
+        let workspace = self.store().workspace_get(id)?.map(|found| {
+            let pins_tools = Base::at(self.paths().workspace(id)).pins_tools();
+            Workplace { path: found.guest_path, pins_tools }
+        });
+        Ok(GuestStream { workspace, ..stream })
     }
 
     /// Opens a connection to `port` of the loopback of the VM that `text` refers to.
@@ -89,7 +109,8 @@ impl Engine {
         action: &'static str,
         how: impl AsyncFnOnce(&Guest) -> Result<Ends, GuestError>,
     ) -> Result<GuestStream> {
-        let (name, live) = self.enter(text)?;
+        let id = self.resolve(text)?;
+        let (name, live) = self.enter_known(id)?;
         let using = Using::new(live.clone());
         let opened = tokio::select! {
             opened = how(&live.guest) => opened,
@@ -97,7 +118,7 @@ impl Engine {
         };
         match opened {
             Ok((input, output)) => {
-                let ending = Ending { name, live, _using: using };
+                let ending = Ending { id, name, live, _using: using };
                 Ok(GuestStream { input, output, ending, workspace: None })
             }
             Err(cause) => Err(Error::Guest { name, action, cause: Box::new(cause) }),

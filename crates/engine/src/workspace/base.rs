@@ -11,6 +11,7 @@
 //!        owners     the same for the owner's files, when they were read
 //!        words      what was asked for, as JSON
 //!        committed  where the files of another commit than the one that was checked out were shipped
+//!        pins       where its files pin tools
 //!        sparse     a JSON word for each file that git knew and that was not checked out
 //!        members/   in a full copy a base of each submodule, by its number, with no files of its own
 //!        paths      a JSON word for each of those: where it lies
@@ -24,6 +25,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use model::workspace::TOOL_FILES;
 use serde::{Deserialize, Serialize};
 use wire::{
     Word,
@@ -364,6 +366,23 @@ impl Base {
     pub fn write_words(&self, words: &PrepareWorkspace) -> Result<()> {
         let json = serde_json::to_vec(words).expect("words and numbers");
         Ok(host::fs::write_atomic(&self.0.join("words"), &json)?)
+    }
+
+    /// Notes whether `files` pin the tools of who works with them.
+    ///
+    /// # Errors
+    /// Where that cannot be done.
+    pub fn write_pins(&self, files: &Files) -> Result<()> {
+        if TOOL_FILES.iter().any(|name| files.contains_key(name.as_bytes())) {
+            host::fs::write_atomic(&self.0.join("pins"), b"")?;
+        }
+        Ok(())
+    }
+
+    /// Whether its files pin tools.
+    #[must_use]
+    pub fn pins_tools(&self) -> bool {
+        host::fs::exists(&self.0.join("pins"))
     }
 
     /// The words that ship the same again, where they are known.

@@ -19,6 +19,7 @@ use wire::{
 };
 
 use super::{
+    Through,
     base::{Base, Files, SHIPPED, Stamps},
     error::WorkspaceError,
     full,
@@ -185,7 +186,7 @@ fn put(field: &mut [u8], text: &[u8]) {
 }
 
 /// Ships what of a shipment the guest does not have into `sender`, and makes all of it the shipped tree of its base. `told`
-/// hears how many bytes are through, and may end it. Blocks.
+/// hears how much is through, and may end it. Blocks.
 ///
 /// # Errors
 /// Where something cannot be read, or the guest takes no more.
@@ -193,14 +194,14 @@ pub fn ship(
     git: &Git,
     shipment: &Shipment<'_>,
     sender: Sender<Bytes, std::convert::Infallible>,
-    mut told: impl FnMut(u64) -> Result<()>,
+    mut told: impl FnMut(Through) -> Result<()>,
 ) -> Result<Shipped> {
     let Shipment { repository, source, plan, base, checkout, kept } = *shipment;
     let pipe = Pipe { sender, runtime: Handle::current(), buffer: Vec::with_capacity(2 * PIECE) };
     let mut parcel = Parcel { pipe };
     let tree = Tree::open(source)?;
     let (mut files, mut owners) = (Files::new(), Stamps::new());
-    let (mut through, mut sent, mut sent_bytes) = (0, 0, 0);
+    let (mut through, mut sent, mut sent_bytes) = (Through::default(), 0, 0);
     let imported = git.feed(import::call(&base.git_dir()), |out| {
         let mut import = Import::new(out);
         if let Some(kept) = kept {
@@ -218,29 +219,32 @@ pub fn ship(
                 let (same, size) = is_same(&tree, path, *planned, known)?;
                 // One that went since it was planned is still there, as far as the guest goes.
                 if same {
-                    through += size;
+                    through = Through { files: through.files + 1, bytes: through.bytes + size };
                     told(through)?;
                     files.insert(path.clone(), known.clone());
                     continue;
                 }
             }
-            let before = through;
+            let before = through.bytes;
             let shipped = one(&tree, path, *planned, &mut import, &mut parcel, |count| {
-                through += count;
+                through.bytes += count;
                 told(through)
             })?;
+            through.files += 1;
             // One that went since it was planned is not there.
             if let Some(known) = shipped {
                 files.insert(path.clone(), known);
                 sent += 1;
-                sent_bytes += through - before;
+                sent_bytes += through.bytes - before;
             }
         }
+        told(through)?;
         import.finish(SHIPPED, kept.map(|kept| kept.tree.as_str()))
     })?;
     imported.ok()?;
     let tree = base.finish(git, repository, plan, &files)?;
     base.write_owners(owners)?;
+    base.write_pins(&files)?;
     for path in &plan.submodules {
         parcel.directory(path)?;
     }

@@ -24,7 +24,7 @@ use wire::{
 };
 
 use super::{
-    Scratch,
+    Scratch, Through,
     base::{Base, Files, Stamps, borrow, init},
     error::WorkspaceError,
     git::{Call, Git},
@@ -50,7 +50,7 @@ pub struct Taken {
     pub set_id: Option<PathBuf>,
 }
 
-/// Takes the tree at `path` of `guest` into `scratch`. `told` hears how many bytes came, and may end it.
+/// Takes the tree at `path` of `guest` into `scratch`. `told` hears how much came, and may end it.
 ///
 /// # Errors
 /// Where the guest does not give it, or gives what is not taken.
@@ -61,7 +61,7 @@ pub async fn take(
     base: &Base,
     shipped: &str,
     scratch: &Arc<Scratch>,
-    told: impl FnMut(u64) -> Result<()> + Send + 'static,
+    told: impl FnMut(Through) -> Result<()> + Send + 'static,
 ) -> Result<Taken> {
     let listed = list(guest, path).await?;
     let (files, stamps) = (base.files()?, base.stamps()?);
@@ -83,6 +83,10 @@ pub async fn take(
             known: files.get(*path).filter(|known| known.kind == entry.kind).cloned(),
         })
         .collect();
+    // What is new has to come whole, so too much of that is known before any of it is read there.
+    let new = taken.iter().filter(|(path, _)| !files.contains_key(**path));
+    let bytes = new.fold(0_u64, |sum, (_, entry)| sum.saturating_add(entry.size));
+    limit("changed bytes", bytes, MAX_CHANGED_BYTES)?;
     let gone: Vec<Vec<u8>> = files.keys().filter(|path| !taken.contains_key(path)).cloned().collect();
     let pieces = pick(guest, path, &wanted).await?;
     let (git, base, shipped) = (git.clone(), base.clone(), shipped.to_owned());
@@ -323,7 +327,7 @@ fn build(
     gone: Vec<Vec<u8>>,
     files: &Files,
     mut pieces: Pieces,
-    mut told: impl FnMut(u64) -> Result<()>,
+    mut told: impl FnMut(Through) -> Result<()>,
 ) -> Result<String> {
     let format =
         git.call(Call::inside("read the base", &base.git_dir()).args(["rev-parse", "--show-object-format"]));
@@ -355,7 +359,7 @@ fn build(
             limit("changed files", count, MAX_CHANGED)?;
             limit("changed bytes", bytes, MAX_CHANGED_BYTES)?;
             take_one(&mut import, path, kind, size, &mut pieces)?;
-            told(bytes)?;
+            told(Through { files: count, bytes })?;
         }
         import.finish(TAKEN, Some(shipped))
     })?;

@@ -2,6 +2,7 @@
 
 use std::{convert::Infallible, rc::Rc};
 
+use crate::liar::{self, Lie};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, combinators::BoxBody};
 use hyper::{Request, Response, StatusCode, body::Incoming, server::conn::http2, service::service_fn};
@@ -24,12 +25,17 @@ pub enum Manner {
     Agent,
     /// They panic instead of answering.
     Panicking,
+    /// Their agents lie about a workspace.
+    Liar(Lie),
 }
 
 /// Serves one channel to the host.
 pub async fn serve(stream: DuplexStream, control: Control, manner: watch::Receiver<Manner>) {
-    if *manner.borrow() == Manner::Agent {
-        return agent(stream).await;
+    let now = *manner.borrow();
+    match now {
+        Manner::Agent => return agent(stream).await,
+        Manner::Liar(lie) => return liar::serve(stream, lie).await,
+        Manner::Good | Manner::Booting | Manner::Stubborn | Manner::Panicking => {}
     }
     let service = service_fn(|request: Request<Incoming>| {
         let (control, mut manner) = (control.clone(), manner.clone());
@@ -92,7 +98,8 @@ fn answer(
     response
 }
 
-fn health() -> Health {
+/// What a guest of this test says of itself.
+pub fn health() -> Health {
     Health {
         version: VERSION,
         agent: "test".to_owned(),

@@ -13,6 +13,7 @@ mod dns;
 mod end;
 mod fault;
 mod guest;
+mod liar;
 mod operations;
 mod property;
 mod pull;

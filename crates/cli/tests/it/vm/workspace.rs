@@ -154,8 +154,8 @@ fn what_cannot_be_shipped_is_refused_before_anything_is_made() {
     assert_eq!(home.ok(&["vm", "list", "-q"]), "");
 }
 
-/// Stands for mise: notes where and with what it was asked for, and fails where it is told to.
-const MISE: &str = "#!/bin/sh\necho \"$* in $PWD trusts $MISE_TRUSTED_CONFIG_PATHS\" >>/root/asked\necho said\n! grep -q broken mise.toml\n";
+/// Stands for mise: notes where and with what it was asked to install, and fails where it is told to.
+const MISE: &str = "#!/bin/sh\n[ \"$1\" = exec ] && shift 2 && exec \"$@\"\necho \"$* in $PWD trusts $MISE_TRUSTED_CONFIG_PATHS\" >>/root/asked\necho said\n! grep -q broken mise.toml\n";
 
 #[test]
 fn tools_that_a_repository_pins_are_installed_for_who_works_there() {
@@ -199,6 +199,48 @@ fn tools_that_a_repository_pins_are_installed_for_who_works_there() {
         home.run(&["vm", "run", place, "-d", "--name", "without", "--image", "busybox", "--memory", "256M"]);
     assert_eq!((without.code(), without.text().as_str()), (0, "without"), "{}", without.stderr);
     assert!(without.stderr.contains("without has no mise"), "{}", without.stderr);
+}
+
+/// Stands for mise as it runs a command: sets a variable, and becomes it.
+const MISE_EXEC: &str = "#!/bin/sh\n[ \"$1 $2\" = 'exec --' ] || exit 9\nshift 2\nexport TOOL=pinned TRUSTED=$MISE_TRUSTED_CONFIG_PATHS\nexec \"$@\"\n";
+
+#[test]
+fn a_command_runs_with_the_tools_that_its_workspace_pins() {
+    let Some(home) = home() else { return };
+    let Some(busybox) = need::program("busybox", "busybox") else { return };
+    let tar = with_busybox(&busybox).file("bin/mise", 0o755, MISE_EXEC.as_bytes()).finish();
+    let imported = home.run_with(&["image", "import", "-", "--name", "mise"], &tar);
+    assert!(imported.status.success(), "{}", imported.stderr);
+    let repo = repository(&home);
+    let _ = home.ok(&["vm", "create", "--name", "dev", "--image", "mise", "--memory", "256M"]);
+    let _ = home.ok(&["vm", "workspace", "prepare", "dev", text(&repo)]);
+    let exec = |words: &[&str], input: &str| {
+        home.run_with(&[&["vm", "exec", "dev"], words].concat(), input.as_bytes())
+    };
+    let tool = "echo ${TOOL:-none}";
+    assert_eq!(exec(&["--", "sh", "-c", tool], "").text(), "none", "nothing is pinned");
+    fs::write(repo.join(".tool-versions"), "node 20\n").unwrap();
+    git(&repo, &["add", ".tool-versions"]);
+    let _ = home.ok(&["vm", "workspace", "prepare", "dev", text(&repo)]);
+    assert_eq!(
+        exec(&["--", "sh", "-c", "echo $TOOL $TRUSTED $PWD"], "").text(),
+        "pinned /root/repo /root/repo"
+    );
+
+    // Its words, streams, code and signals are its own.
+    let ran = exec(&["--", "sh", "-c", "cat; echo \"$1\" >&2; exit 7", "x", "a  b"], "in");
+    assert_eq!((ran.code(), ran.stdout.as_slice(), ran.stderr.as_str()), (7, &b"in"[..], "a  b\n"));
+    assert_eq!(exec(&["--", "sh", "-c", "kill -TERM $$"], "").code(), 143);
+    assert_eq!(exec(&["--", "no-such-program"], "").code(), 127);
+    assert_eq!(exec(&["--", "./file"], "").code(), 126);
+    // Elsewhere, and for who does not want it, it runs as it is.
+    for words in [&["--no-tools"][..], &["--cwd", "/root"]] {
+        assert_eq!(exec(&[words, &["--", "sh", "-c", tool]].concat(), "").text(), "none", "{words:?}");
+    }
+    // A machine without mise has what its path has.
+    let _ = home.ok(&create("plain"));
+    let _ = home.ok(&["vm", "workspace", "prepare", "plain", text(&repo)]);
+    assert_eq!(home.ok(&["vm", "exec", "plain", "--", "sh", "-c", tool]), "none");
 }
 
 #[test]

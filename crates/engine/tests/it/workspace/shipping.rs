@@ -1,6 +1,7 @@
 //! What is shipped of a repository, and what is not.
 
 use super::*;
+use crate::verb::Verb;
 
 #[test]
 fn what_is_shipped_is_what_git_knows() {
@@ -188,5 +189,39 @@ fn repositories_that_cannot_be_shipped_are_refused_with_the_reason() {
     assert!(refused(PrepareWorkspace { depth: Some(0), ..pair.request() }).contains("depth of 0"));
     let both = PrepareWorkspace { depth: Some(1), full_history: true, ..pair.request() };
     assert!(refused(both).contains("not the full history"));
+    world.prepare(&[Delete("a")]);
+}
+
+/// How far a transfer is, in bytes and in files, to the last of both.
+#[test]
+fn progress_is_told_in_bytes_and_files() {
+    let world = world();
+    let pair = Pair::new();
+    for number in 0..20 {
+        write(&pair.host(), format!("file{number}"), &[b'x'; 1000]);
+    }
+    pair.commit();
+    let last = |verb: &Verb| {
+        let operation = world.begin(verb);
+        world.end(&operation).unwrap();
+        let (mut follow, mut last) = (operation.follow(), BTreeMap::new());
+        world.wait(async {
+            while let Some(event) = follow.next().await {
+                if let Event::Progress { name, done, total, unit } = event {
+                    assert!(total.is_none_or(|total| done <= total), "{name}: {done} {total:?}");
+                    assert!(last.insert(unit, (done, total)).is_none_or(|(before, _)| before <= done));
+                }
+            }
+        });
+        last
+    };
+    let of = |files, bytes| [("files".to_owned(), files), ("bytes".to_owned(), bytes)].into();
+    let shipped = last(&Prepare("a", Box::new(pair.request())));
+    assert_eq!(shipped, of((20, Some(20)), (20_000, Some(20_000))));
+    for number in 0..5 {
+        write(&pair.guest(), format!("file{number}"), &[b'y'; 500]);
+    }
+    let exported = last(&Export("a", ExportWorkspace::default()));
+    assert_eq!(exported, of((5, None), (2500, None)));
     world.prepare(&[Delete("a")]);
 }
