@@ -59,6 +59,14 @@ pub enum Error {
     /// `bangerd` is nowhere.
     #[error("cannot find the program bangerd beside banger, in ../libexec/banger or in PATH")]
     NoDaemonProgram,
+    /// The part that is root cannot be installed, asked or removed.
+    #[error("{message}")]
+    System {
+        /// Why.
+        message: String,
+        /// What to do.
+        hint: Option<&'static str>,
+    },
     /// The daemon refused, or failed at, the request.
     #[error("{}", visible(&.0.message))]
     Daemon(ErrorBody),
@@ -118,6 +126,7 @@ impl Error {
                 | Code::Unknown => exit::FAILED,
             },
             Self::Config(_)
+            | Self::System { .. }
             | Self::DaemonStays
             | Self::NoSshd(_)
             | Self::SshConfig { .. }
@@ -143,7 +152,7 @@ impl Error {
     #[must_use]
     pub fn hint(&self) -> Option<&str> {
         match self {
-            Self::Usage { hint, .. } => *hint,
+            Self::Usage { hint, .. } | Self::System { hint, .. } => *hint,
             Self::NoSshd(_) => Some("`banger vm exec` needs none"),
             Self::NoDirs(_) => Some("set BANGER_HOME to a directory of yours, from the root"),
             Self::Unreachable(_) => Some("banger daemon start"),

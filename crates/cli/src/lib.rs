@@ -31,7 +31,7 @@ use crate::{
     client::{Client, Start},
     commands::{
         Context, catalogs, copy, create, daemon, doctor, events, images, kernels, lifecycle, operations,
-        ports, settings, show, ssh, ssh_config, stats, version, workspace,
+        ports, settings, show, ssh, ssh_config, stats, system, version, workspace,
     },
     error::Error,
     talk::Talk,
@@ -106,6 +106,7 @@ async fn run(talk: Talk, command: Command) -> Result<u8, Error> {
         Command::Logs(args) => daemon::logs(talk, args).await,
         Command::Config(ConfigCommand::Show(format)) => settings::show(format.output),
         Command::SshConfig(args) => ssh_config::run(&talk, args),
+        Command::System(command) => system::run(&talk, command),
         Command::Doctor(args) => doctor::run(args).await,
         Command::Completion { shell } => complete::script(shell),
         Command::Version(format) => version::run(format.output).await,

@@ -69,8 +69,10 @@ pub fn run(places: &Places) -> Result<(), ServeError> {
     }
     let install = Install::read(&places.install)?;
     host::fs::private_dir(&places.log)?;
-    // Nobody but root gets into the directory before the socket is the owner's.
-    host::fs::private_dir(&places.runtime)?;
+    if inherited.listener.is_none() {
+        // Nobody but root gets into the directory before the socket is the owner's.
+        host::fs::private_dir(&places.runtime)?;
+    }
     let audit = Audit::open(places.audit())?;
     let owner = install.owner;
     let network = Network::open(install, places).map_err(|e| ServeError::Network(Box::new(e)))?;

@@ -283,6 +283,34 @@ pub fn private_dir(path: &Path) -> Result<()> {
     }
 }
 
+/// Makes sure that `path` is a directory that all may enter, making it and its parents where they are missing; one that is there
+/// stays as it is.
+///
+/// # Errors
+/// Where it is no directory, or cannot be made.
+pub fn public_dir(path: &Path) -> Result<()> {
+    if is_dir(path) {
+        return Ok(());
+    }
+    if let Some(parent) = path.parent() {
+        public_dir(parent)?;
+    }
+    create_dir(path)?;
+    restrict(path, 0o755)
+}
+
+/// Removes directory `path` where it is empty; a missing one, and one with something in it, is fine.
+///
+/// # Errors
+/// Where it is empty and cannot be removed.
+pub fn remove_empty_dir(path: &Path) -> Result<()> {
+    use io::ErrorKind::{DirectoryNotEmpty, NotFound};
+    match fs::remove_dir(path) {
+        Err(e) if ![NotFound, DirectoryNotEmpty].contains(&e.kind()) => Err(Error::path("remove", path, e)),
+        _ => Ok(()),
+    }
+}
+
 /// Who may use what is at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Openness {

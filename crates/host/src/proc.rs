@@ -61,6 +61,8 @@ pub enum Program {
     Ssh,
     /// Changes packet filters.
     Nft,
+    /// Manages units.
+    Systemctl,
     /// Connects a network namespace to the world, without privilege.
     Pasta,
     /// Keeps a user's credentials: `docker-credential-` and this, in the user's path.
@@ -161,6 +163,7 @@ impl Program {
             Self::Git => system("git"),
             Self::Ssh => system("ssh"),
             Self::Nft => system("nft"),
+            Self::Systemctl => system("systemctl"),
             Self::Pasta => system("pasta"),
             Self::CredentialHelper(name) => {
                 let name = format!("docker-credential-{name}");
@@ -176,7 +179,7 @@ impl Program {
     fn inherits(&self) -> &'static [&'static str] {
         match self {
             // Git finds no configuration but a repository's own without a home.
-            Self::Qemu(_) | Self::Git | Self::Nft | Self::Pasta => &[],
+            Self::Qemu(_) | Self::Git | Self::Nft | Self::Systemctl | Self::Pasta => &[],
             Self::Daemon(_) => DAEMON,
             Self::Mmdebstrap | Self::AptGet | Self::AptCache => NETWORK,
             Self::Ssh => SSH,
@@ -187,7 +190,9 @@ impl Program {
     /// The variables that it gets whatever they are in this process.
     fn fixed(&self) -> &'static [(&'static str, &'static str)] {
         match self {
-            Self::Qemu(_) | Self::Nft | Self::Pasta => &[("PATH", SYSTEM_PATH), ("LC_ALL", "C.UTF-8")],
+            Self::Qemu(_) | Self::Nft | Self::Systemctl | Self::Pasta => {
+                &[("PATH", SYSTEM_PATH), ("LC_ALL", "C.UTF-8")]
+            }
             Self::Daemon(_) | Self::Ssh => &[],
             Self::Git => GIT,
             Self::CredentialHelper(_) => &[("LC_ALL", "C.UTF-8")],
@@ -255,6 +260,7 @@ impl Command {
             | Program::Git
             | Program::Ssh
             | Program::Nft
+            | Program::Systemctl
             | Program::Pasta
             | Program::CredentialHelper(_) => &[],
         };
@@ -345,6 +351,7 @@ pub(crate) mod tests {
             Program::Git,
             Program::Ssh,
             Program::Nft,
+            Program::Systemctl,
             Program::Pasta,
             Program::CredentialHelper("pass".to_owned()),
         ]
@@ -357,6 +364,7 @@ pub(crate) mod tests {
             Program::Git => "git".to_owned(),
             Program::Ssh => "ssh".to_owned(),
             Program::Nft => "nft".to_owned(),
+            Program::Systemctl => "systemctl".to_owned(),
             Program::Pasta => "pasta".to_owned(),
             Program::CredentialHelper(name) => format!("docker-credential-{name}"),
         });
@@ -369,6 +377,7 @@ pub(crate) mod tests {
             "git",
             "ssh",
             "nft",
+            "systemctl",
             "pasta",
             "docker-credential-pass",
         ];

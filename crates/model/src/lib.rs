@@ -25,6 +25,7 @@ pub mod size;
 pub mod sizing;
 pub mod ssh;
 pub mod sync;
+pub mod system;
 pub mod undo;
 pub mod vm;
 pub mod workspace;

@@ -3,6 +3,7 @@
 mod host;
 mod ssh;
 mod store;
+mod system;
 mod vm;
 mod workspace;
 
@@ -12,6 +13,7 @@ pub use store::{
     BuildArgs, CacheCommand, CatalogCommand, ImageCommand, ImportImageArgs, ImportKernelArgs, KernelCommand,
     PullArgs, PullKernelArgs, RegisterArgs,
 };
+pub use system::{InstallArgs, SystemCommand, UninstallArgs};
 pub use vm::{
     CopyArgs, CreateArgs, ExecArgs, Forward, ForwardArgs, HealthArgs, KillArgs, ListArgs, LogsArgs, Machine,
     PortsArgs, PruneArgs, PsArgs, Refs, ResetArgs, RunArgs, SetArgs, ShowArgs, Size, StartArgs, StatsArgs,
@@ -135,6 +137,11 @@ pub enum Command {
     ///
     /// It starts no daemon, and works also where none can start. Exits with 1 where something is to be mended.
     Doctor(DoctorArgs),
+    /// Install the part that is root, look at it, remove it
+    ///
+    /// banger works without it, in user mode. It is for a bridge on which machines have addresses.
+    #[command(subcommand)]
+    System(SystemCommand),
     /// Print the script that completes banger's commands and names in a shell
     ///
     /// For bash: source <(banger completion bash)

@@ -18,6 +18,7 @@ pub mod show;
 pub mod ssh;
 pub mod ssh_config;
 pub mod stats;
+pub mod system;
 pub mod version;
 pub mod workspace;
 

@@ -14,6 +14,7 @@ mod round_trip;
 mod ssh;
 mod stream;
 mod sync;
+mod system;
 mod workspace;
 
 use testkit::home::Home;

@@ -25,7 +25,7 @@ fn run(home: &Home, name: &str, script: &str) -> String {
 
 /// A Debian root as a tar, made once per set of packages and kept with the build.
 #[expect(clippy::disallowed_methods, reason = "tests use the machine's own tools")]
-fn debian(label: &str, packages: &str, hooks: &[&str]) -> Option<PathBuf> {
+pub(super) fn debian(label: &str, packages: &str, hooks: &[&str]) -> Option<PathBuf> {
     let program = need::program("mmdebstrap", "mmdebstrap")?;
     let assets = kernel_deb::assets();
     let lock = std::fs::File::create(assets.join("debian.lock")).unwrap();
