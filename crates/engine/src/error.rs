@@ -165,9 +165,11 @@ pub enum Error {
         #[source]
         cause: Cause,
     },
-    /// The file of a registered image is gone, or another one.
-    #[error("the file of image {name} is not the one that was registered: {}", path.display())]
+    /// The file of a registered image or kernel is gone, or another one.
+    #[error("the file of {kind} {name} is not the one that was registered: {}", path.display())]
     OtherFile {
+        /// `image` or `kernel`.
+        kind: &'static str,
         /// The image.
         name: String,
         /// The file.
@@ -396,6 +398,9 @@ impl Error {
             }
             Self::Launch { cause, .. } => cause.hint().map(str::to_owned),
             Self::Pull { cause, .. } => pull_hint(cause),
+            Self::OtherFile { kind: "kernel", .. } => {
+                Some("put the file back, or import it under another name for other machines".to_owned())
+            }
             Self::OtherFile { name, .. } => Some(format!(
                 "put the file back, or banger image delete {name} and register it anew; \
                  banger image promote keeps a copy of one that is still the same"

@@ -5,7 +5,7 @@
 
 mod bundle;
 mod pull;
-mod register;
+pub(crate) mod register;
 
 use std::{
     io::Read,

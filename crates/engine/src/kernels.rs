@@ -10,14 +10,16 @@ use std::{
 use host::proc::{Command, Program};
 use image::{
     catalog::Kind,
-    kernel::{self, Source},
+    kernel::{self, KernelManifest, Source},
 };
 use model::{KernelName, undo::Undo};
 use wire::control::{self, Event, ImportKernel, Outcome};
 
 use self::bundle::Existing;
 use crate::{
-    Engine, Error, Operation, Result, blocking, program,
+    Engine, Error, Operation, Result, blocking,
+    images::register::registered_now,
+    program,
     saga::{self, chain},
 };
 
@@ -148,6 +150,24 @@ impl Engine {
         }
     }
 
+    /// Refuses the kernel of the id `id` where its bootable file stays where it is, and is not the one that was imported any
+    /// more.
+    pub(crate) fn check_kernel_in_place(&self, id: &str) -> Result<()> {
+        let directory = self.paths().kernels().join(id);
+        // One that cannot be read is told of where it is booted.
+        let Ok(manifest) = KernelManifest::read(&directory) else { return Ok(()) };
+        let (Some(registered), Some(boot)) = (manifest.registered, manifest.bootable()) else {
+            return Ok(());
+        };
+        let Some(file) = host::fs::read_link(&directory.join(boot))? else { return Ok(()) };
+        if registered_now(&file).is_ok_and(|now| now == registered) {
+            return Ok(());
+        }
+        let kernels = self.store().kernel_list()?;
+        let name = kernels.into_iter().find(|kernel| kernel.id == id).map(|kernel| kernel.name.to_string());
+        Err(Error::OtherFile { kind: "kernel", name: name.unwrap_or_else(|| id.to_owned()), path: file })
+    }
+
     /// The kernel `name`.
     pub(crate) fn kernel_named(&self, name: &str) -> Result<store::Kernel> {
         self.store().kernel_named(name)?.ok_or_else(|| {
@@ -179,8 +199,14 @@ fn import(
     staging: &Path,
 ) -> Result<store::Kernel> {
     let download = staging.join(".download");
+    let mut stays = None;
     let source = match from {
         ImportKernel::Host => Source::Host,
+        ImportKernel::InPlace(path) => {
+            let file = file_at(&path)?;
+            stays = Some((file.clone(), registered_now(&file)?));
+            Source::Image(file)
+        }
         ImportKernel::Path(path) => source_at(PathBuf::from(path))?,
         ImportKernel::Distribution => {
             host::fs::create_dir(&download)?;
@@ -197,11 +223,21 @@ fn import(
         }
         if operation.token().is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
-    let manifest = kernel::import(&source, staging, &mut progress).map_err(|cause| match cause {
+    let mut manifest = kernel::import(&source, staging, &mut progress).map_err(|cause| match cause {
         kernel::KernelError::Cancelled => Error::Cancelled,
         cause => Error::ImportKernel { name: name.to_string(), hint: cause.hint(), cause: Box::new(cause) },
     })?;
     host::fs::remove_all(&download)?;
+    if let Some((file, registered)) = stays {
+        if registered_now(&file)? != registered {
+            return Err(Error::OtherFile { kind: "kernel", name: name.to_string(), path: file });
+        }
+        let boot = manifest.bootable().expect("a kernel that was imported has one").to_owned();
+        host::fs::remove(&staging.join(&boot))?;
+        host::fs::symlink(&file, &staging.join(boot))?;
+        manifest.registered = Some(registered);
+        manifest.write(staging)?;
+    }
     Ok(store::Kernel {
         id,
         name,
@@ -210,6 +246,18 @@ fn import(
         size: manifest.files.values().map(|file| file.size).sum(),
         created_ms: host::clock::now_ms(),
     })
+}
+
+/// The file at `path`, with no link on the way: what leads there later does not matter.
+fn file_at(path: &str) -> Result<PathBuf> {
+    if !path.starts_with('/') {
+        return Err(Error::invalid("path", path, "it must be absolute"));
+    }
+    let file = host::fs::real_path(Path::new(path))?;
+    if !host::fs::is_file(&file) {
+        return Err(Error::invalid("path", path, "only a vmlinux or a bzImage can stay where it is"));
+    }
+    Ok(file)
 }
 
 /// What kind of source lies at `path`.

@@ -33,12 +33,7 @@ impl KernelFiles {
     /// What the kernel in `directory` has.
     pub fn read(directory: &Path) -> Result<Self, Cause> {
         let manifest = KernelManifest::read(directory)?;
-        let boot = manifest
-            .boot
-            .image
-            .as_ref()
-            .or(manifest.boot.elf.as_ref())
-            .ok_or("its kernel has no bootable file")?;
+        let boot = manifest.bootable().ok_or("its kernel has no bootable file")?;
         let modules_disk = manifest.file(directory, image::kernel::MODULES_EXT4);
         let modules_uuid = modules_disk.as_deref().map(image::identity::uuid_of).transpose()?;
         let modules = manifest.file(directory, image::kernel::MODULES_CPIO);

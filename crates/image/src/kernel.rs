@@ -176,10 +176,10 @@ fn publish(found: Found, staging: &Path) -> Result<KernelManifest, KernelError> 
         boot_modules,
         module_count,
         modules_uuid,
+        registered: None,
         files: out.files,
     };
-    let json = serde_json::to_vec_pretty(&manifest).expect("a manifest has only names and numbers");
-    fs::write_atomic(&staging.join(KernelManifest::FILE), &json)?;
+    manifest.write(staging)?;
     Ok(manifest)
 }
 

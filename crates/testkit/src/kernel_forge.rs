@@ -22,3 +22,30 @@ pub fn vmlinux() -> Vec<u8> {
     bytes[96..104].copy_from_slice(&length.to_le_bytes());
     bytes
 }
+
+/// The same with [`CONFIG`] inside, as `IKCONFIG` has it.
+#[must_use]
+pub fn vmlinux_with_config() -> Vec<u8> {
+    let mut bytes = vmlinux();
+    bytes.extend(b"IKCFG_ST");
+    bytes.extend(stored_gzip(CONFIG.as_bytes()));
+    bytes.extend(b"IKCFG_ED");
+    let length = bytes.len() as u64;
+    bytes[96..104].copy_from_slice(&length.to_le_bytes());
+    bytes
+}
+
+/// A gzip file of one block that is not compressed (RFC 1951 and 1952).
+fn stored_gzip(content: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(content.len()).expect("it fits into one block");
+    let crc = content.iter().fold(!0_u32, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0xedb8_8320 * (crc & 1)))
+    });
+    let mut bytes = b"\x1f\x8b\x08\0\0\0\0\0\0\xff\x01".to_vec();
+    bytes.extend(length.to_le_bytes());
+    bytes.extend((!length).to_le_bytes());
+    bytes.extend(content);
+    bytes.extend((!crc).to_le_bytes());
+    bytes.extend(u32::from(length).to_le_bytes());
+    bytes
+}

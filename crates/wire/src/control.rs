@@ -641,6 +641,8 @@ pub struct Kernels {
 pub enum ImportKernel {
     /// A `.deb`, a directory, a `vmlinux` or `bzImage` at this absolute path.
     Path(String),
+    /// A `vmlinux` or `bzImage` at this absolute path, which stays there and must not change from then on.
+    InPlace(String),
     /// The running host's kernel.
     Host,
     /// The distribution's package, fetched with the host's own tools.

@@ -233,6 +233,9 @@ pub struct ImportKernelArgs {
     /// A .deb, a directory, a vmlinux or a bzImage
     #[arg(long, value_name = "SRC", group = "source")]
     pub from: Option<PathBuf>,
+    /// Leave the vmlinux or bzImage where it is, which must not change from now on, instead of copying it
+    #[arg(long, requires = "from")]
+    pub in_place: bool,
     /// The running host's kernel
     #[arg(long, group = "source")]
     pub host: bool,

@@ -79,7 +79,8 @@ async fn import(context: &Context, args: ImportKernelArgs) -> Result<(), Error> 
         Some(from) => {
             // Looked at here, where the user's working directory is, before the daemon is asked.
             host::fs::open(&from)?;
-            ImportKernel::Path(absolute(&from)?)
+            let path = absolute(&from)?;
+            if args.in_place { ImportKernel::InPlace(path) } else { ImportKernel::Path(path) }
         }
         None if args.host => ImportKernel::Host,
         None => ImportKernel::Distribution,

@@ -294,7 +294,9 @@ fn kernels_come_from_absolute_paths() {
         })));
     });
     fs::write(fake.home.path().join("k.deb"), "x").unwrap();
-    for words in [&["--from", "k.deb"][..], &["--host"], &["--distribution"]] {
+    for words in
+        [&["--from", "k.deb"][..], &["--from", "k.deb", "--in-place"], &["--host"], &["--distribution"]]
+    {
         let mut command = fake.home.banger(&["kernel", "import", "k"]);
         let outcome = run(command.args(words).current_dir(fake.home.path()));
         assert_eq!((outcome.code, outcome.out().as_str()), (0, "k\n"), "{}", outcome.err());
@@ -302,7 +304,13 @@ fn kernels_come_from_absolute_paths() {
     let asked: Vec<ImportKernel> =
         fake.seen().iter().map(|request| serde_json::from_slice(&request.body).unwrap()).collect();
     let path = fake.home.path().join("k.deb").to_str().unwrap().to_owned();
-    assert_eq!(asked, [ImportKernel::Path(path), ImportKernel::Host, ImportKernel::Distribution]);
+    let expected = [
+        ImportKernel::Path(path.clone()),
+        ImportKernel::InPlace(path),
+        ImportKernel::Host,
+        ImportKernel::Distribution,
+    ];
+    assert_eq!(asked, expected);
 }
 
 #[test]

@@ -138,13 +138,15 @@ impl Engine {
         let registered = manifest.and_then(|manifest| manifest.registered);
         match registered_now(&file) {
             Ok(now) if Some(now) == registered => Ok(()),
-            Ok(_) | Err(_) => Err(Error::OtherFile { name: image.name.to_string(), path: file }),
+            Ok(_) | Err(_) => {
+                Err(Error::OtherFile { kind: "image", name: image.name.to_string(), path: file })
+            }
         }
     }
 }
 
 /// What tells whether `file` is the one that was registered.
-fn registered_now(file: &Path) -> host::Result<Registered> {
+pub(crate) fn registered_now(file: &Path) -> host::Result<Registered> {
     let (size, modified) = host::fs::identity(file)?;
     Ok(Registered { size, modified_ns: i64::try_from(modified).unwrap_or(i64::MAX) })
 }
@@ -213,7 +215,7 @@ fn copy(operation: &Operation, image: &store::Image, file: &Path, staging: &Path
     copied?;
     let copied = host::fs::open(&copy)?;
     if digest(operation, "checking image", &copy, copied)? != image.digest {
-        return Err(Error::OtherFile { name: image.name.to_string(), path: file.to_owned() });
+        return Err(Error::OtherFile { kind: "image", name: image.name.to_string(), path: file.to_owned() });
     }
     let copied = host::fs::open(&copy)?;
     Ok(copied.sync_all().map_err(|e| host::Error::path("sync", &copy, e))?)

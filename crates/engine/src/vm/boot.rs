@@ -138,6 +138,7 @@ impl Engine {
         let world = &self.0.world;
         let image = self.image_of(record)?;
         self.check_registered(&image)?;
+        self.check_kernel_in_place(&record.kernel)?;
         let kernel = self.paths().kernels().join(&record.kernel);
         let name = record.name.clone();
         let kernel =

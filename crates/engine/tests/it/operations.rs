@@ -282,6 +282,11 @@ fn kernel_import() {
 }
 
 #[test]
+fn kernel_import_in_place() {
+    check(&case(ImportKernelInPlace("new"), &[], 8, &[]));
+}
+
+#[test]
 fn kernel_delete() {
     check(&case(DeleteKernel("new"), &[ImportKernel("new")], 4, &[]));
 }
@@ -317,7 +322,7 @@ fn lines(kind: Kind) -> &'static [fn()] {
         Kind::ImageDelete => &[image_delete],
         Kind::ImagePrune => &[image_prune],
         Kind::ImageCachePrune => &[cache_prune],
-        Kind::KernelImport => &[kernel_import],
+        Kind::KernelImport => &[kernel_import, kernel_import_in_place],
         Kind::KernelDelete => &[kernel_delete],
     }
 }

@@ -92,7 +92,7 @@ impl Model {
             DeleteKernel(_) => remove(&mut next.kernel)?,
             PruneCache => {}
             Prepare(..) | Export(..) => unreachable!("these sequences have no workspaces"),
-            CreateOf(..) | PruneImages | PullKernel(..) | RefreshCatalogs => {
+            CreateOf(..) | ImportKernelInPlace(_) | PruneImages | PullKernel(..) | RefreshCatalogs => {
                 unreachable!("these sequences have no tags and no catalogs")
             }
         }

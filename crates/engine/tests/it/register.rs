@@ -7,10 +7,10 @@ use std::{
 };
 
 use engine::Kind;
-use wire::control::{Code, CreateVm, ErrorBody, Image, ImportImage, Outcome, RegisterImage};
+use wire::control::{Code, CreateVm, ErrorBody, Image, ImportImage, ImportKernel, Outcome, RegisterImage};
 
 use crate::{
-    verb::{ROOTFS, Verb::*, vm},
+    verb::{KERNEL, ROOTFS, Verb::*, vm},
     world::World,
 };
 
@@ -97,6 +97,53 @@ fn a_registered_file_that_was_changed_is_used_no_more() {
     assert_eq!(world.engine().image_show("new").unwrap().rootfs, file(&world).display().to_string());
     world.prepare(&[Delete("a"), DeleteImage("new")]);
     assert_eq!(world.look().leaks, Vec::<String>::new());
+}
+
+#[test]
+fn a_kernel_stays_where_it_is_and_is_used_while_it_is_what_it_was() {
+    let world = World::new();
+    let file = world.home().join(KERNEL);
+    symlink(&file, world.home().join("link")).unwrap();
+    let import = |path: PathBuf| {
+        let from = ImportKernel::InPlace(path.display().to_string());
+        world.end(&world.begin_with(Kind::KernelImport, |engine, operation| {
+            engine.kernel_import(operation, "mine".to_owned(), from)
+        }))
+    };
+    let Outcome::Kernel(kernel) = import(world.home().join("link")).unwrap() else { panic!() };
+    // It is recorded as what it is, not as what led there.
+    assert_eq!(kernel.source, file.display().to_string());
+    let how = RegisterImage {
+        rootfs: self::file(&world).display().to_string(),
+        kernel: Some("mine".to_owned()),
+        ..RegisterImage::default()
+    };
+    world
+        .end(&world.begin_with(Kind::ImageRegister, |engine, operation| {
+            engine.image_register(operation, "new".to_owned(), how)
+        }))
+        .unwrap();
+    create(&world, "a", "new");
+    world.prepare(&[Stop("a"), Start("a"), Stop("a")]);
+    assert_eq!(world.look().leaks, Vec::<String>::new());
+    let before = host::fs::read(&file).unwrap();
+    host::fs::write_atomic(&file, b"another").unwrap();
+    let error = world.run(&Start("a")).unwrap_err();
+    let expected = format!("the file of kernel mine is not the one that was registered: {}", file.display());
+    assert_eq!((error.code, error.message), (Code::Refused, expected));
+    world.prepare(&[Delete("a"), DeleteImage("new"), DeleteKernel("mine")]);
+    assert_eq!(host::fs::read(&file).unwrap(), b"another", "it is not ours to remove");
+
+    for (path, code) in [
+        (world.home().join("kernel"), Code::Invalid),
+        (PathBuf::from("mine.vmlinux"), Code::Invalid),
+        (file.clone(), Code::Refused),
+    ] {
+        assert_eq!(import(path.clone()).unwrap_err().code, code, "{}", path.display());
+        assert_eq!(world.look().leaks, Vec::<String>::new());
+    }
+    host::fs::write_atomic(&file, &before).unwrap();
+    import(file).unwrap();
 }
 
 #[test]

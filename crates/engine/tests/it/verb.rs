@@ -45,6 +45,8 @@ pub enum Verb {
     /// All blobs that were pulled.
     PruneCache,
     ImportKernel(&'static str),
+    /// From a file of this home, where it stays.
+    ImportKernelInPlace(&'static str),
     DeleteKernel(&'static str),
     Prepare(&'static str, Box<PrepareWorkspace>),
     Export(&'static str, ExportWorkspace),
@@ -75,7 +77,7 @@ impl Verb {
             Self::DeleteImage(_) => Kind::ImageDelete,
             Self::PruneImages => Kind::ImagePrune,
             Self::PruneCache => Kind::ImageCachePrune,
-            Self::ImportKernel(_) => Kind::KernelImport,
+            Self::ImportKernel(_) | Self::ImportKernelInPlace(_) => Kind::KernelImport,
             Self::DeleteKernel(_) => Kind::KernelDelete,
             Self::Prepare(..) => Kind::WorkspacePrepare,
             Self::Export(..) => Kind::WorkspaceExport,
@@ -143,6 +145,10 @@ impl Verb {
                 let from = ImportKernel::Path(home.join("kernel").display().to_string());
                 engine.kernel_import(operation, name.to_owned(), from).await
             }
+            Self::ImportKernelInPlace(name) => {
+                let from = ImportKernel::InPlace(home.join(KERNEL).display().to_string());
+                engine.kernel_import(operation, name.to_owned(), from).await
+            }
             Self::Prepare(name, request) => engine.vm_prepare(operation, name.to_owned(), *request).await,
             Self::Export(name, request) => engine.vm_export(operation, name.to_owned(), request).await,
             Self::DeleteKernel(name) => engine.kernel_delete(operation, name.to_owned()).await,
@@ -152,6 +158,9 @@ impl Verb {
 
 /// The file of a file system that is to be registered, in a world's home.
 pub const ROOTFS: &str = "mine.ext4";
+
+/// The file of a kernel that is to stay where it is, in a world's home.
+pub const KERNEL: &str = "mine.vmlinux";
 
 /// The smallest VM.
 pub fn vm(name: &str) -> CreateVm {

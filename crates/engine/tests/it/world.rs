@@ -104,6 +104,7 @@ static TEMPLATE: LazyLock<PathBuf> = LazyLock::new(|| {
     host::fs::create_dir(&home.join("kernel")).unwrap();
     host::fs::write_atomic(&home.join("kernel/vmlinuz"), &kernel_forge::vmlinux()).unwrap();
     host::fs::write_atomic(&home.join("kernel/config"), kernel_forge::CONFIG.as_bytes()).unwrap();
+    host::fs::write_atomic(&home.join(verb::KERNEL), &kernel_forge::vmlinux_with_config()).unwrap();
     host::fs::write_atomic(&home.join("agent"), b"agent").unwrap();
     // Stands for what takes a minute: it gives the tar that lies beside it.
     host::fs::write_atomic(&home.join("builder"), b"#!/bin/sh\nexec cat \"$0.tar\"\n").unwrap();
@@ -187,7 +188,9 @@ impl World {
             }
         }
         // Tests change it.
-        std::fs::copy(TEMPLATE.join(verb::ROOTFS), home.join(verb::ROOTFS)).unwrap();
+        for name in [verb::ROOTFS, verb::KERNEL] {
+            std::fs::copy(TEMPLATE.join(name), home.join(name)).unwrap();
+        }
         let mut world = Self::at(home);
         world.config = config;
         world.small = small;

@@ -7,7 +7,7 @@ use model::kernel::{Feature, How};
 use serde::{Deserialize, Serialize};
 
 use super::KernelError;
-use crate::json;
+use crate::{json, manifest::Registered};
 
 /// The version of [`KernelManifest`] that is written; another one is refused.
 pub const VERSION: u32 = 1;
@@ -34,6 +34,9 @@ pub struct KernelManifest {
     /// The UUID of the file system in `modules.ext4`, where there are modules.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub modules_uuid: Option<String>,
+    /// Where its bootable file stays where it is, what that was like; beside this file a link leads to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registered: Option<Registered>,
     /// Every file beside this one: its size and digest.
     pub files: BTreeMap<String, FileRecord>,
 }
@@ -102,6 +105,21 @@ impl KernelManifest {
             return Err(KernelError::ManifestVersion { path, version });
         }
         json::parse(&bytes).map_err(broken)
+    }
+
+    /// Writes it into `dir`, the kernel's directory.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub fn write(&self, dir: &Path) -> host::Result<()> {
+        let text = serde_json::to_vec_pretty(self).expect("a manifest has only names and numbers");
+        fs::write_atomic(&dir.join(Self::FILE), &text)
+    }
+
+    /// The file that is booted, by name.
+    #[must_use]
+    pub fn bootable(&self) -> Option<&str> {
+        self.boot.image.as_deref().or(self.boot.elf.as_deref())
     }
 
     /// Whether it has `feature`, built in or as a module.
