@@ -8,6 +8,7 @@ use wire::{
     doctor::{Row, Verdict},
 };
 
+use super::system;
 use crate::{
     args::{DoctorArgs, Output},
     client::{Client, Start, path},
@@ -29,6 +30,7 @@ const LIMIT: usize = 1 << 20;
 pub async fn run(args: DoctorArgs) -> Result<(), Error> {
     let mut rows = look(args.fix)?;
     rows.push(daemon().await);
+    rows.push(system::row());
     match args.format.output {
         Output::Json => print_json(&rows)?,
         Output::Text => print(&text(&rows))?,

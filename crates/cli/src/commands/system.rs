@@ -14,7 +14,10 @@ use model::{
     },
 };
 use serde::Serialize;
-use wire::helper::{Answer, Ask, MAX_ANSWER, Request};
+use wire::{
+    doctor::Row,
+    helper::{Answer, Ask, MAX_ANSWER, Request},
+};
 
 use crate::{
     args::{InstallArgs, Output, SystemCommand, UninstallArgs},
@@ -256,6 +259,36 @@ fn status(output: Output) -> Result<(), Error> {
     }
 }
 
+/// What doctor says of the helper.
+#[must_use]
+pub fn row() -> Row {
+    let installed = fs::exists(Path::new(INSTALL));
+    row_of(installed.then(|| ask(Ask::Status)))
+}
+
+/// The row where the helper, if it is installed, said `answer`.
+fn row_of(answer: Option<Result<Answer, Error>>) -> Row {
+    const NAME: &str = "helper";
+    match answer {
+        None => Row::pass(NAME, "not installed: there is no bridge, and all else works without it"),
+        Some(Ok(Answer::Status(status))) if status.bridge && !status.filtered => Row::fail(
+            NAME,
+            "its rules cannot be made, so machines on the bridge are cut off",
+            format!("see {LOG}/audit.log; something on this host takes nftables' tables `banger`"),
+        ),
+        Some(Ok(Answer::Status(status))) if status.bridge => {
+            Row::pass(NAME, format!("works; on the bridge: {}", status.taps.len()))
+        }
+        Some(Ok(_)) => Row::pass(NAME, "works; nobody needed the bridge yet"),
+        Some(Err(Error::Host(error))) if error.kind() == std::io::ErrorKind::PermissionDenied => Row::warn(
+            NAME,
+            "it is another user's: there is no bridge for you",
+            "sudo banger system install --owner $USER takes it over",
+        ),
+        Some(Err(error)) => Row::fail(NAME, error.to_string(), "sudo banger system restart"),
+    }
+}
+
 fn uninstall(talk: &Talk, args: &UninstallArgs) -> Result<(), Error> {
     require_root("uninstall")?;
     let unit = |name: &str| Path::new(UNITS).join(name);
@@ -288,4 +321,39 @@ fn uninstall(talk: &Talk, args: &UninstallArgs) -> Result<(), Error> {
         fs::remove_all(Path::new(LOG))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use wire::{doctor::Verdict, helper::Status};
+
+    use super::*;
+
+    #[test]
+    fn doctor_says_how_the_helper_is() {
+        let status = |bridge, filtered| Ok(Answer::Status(Status { bridge, filtered, ..Status::default() }));
+        let denied = host::Error::new("connect to", SOCKET, std::io::ErrorKind::PermissionDenied);
+        let gone = host::Error::new("connect to", SOCKET, std::io::ErrorKind::ConnectionRefused);
+        for (answer, verdict, found) in [
+            (None, Verdict::Pass, "not installed"),
+            (Some(status(false, false)), Verdict::Pass, "nobody needed the bridge"),
+            (Some(status(true, true)), Verdict::Pass, "works; on the bridge: 0"),
+            (Some(status(true, false)), Verdict::Fail, "cut off"),
+            (Some(Err(denied.into())), Verdict::Warn, "another user's"),
+            (Some(Err(gone.into())), Verdict::Fail, "cannot connect to"),
+        ] {
+            let row = row_of(answer);
+            assert_eq!(row.verdict, verdict, "{found}");
+            assert!(row.found.contains(found), "{}", row.found);
+        }
+    }
+
+    #[test]
+    fn owners_have_names_and_numbers() {
+        assert_eq!(owner(Some("root".to_owned())).unwrap(), 0);
+        assert_eq!(owner(Some("4711".to_owned())).unwrap(), 4711);
+        for bad in [None, Some("nobody-at-all".to_owned()), Some("-1".to_owned())] {
+            assert!(matches!(owner(bad), Err(Error::Usage { .. })));
+        }
+    }
 }
