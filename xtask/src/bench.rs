@@ -61,11 +61,7 @@ const BENCHES: &[Bench] = &[
         what: "host and guest side of a create, whole runs over bare QEMU",
         measure: create,
     },
-    Bench {
-        name: "workspace",
-        what: "a repository into a VM, and its changes out",
-        measure: workspace::measure,
-    },
+    Bench { name: "workspace", what: "a repository into a VM, and its changes out", measure: workspace },
     Bench {
         name: "exec",
         what: "`vm exec` over the agent's bare exec (cargo bench -p daemon)",
@@ -171,6 +167,12 @@ fn names(_runs: usize) -> Result<Vec<Figure>> {
 
 fn network(_runs: usize) -> Result<Vec<Figure>> {
     of_crate("helper", "guest", &[])
+}
+
+fn workspace(runs: usize) -> Result<Vec<Figure>> {
+    let mut figures = workspace::measure(runs)?;
+    figures.extend(of_crate("daemon", "workspace", &[])?);
+    Ok(figures)
 }
 
 fn exec(_runs: usize) -> Result<Vec<Figure>> {

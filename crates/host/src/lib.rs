@@ -19,6 +19,7 @@ pub mod proc;
 pub mod rand;
 pub mod signals;
 pub mod sock;
+pub mod sparse;
 pub mod stamp;
 pub mod stdio;
 pub mod tree;

@@ -2,7 +2,7 @@
 
 use std::{
     ffi::{OsStr, OsString},
-    io::{self, Read, Seek, Write},
+    io::{self, Read},
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::ffi::{OsStrExt, OsStringExt},
@@ -10,6 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use host::sparse;
 use rustix::{
     fs::{self, AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid},
     io::Errno,
@@ -17,9 +18,6 @@ use rustix::{
 use tar::{Archive, Entry, EntryType};
 
 use super::{place::beneath, stamp::Stamps};
-
-/// Runs of zeros of at least this length become holes.
-const HOLE: usize = 4096;
 
 /// Why a tar was not unpacked to its end. What was unpacked before stays.
 #[derive(Debug)]
@@ -197,7 +195,7 @@ impl Unpack {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = fs::openat(&dir, name, flags, Mode::from_raw_mode(0o600))?;
         let mut file = std::fs::File::from(file);
-        write_sparse(content, &mut file)?;
+        sparse::copy(content, &mut file)?;
         attributes.apply(dir.as_fd(), name, FileType::RegularFile)?;
         self.stamps.note(path, &fs::fstat(&file)?);
         Ok(())
@@ -257,6 +255,15 @@ impl From<Errno> for Failure {
     }
 }
 
+impl From<sparse::CopyError> for Failure {
+    fn from(error: sparse::CopyError) -> Self {
+        match error {
+            sparse::CopyError::From(cause) => Self::Read(cause),
+            sparse::CopyError::To(cause) => Self::Write(Errno::from_io_error(&cause).unwrap_or(Errno::IO)),
+        }
+    }
+}
+
 /// Removes what is in an entry's place, as tar does; a directory that holds something stays, and is an error.
 fn remove(dir: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<()> {
     match fs::unlinkat(dir, name, AtFlags::empty()) {
@@ -264,39 +271,4 @@ fn remove(dir: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<()> {
         Err(Errno::ISDIR) => fs::unlinkat(dir, name, AtFlags::REMOVEDIR),
         Err(e) => Err(e),
     }
-}
-
-/// Copies `content`, leaving holes where it has long runs of zeros.
-fn write_sparse(content: &mut impl Read, file: &mut std::fs::File) -> Result<(), Failure> {
-    let written = |e: io::Error| Failure::Write(Errno::from_io_error(&e).unwrap_or(Errno::IO));
-    let mut buffer = vec![0; 16 * HOLE];
-    let mut length = 0;
-    loop {
-        let count = read_full(content, &mut buffer).map_err(Failure::Read)?;
-        for block in buffer[..count].chunks(HOLE) {
-            if block.len() == HOLE && block.iter().all(|byte| *byte == 0) {
-                file.seek_relative(HOLE as i64).map_err(written)?;
-            } else {
-                file.write_all(block).map_err(written)?;
-            }
-        }
-        length += count as u64;
-        if count < buffer.len() {
-            return file.set_len(length).map_err(written);
-        }
-    }
-}
-
-/// Fills `buffer`, or as much of it as there is.
-fn read_full(from: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match from.read(&mut buffer[filled..]) {
-            Ok(0) => break,
-            Ok(count) => filled += count,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(filled)
 }

@@ -2,15 +2,17 @@
 
 use std::{
     ffi::{OsStr, OsString},
-    io::{self, Read, Write},
+    io::{self, Read},
     os::unix::ffi::OsStringExt,
     path::{Component, Path, PathBuf},
 };
 
-use host::tree::{Tree, set_changed};
+use host::{
+    sparse::{self, CopyError},
+    tree::{Tree, set_changed},
+};
 use model::workspace::link_stays;
 use tar::{Archive, Entry, EntryType};
-use wire::pieces::PIECE;
 
 use super::{FilesError, Left};
 
@@ -178,27 +180,10 @@ impl Unpack<'_> {
     }
 }
 
-/// On which side a copy failed.
-enum CopyError {
-    From(io::Error),
-    To(io::Error),
-}
-
-fn copy(from: &mut impl Read, to: &mut impl Write, size: u64) -> Result<(), CopyError> {
-    let mut buffer = vec![0; PIECE];
-    let mut rest = size;
-    while rest > 0 {
-        match from.read(&mut buffer) {
-            Ok(0) => return Err(CopyError::From(io::ErrorKind::UnexpectedEof.into())),
-            Ok(count) => {
-                to.write_all(&buffer[..count]).map_err(CopyError::To)?;
-                rest = rest.saturating_sub(count as u64);
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(CopyError::From(error)),
-        }
-    }
-    Ok(())
+/// Copies `size` bytes, with holes where there are long runs of zeros.
+fn copy(from: &mut impl Read, to: &mut std::fs::File, size: u64) -> Result<(), CopyError> {
+    let length = sparse::copy(&mut from.take(size), to)?;
+    if length == size { Ok(()) } else { Err(CopyError::From(io::ErrorKind::UnexpectedEof.into())) }
 }
 
 /// `path` relative to the top; `None` where it would lead out.

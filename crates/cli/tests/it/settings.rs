@@ -56,6 +56,23 @@ fn settings_are_shown_with_where_they_came_from() {
 }
 
 #[test]
+fn files_of_the_owner_are_shown_with_where_they_came_from() {
+    let home = home(
+        "[[file_sync]]\nhost = '~/.netrc'\nguest = '/root/.netrc'\nmode = '0600'\n\n\
+         [[file_sync]]\nhost = '~/.config/tool'\nguest = '~/.config/tool'\n",
+    );
+    let output = home.run(&["config", "show"]);
+    assert_eq!((output.code(), output.stderr.as_str()), (0, ""));
+    let shown = told(&home, &output).0;
+    let entries: Vec<_> = shown.lines().filter(|line| line.starts_with("file_sync")).collect();
+    insta::assert_snapshot!(entries.join("\n"), @r"
+    file_sync[1]              ~/.netrc -> /root/.netrc (0600)       HOME/config/config.toml:1
+    file_sync[2]              ~/.config/tool -> /root/.config/tool  HOME/config/config.toml:6
+    ");
+    assert_nothing_started(&home);
+}
+
+#[test]
 fn settings_are_told_to_programs_too() {
     let home = home("[vm_defaults]\nmemory = '2G'\n").with_env("BANGER_VMM", "qemu");
     let output = home.run(&["config", "show", "-o", "json"]);

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::{Seek, SeekFrom, Write},
     os::unix::fs::{MetadataExt, PermissionsExt, symlink},
     path::Path,
 };
@@ -76,4 +77,28 @@ fn files_are_copied_both_ways() {
         told.contains("left out 1 devices and fifos: a\\u{1b}[2Jb") && !told.contains('\u{1b}'),
         "{told}"
     );
+}
+
+/// A file of holes is one on the other side too, whatever its length.
+#[test]
+fn holes_stay_holes() {
+    let Some(home) = home() else { return };
+    let _ = home.ok(&create("dev"));
+    let (here, back) = (home.path().join("sparse"), home.path().join("back"));
+    let length = 48 << 20;
+    let mut file = fs::File::create(&here).unwrap();
+    file.write_all(b"begin").unwrap();
+    file.set_len(length).unwrap();
+    file.seek(SeekFrom::End(0)).unwrap();
+    file.write_all(b"end").unwrap();
+    drop(file);
+    let path = |path: &Path| path.to_str().unwrap().to_owned();
+    let _ = home.ok(&["vm", "cp", &path(&here), "dev:/root/sparse"]);
+    let there = home.ok(&["vm", "exec", "dev", "--", "stat", "-c", "%s %b", "/root/sparse"]);
+    let (size, blocks) = there.split_once(' ').unwrap();
+    assert_eq!(size.parse(), Ok(length + 3));
+    assert!(blocks.parse::<u64>().unwrap() * 512 < length / 10, "{there}");
+    let _ = home.ok(&["vm", "cp", "dev:/root/sparse", &path(&back)]);
+    assert!(fs::read(&back).unwrap() == fs::read(&here).unwrap());
+    assert!(fs::metadata(&back).unwrap().blocks() * 512 < length / 10, "{:?}", fs::metadata(&back));
 }

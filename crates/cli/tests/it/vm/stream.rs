@@ -166,6 +166,7 @@ fn a_port_of_a_guest_is_forwarded() {
     // Where nobody listens the connection ends, and the forward goes on.
     let mut nobody = std::net::TcpStream::connect(&closed).unwrap();
     assert_eq!(nobody.read(&mut [0]).unwrap_or(0), 0);
+    assert_eq!(home.ok(&["vm", "ping", "dev"]), home.ok(&["vm", "health", "dev"]));
     let health = home.run(&["vm", "health", "dev", "-o", "json"]).json();
     assert_eq!(health["init"], "agent", "{health}");
 

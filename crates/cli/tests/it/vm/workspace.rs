@@ -133,6 +133,40 @@ fn a_repository_goes_in_and_its_patch_comes_out() {
     assert!(!told.stderr.contains("shipping"), "nothing changed since: {}", told.stderr);
 }
 
+/// As deep as was asked for, on the branch that was asked for; seen by a git of this host, since the machine has none.
+#[test]
+fn history_and_branch_are_those_that_were_asked_for() {
+    let Some(home) = home() else { return };
+    let repo = repository(&home);
+    (0..14).for_each(|_| drop(git(&repo, &["commit", "-q", "--allow-empty", "-m", "more"])));
+    let _ = home.ok(&create("dev"));
+    let head = git(&repo, &["rev-parse", "HEAD"]);
+    for (words, commits, branch) in [
+        (&[][..], "10", "main"),
+        (&["--depth", "3", "--branch", "work"], "3", "work"),
+        (&["--full-history"], "15", "main"),
+        (&["--branch", "old", "--from", "HEAD~5"], "10", "old"),
+    ] {
+        let prepared =
+            home.run(&[&["vm", "workspace", "prepare", "dev", text(&repo), "--force"], words].concat());
+        assert_eq!((prepared.code(), prepared.text().as_str()), (0, "/root/repo"), "{}", prepared.stderr);
+        assert_eq!(
+            prepared.stderr.contains("what is not committed"),
+            words.contains(&"--from"),
+            "{}",
+            prepared.stderr
+        );
+        let there = home.path().join(format!("there{}", words.len()));
+        let _ = home.ok(&["vm", "cp", "dev:/root/repo", text(&there)]);
+        assert_eq!(git(&there, &["rev-list", "--count", "HEAD"]), commits, "{words:?}");
+        assert_eq!(git(&there, &["branch", "--show-current"]), branch);
+        let from = if branch == "old" { git(&repo, &["rev-parse", "HEAD~5"]) } else { head.clone() };
+        assert_eq!(git(&there, &["rev-parse", "HEAD"]), from);
+        fs::remove_dir_all(there).unwrap();
+    }
+    assert_eq!(git(&repo, &["branch", "--list"]), "* main", "none of them is a branch here");
+}
+
 #[test]
 fn what_cannot_be_shipped_is_refused_before_anything_is_made() {
     let Some(home) = home() else { return };
@@ -315,6 +349,29 @@ fn a_full_copy_has_the_submodules_in_a_machine_without_git() {
     assert_eq!(content(&repo), before, "the host's repository is as it was");
     git(&repo, &["apply", text(&patch)]);
     assert_eq!(fs::read_to_string(repo.join("lib/lib.txt")).unwrap(), "2\n");
+}
+
+#[test]
+fn the_names_of_a_guest_do_nothing_to_a_terminal() {
+    let Some(home) = home() else { return };
+    let repo = repository(&home);
+    let _ = home.ok(&create("dev"));
+    let _ = home.ok(&["vm", "workspace", "prepare", "dev", text(&repo)]);
+    let script = "touch \"$(printf 'a\\033[2Jb')\" \"$(printf 'c\\nd')\" \"$(printf '\\377')\"; mkdir .vscode; touch .vscode/\"$(printf '\\033]0;x\\007')\"";
+    let _ = home.ok(&["vm", "exec", "dev", "--", "sh", "-c", script]);
+    for words in [&["--list"][..], &[]] {
+        let told = home.run(&[&["vm", "workspace", "export", "dev"], words].concat());
+        assert_eq!(told.code(), 0, "{}", told.stderr);
+        let printed = [told.stdout.as_slice(), told.stderr.as_bytes()].concat();
+        let steers = |byte: &u8| byte.is_ascii_control() && *byte != b'\n';
+        assert!(!printed.iter().any(steers), "{}", printed.escape_ascii());
+        assert!(told.stderr.contains("since they may run by themselves"), "{}", told.stderr);
+    }
+    assert_eq!(
+        home.ok(&["vm", "workspace", "export", "dev", "--list"]).lines().count(),
+        4,
+        "a name is one line"
+    );
 }
 
 #[test]
