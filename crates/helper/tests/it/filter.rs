@@ -195,7 +195,8 @@ fn see_each_other_only_in_a_group(world: &World) {
     one.send(&ethernet(mate.mac, one.mac, 0x0800, &packet));
     one.send(&one.datagram(GATEWAY, (5000, 53), "later"));
     assert_eq!(text(&names), "later");
-    assert_eq!(mate.receive(NOTHING), None);
+    // The host says something of its own now and then.
+    assert!(!std::iter::from_fn(|| mate.receive(NOTHING)).any(|frame| holds(&frame, "are you there")));
 }
 
 #[test]
