@@ -29,3 +29,4 @@ pub mod storage;
 mod sys;
 pub mod systemd;
 pub mod tree;
+mod vsock;

@@ -24,7 +24,7 @@ pub fn run(booted: &'static Booted) -> ! {
                     agent = start(booted);
                 }
             }
-        } else if let Some(end) = asked_for(signal, booted.config.end) {
+        } else if let Some(end) = asked_for(signal) {
             finish::end_processes(PATIENCE);
             finish::seal_and_end(&booted.storage, end)
         }
@@ -35,13 +35,14 @@ fn start(booted: &'static Booted) -> Option<Pid> {
     sys::fork(|| serve::run(booted)).ok()
 }
 
-/// What `signal` asks of an init, by the conventions of busybox and systemd.
-fn asked_for(signal: libc::c_int, poweroff: End) -> Option<End> {
+/// What `signal` asks of an init, by the conventions of busybox and systemd. A power-off of the guest's own is one
+/// under every VMM: where it does not end the machine, the host hears of it on the console.
+fn asked_for(signal: libc::c_int) -> Option<End> {
     match signal {
-        libc::SIGUSR1 | libc::SIGUSR2 | libc::SIGPWR => Some(poweroff),
+        libc::SIGUSR1 | libc::SIGUSR2 | libc::SIGPWR => Some(End::Poweroff),
         libc::SIGTERM | libc::SIGINT => Some(End::Reboot),
         other => match other - sys::first_realtime_signal() {
-            3 | 4 => Some(poweroff),
+            3 | 4 => Some(End::Poweroff),
             5 => Some(End::Reboot),
             _ => None,
         },

@@ -32,7 +32,7 @@ use tokio::{
 use wire::{
     Word,
     control::{Code, ErrorBody},
-    guest::{Health, InitKind, Poweroff, VERSION},
+    guest::{Channel, Health, InitKind, Poweroff, VERSION, VSOCK_PORT},
     pieces::{Sink, Source},
     session::Secret,
     tree::{Access, MAX_WANTED, Wanted},
@@ -44,6 +44,7 @@ use crate::{
     root::Root,
     stats, sys, systemd,
     tree::{self, UnpackError},
+    vsock,
 };
 
 /// The most requests at once. A command takes one for its whole life.
@@ -79,7 +80,7 @@ impl Guest {
 /// Is the agent. Returns only by ending the process.
 pub fn run(booted: &'static Booted) -> ! {
     settle_in(booted.init.kind);
-    if let Err(error) = serve_port(booted) {
+    if let Err(error) = serve(booted) {
         log(&format!("the agent cannot go on: {error}"));
     }
     sys::exit_now(1)
@@ -126,19 +127,26 @@ pub fn log(line: &str) {
     }
 }
 
-fn serve_port(booted: &'static Booted) -> io::Result<()> {
-    let secret = Secret::from_hex(&booted.config.channel_secret)
-        .ok_or_else(|| io::Error::other("the configuration has no secret for the channel"))?;
+fn serve(booted: &'static Booted) -> io::Result<()> {
     let guest = Rc::new(Guest { environment: booted.config.env.clone().into(), booted: Some(booted) });
-    block_on(async move {
-        loop {
-            let port = port::open().await;
-            let guest = Rc::clone(&guest);
-            let error =
-                channel::serve(port, &secret, move |stream| connection(stream, Rc::clone(&guest))).await;
-            log(&format!("the port failed: {error}"));
+    match &booted.config.channel {
+        Channel::VirtioSerial { secret } => {
+            let secret = Secret::from_hex(secret)
+                .ok_or_else(|| io::Error::other("the secret of the channel in the configuration is none"))?;
+            block_on(async move {
+                loop {
+                    let port = port::open().await;
+                    let handler = |stream| connection(stream, Rc::clone(&guest));
+                    let error = channel::serve(port, &secret, handler).await;
+                    log(&format!("the port failed: {error}"));
+                }
+            })
         }
-    })
+        Channel::Vsock => {
+            let handler = move |stream| connection(stream, Rc::clone(&guest));
+            block_on(async move { Err(vsock::serve(VSOCK_PORT, handler).await) })?
+        }
+    }
 }
 
 /// Runs `future` on this thread, with all that it spawns.

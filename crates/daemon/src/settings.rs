@@ -1,6 +1,6 @@
 //! What `bangerd --config` prints: each setting with where it came from, as a daemon that is started now would take it.
 
-use engine::config::{host_size, qemu_program};
+use engine::config::{firecracker_program, host_size, qemu_program};
 use model::{
     config::{FILE_SYNC, Fallback, Field, KEYS, Key, Place, position},
     size,
@@ -95,6 +95,7 @@ fn of_host(field: Field) -> Option<String> {
     let sizes = || sizing::resolve(Wish::default(), Wish::default(), host_size().ok()?).ok();
     match field {
         Field::QemuBin => qemu_program().map(|path| path.display().to_string()),
+        Field::FirecrackerBin => firecracker_program().map(|path| path.display().to_string()),
         Field::Vcpu => Some(sizes()?.vcpu.0.to_string()),
         Field::Memory => Some(size::exact(sizes()?.memory.0)),
         Field::LogLevel

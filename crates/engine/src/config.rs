@@ -36,3 +36,9 @@ fn look_at_host() -> Result<sizing::Host> {
 pub fn qemu_program() -> Option<PathBuf> {
     vmm::qemu::installed()
 }
+
+/// The Firecracker that is used where none is configured, if one is installed.
+#[must_use]
+pub fn firecracker_program() -> Option<PathBuf> {
+    vmm::firecracker::installed()
+}

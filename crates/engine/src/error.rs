@@ -143,7 +143,7 @@ pub enum Error {
     },
     /// There is no usable VMM on this host.
     #[error("no virtual machine monitor can be used")]
-    NoVmm(#[source] vmm::qemu::ProbeError),
+    NoVmm(#[source] vmm::ProbeError),
     /// A writable disk could not be made.
     #[error("cannot make a disk")]
     Template(#[source] Cause),

@@ -6,7 +6,11 @@ use std::{
 };
 
 use image::kernel::KernelManifest;
-use model::{boot::DiskRole, undo::NewDisk};
+use model::{
+    boot::{DiskRole, Machine},
+    kernel::{self, Feature},
+    undo::NewDisk,
+};
 use wire::{
     guest::{self, Config},
     session::Secret,
@@ -17,8 +21,12 @@ type Cause = Box<dyn std::error::Error + Send + Sync>;
 /// What a VM needs of its kernel's directory.
 #[derive(Debug, Clone)]
 pub struct KernelFiles {
-    /// What the VMM boots.
-    pub boot: PathBuf,
+    /// The file that boot loaders start.
+    image: Option<PathBuf>,
+    /// The bare ELF file.
+    elf: Option<PathBuf>,
+    /// What it cannot do.
+    lacks: Vec<Feature>,
     /// The boot closure of its modules.
     modules: Option<PathBuf>,
     /// The disk with its whole module tree.
@@ -33,17 +41,40 @@ impl KernelFiles {
     /// What the kernel in `directory` has.
     pub fn read(directory: &Path) -> Result<Self, Cause> {
         let manifest = KernelManifest::read(directory)?;
-        let boot = manifest.bootable().ok_or("its kernel has no bootable file")?;
+        let file = |name: &Option<String>| name.as_ref().map(|name| directory.join(name));
+        let (image, elf) = (file(&manifest.boot.image), file(&manifest.boot.elf));
+        let lacks = Feature::ALL.into_iter().filter(|feature| !manifest.has(*feature)).collect();
         let modules_disk = manifest.file(directory, image::kernel::MODULES_EXT4);
         let modules_uuid = modules_disk.as_deref().map(image::identity::uuid_of).transpose()?;
         let modules = manifest.file(directory, image::kernel::MODULES_CPIO);
         let digest =
             manifest.files.get(image::kernel::MODULES_CPIO).map_or("none", |file| &file.sha256).to_owned();
-        Ok(Self { boot: directory.join(boot), modules, modules_disk, modules_uuid, digest })
+        Ok(Self { image, elf, lacks, modules, modules_disk, modules_uuid, digest })
     }
 }
 
-/// The config of the VM of `record` for one boot.
+impl KernelFiles {
+    /// What `machine` boots.
+    ///
+    /// # Errors
+    /// Where the kernel has no such file, or lacks what that machine needs of it.
+    pub fn boot(&self, machine: Machine) -> Result<&Path, Cause> {
+        let missing: Vec<_> =
+            kernel::needed_on(machine).into_iter().filter(|feature| self.lacks.contains(feature)).collect();
+        if !missing.is_empty() {
+            return Err(kernel::Missing(missing).into());
+        }
+        let (file, none) = match machine {
+            Machine::Pc => (self.image.as_ref().or(self.elf.as_ref()), "its kernel has no bootable file"),
+            Machine::Firecracker => {
+                (self.elf.as_ref(), "its kernel has no ELF file, which is what Firecracker boots")
+            }
+        };
+        Ok(file.ok_or(none)?)
+    }
+}
+
+/// The config of the VM of `record` for one boot on `machine`.
 pub fn config(
     record: &store::Vm,
     image: &store::Image,
@@ -51,7 +82,13 @@ pub fn config(
     kernel: &KernelFiles,
     secret: &Secret,
     ssh: guest::Ssh,
+    machine: Machine,
 ) -> Config {
+    let (channel, end) = match machine {
+        Machine::Pc => (guest::Channel::VirtioSerial { secret: secret.to_hex() }, guest::End::Poweroff),
+        Machine::Firecracker => (guest::Channel::Vsock, guest::End::Reboot),
+    };
+    let disk = |role, uuid| disk(role, uuid, machine);
     let mut disks = vec![disk(DiskRole::Image, image.uuid.clone())];
     for (which, uuid) in NewDisk::ALL.into_iter().zip(writable) {
         let role = match which {
@@ -67,12 +104,12 @@ pub fn config(
     };
     Config {
         version: guest::VERSION,
-        channel_secret: secret.to_hex(),
+        channel,
         hostname: record.name.to_string(),
         machine_id: record.machine_id.clone(),
         disks,
         init,
-        end: guest::End::Poweroff,
+        end,
         // It was written by this program.
         env: serde_json::from_str(&record.env).unwrap_or_default(),
         ssh: Some(ssh),
@@ -80,14 +117,18 @@ pub fn config(
     }
 }
 
-fn disk(role: DiskRole, uuid: String) -> guest::Disk {
+fn disk(role: DiskRole, uuid: String, machine: Machine) -> guest::Disk {
     let (role, serial) = match role {
         DiskRole::Image => (guest::DiskRole::Image, role.serial()),
         DiskRole::Overlay => (guest::DiskRole::Overlay, role.serial()),
         DiskRole::Work => (guest::DiskRole::Work, role.serial()),
         DiskRole::Modules => (guest::DiskRole::Modules, role.serial()),
     };
-    guest::Disk { role, serial: Some(serial.to_owned()), uuid }
+    let serial = match machine {
+        Machine::Pc => Some(serial.to_owned()),
+        Machine::Firecracker => None,
+    };
+    guest::Disk { role, serial, uuid }
 }
 
 /// A UUID as it is written.
@@ -127,4 +168,41 @@ pub fn write(
 fn base_name(agent: &Path, kernel: &KernelFiles) -> Result<String, Cause> {
     let (size, modified) = host::fs::identity(agent)?;
     Ok(format!("{size:x}-{modified:x}-{}.cpio", kernel.digest.get(..16).unwrap_or(&kernel.digest)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kernel_files(image: Option<&str>, elf: Option<&str>, lacks: &[Feature]) -> KernelFiles {
+        KernelFiles {
+            image: image.map(PathBuf::from),
+            elf: elf.map(PathBuf::from),
+            lacks: lacks.to_vec(),
+            modules: None,
+            modules_disk: None,
+            modules_uuid: None,
+            digest: String::new(),
+        }
+    }
+
+    #[test]
+    fn a_machine_boots_what_it_takes_of_a_kernel_that_has_what_it_needs() {
+        let both = kernel_files(Some("vmlinuz"), Some("vmlinux"), &[Feature::VirtioNet]);
+        assert_eq!(both.boot(Machine::Pc).unwrap(), Path::new("vmlinuz"));
+        assert_eq!(both.boot(Machine::Firecracker).unwrap(), Path::new("vmlinux"));
+        let why = |files: &KernelFiles, machine| files.boot(machine).unwrap_err().to_string();
+        let packed = kernel_files(Some("vmlinuz"), None, &[]);
+        assert!(why(&packed, Machine::Firecracker).contains("no ELF file"));
+        let small = kernel_files(None, Some("vmlinux"), &[Feature::VirtioPci, Feature::VirtioConsole]);
+        assert_eq!(small.boot(Machine::Firecracker).unwrap(), Path::new("vmlinux"));
+        assert!(why(&small, Machine::Pc).contains("virtio-pci (CONFIG_VIRTIO_PCI), virtio-console"));
+    }
+
+    #[test]
+    fn a_disk_has_a_serial_where_the_machine_shows_it() {
+        let serial = |machine| disk(DiskRole::Overlay, String::new(), machine).serial;
+        assert_eq!(serial(Machine::Pc).as_deref(), Some("banger-overlay"));
+        assert_eq!(serial(Machine::Firecracker), None);
+    }
 }

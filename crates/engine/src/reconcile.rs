@@ -82,7 +82,7 @@ impl Engine {
         };
         let rebooted = process.boot != host::proc::boot_id()?;
         let place = Place { run_dir: self.paths().run(record.id), log_dir: self.paths().vm(record.id) };
-        let adopted = self.0.vmms.adopt(process, place, secret).await;
+        let adopted = self.0.vmms.adopt(&record.vmm, process, place, secret).await;
         match adopted.map_err(|cause| Error::Adopt { name: record.name.clone(), cause }) {
             Ok(Some(machine)) => {
                 tracing::info!(vm = %record.name, pid = machine.id().pid, "found a running VM again");

@@ -15,6 +15,7 @@ pub mod net;
 mod netlink;
 pub mod nftables;
 pub mod packet;
+pub mod pipe;
 pub mod proc;
 pub mod rand;
 pub mod signals;
@@ -23,5 +24,6 @@ pub mod sparse;
 pub mod stamp;
 pub mod stdio;
 pub mod tree;
+pub mod vsock;
 
 pub use error::{Error, Result};

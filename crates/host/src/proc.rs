@@ -47,6 +47,8 @@ pub use space::{Namespaces, what_forbids_namespaces};
 pub enum Program {
     /// The machine emulator at this path.
     Qemu(PathBuf),
+    /// The Firecracker VMM at this path.
+    Firecracker(PathBuf),
     /// banger's own daemon at this path.
     Daemon(PathBuf),
     /// Makes a Debian root file system.
@@ -156,7 +158,7 @@ impl Program {
             })
         };
         match self {
-            Self::Qemu(path) | Self::Daemon(path) => Ok(path.clone()),
+            Self::Qemu(path) | Self::Firecracker(path) | Self::Daemon(path) => Ok(path.clone()),
             Self::Mmdebstrap => system("mmdebstrap"),
             Self::AptGet => system("apt-get"),
             Self::AptCache => system("apt-cache"),
@@ -179,7 +181,9 @@ impl Program {
     fn inherits(&self) -> &'static [&'static str] {
         match self {
             // Git finds no configuration but a repository's own without a home.
-            Self::Qemu(_) | Self::Git | Self::Nft | Self::Systemctl | Self::Pasta => &[],
+            Self::Qemu(_) | Self::Firecracker(_) | Self::Git | Self::Nft | Self::Systemctl | Self::Pasta => {
+                &[]
+            }
             Self::Daemon(_) => DAEMON,
             Self::Mmdebstrap | Self::AptGet | Self::AptCache => NETWORK,
             Self::Ssh => SSH,
@@ -190,7 +194,7 @@ impl Program {
     /// The variables that it gets whatever they are in this process.
     fn fixed(&self) -> &'static [(&'static str, &'static str)] {
         match self {
-            Self::Qemu(_) | Self::Nft | Self::Systemctl | Self::Pasta => {
+            Self::Qemu(_) | Self::Firecracker(_) | Self::Nft | Self::Systemctl | Self::Pasta => {
                 &[("PATH", SYSTEM_PATH), ("LC_ALL", "C.UTF-8")]
             }
             Self::Daemon(_) | Self::Ssh => &[],
@@ -254,6 +258,7 @@ impl Command {
         let settings = match program {
             Program::Daemon(_) => KEYS,
             Program::Qemu(_)
+            | Program::Firecracker(_)
             | Program::Mmdebstrap
             | Program::AptGet
             | Program::AptCache
@@ -344,6 +349,7 @@ pub(crate) mod tests {
     fn the_list_of_programs_is_this() {
         let names = [
             Program::Qemu("/opt/qemu".into()),
+            Program::Firecracker("/opt/firecracker".into()),
             Program::Daemon("/opt/bangerd".into()),
             Program::Mmdebstrap,
             Program::AptGet,
@@ -357,7 +363,9 @@ pub(crate) mod tests {
         ]
         .map(|program| match program {
             // A new program is a decision: it gets its line here and its environment above.
-            Program::Qemu(path) | Program::Daemon(path) => path.display().to_string(),
+            Program::Qemu(path) | Program::Firecracker(path) | Program::Daemon(path) => {
+                path.display().to_string()
+            }
             Program::Mmdebstrap => "mmdebstrap".to_owned(),
             Program::AptGet => "apt-get".to_owned(),
             Program::AptCache => "apt-cache".to_owned(),
@@ -370,6 +378,7 @@ pub(crate) mod tests {
         });
         let fixed = [
             "/opt/qemu",
+            "/opt/firecracker",
             "/opt/bangerd",
             "mmdebstrap",
             "apt-get",

@@ -44,6 +44,8 @@ pub enum Field {
     Accelerator,
     /// QEMU's program.
     QemuBin,
+    /// Firecracker's program.
+    FirecrackerBin,
     /// How long a stop may take.
     StopTimeout,
     /// How long a start may take.
@@ -145,6 +147,8 @@ pub const KEYS: &[Key] = &[
         "What runs a guest's instructions: the processor (`kvm`), QEMU's emulation (`tcg`), or the processor where a test guest ran on it."),
     key(Field::QemuBin, "qemu_bin", "BANGER_QEMU_BIN", Kind::Program, Fallback::Auto("`qemu-system-x86_64` in `PATH`"),
         "QEMU's program."),
+    key(Field::FirecrackerBin, "firecracker_bin", "BANGER_FIRECRACKER_BIN", Kind::Program,
+        Fallback::Auto("`firecracker` in `PATH`"), "Firecracker's program."),
     key(Field::StopTimeout, "stop_timeout", "BANGER_STOP_TIMEOUT", Kind::Duration, Fallback::Value("10s"),
         "How long a guest may take to shut down before its machine is ended."),
     key(Field::BootTimeout, "boot_timeout", "BANGER_BOOT_TIMEOUT", Kind::Duration, Fallback::Value("2m"),
@@ -165,7 +169,7 @@ pub const KEYS: &[Key] = &[
 
 /// Keys and tables that are planned and do nothing yet, so they are refused instead of ignored.
 pub const LATER: &[&str] =
-    &["firecracker_bin", "jailer_bin", "jailer", "ssh_key_path", "root_disk", "network", "vm_defaults.nat"];
+    &["jailer_bin", "jailer", "ssh_key_path", "root_disk", "network", "vm_defaults.nat"];
 
 /// The list of the owner's files that every start puts into its guest.
 pub const FILE_SYNC: &str = "file_sync";
@@ -212,18 +216,28 @@ impl LogLevel {
 pub enum Vmm {
     /// The best one of this host.
     Auto,
+    /// Firecracker.
+    Firecracker,
     /// QEMU.
     Qemu,
 }
 
 impl Vmm {
-    const WORDS: &[&str] = &["auto", "qemu"];
+    const ALL: [Self; 3] = [Self::Auto, Self::Firecracker, Self::Qemu];
+    const WORDS: &[&str] = &["auto", "firecracker", "qemu"];
+
+    /// The one of that word.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|vmm| vmm.as_str() == word)
+    }
 
     /// Its word.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Auto => "auto",
+            Self::Firecracker => "firecracker",
             Self::Qemu => "qemu",
         }
     }
@@ -301,6 +315,8 @@ pub struct Config {
     pub accelerator: Accelerator,
     /// QEMU's program, where it is not the one in `PATH`.
     pub qemu_bin: Option<PathBuf>,
+    /// Firecracker's program, where it is not the one in `PATH`.
+    pub firecracker_bin: Option<PathBuf>,
     /// How long a stop may take before the VMM ends.
     pub stop_timeout: Duration,
     /// How long a guest may take until its agent answers.
@@ -327,6 +343,7 @@ impl Default for Config {
             vmm: Vmm::Auto,
             accelerator: Accelerator::Auto,
             qemu_bin: None,
+            firecracker_bin: None,
             stop_timeout: Duration::from_secs(10),
             boot_timeout: Duration::from_secs(120),
             auto_stop_stale_after: None,
@@ -503,10 +520,7 @@ impl Config {
             Field::ImageCatalog => self.image_catalog = Some(location(&text)?),
             Field::KernelCatalog => self.kernel_catalog = Some(location(&text)?),
             Field::CatalogKey => self.catalog_key = Some(SigningKey::try_from(&*text)?),
-            Field::Vmm if text == "firecracker" => return Err(Wrong::Firecracker),
-            Field::Vmm => {
-                self.vmm = if word(&text, Vmm::WORDS)? == "qemu" { Vmm::Qemu } else { Vmm::Auto };
-            }
+            Field::Vmm => self.vmm = Vmm::from_word(&text).ok_or(Wrong::Word(Vmm::WORDS))?,
             Field::Accelerator => {
                 self.accelerator = match word(&text, Accelerator::WORDS)? {
                     "kvm" => Accelerator::Kvm,
@@ -514,8 +528,9 @@ impl Config {
                     _ => Accelerator::Auto,
                 };
             }
-            Field::QemuBin if !text.starts_with('/') => return Err(Wrong::Path),
+            Field::QemuBin | Field::FirecrackerBin if !text.starts_with('/') => return Err(Wrong::Path),
             Field::QemuBin => self.qemu_bin = Some(text.into()),
+            Field::FirecrackerBin => self.firecracker_bin = Some(text.into()),
             Field::StopTimeout => self.stop_timeout = duration(&text)?,
             Field::BootTimeout => self.boot_timeout = duration(&text)?,
             Field::AutoStopStaleAfter => {
@@ -549,6 +564,7 @@ impl Config {
             Field::Vmm => self.vmm.as_str().to_owned(),
             Field::Accelerator => self.accelerator.as_str().to_owned(),
             Field::QemuBin => self.qemu_bin.as_ref()?.display().to_string(),
+            Field::FirecrackerBin => self.firecracker_bin.as_ref()?.display().to_string(),
             Field::StopTimeout => duration_text(self.stop_timeout),
             Field::BootTimeout => duration_text(self.boot_timeout),
             Field::AutoStopStaleAfter => {

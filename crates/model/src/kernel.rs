@@ -8,6 +8,8 @@ use std::{
     fmt,
 };
 
+use crate::boot::Machine;
+
 /// Something that a guest asks of its kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Feature {
@@ -186,19 +188,20 @@ impl Evidence<'_> {
     /// How the kernel has each feature, or the report of what is missing.
     ///
     /// # Errors
-    /// [`Missing`] when a guest could not run at all. Network and vsock are recorded only: a guest runs without a
-    /// network, and QEMU needs no vsock.
+    /// [`Missing`] when a guest could not run at all. What one VMM needs and another does not is recorded only, as the network
+    /// is: see [`needed_on`].
     pub fn assess(&self) -> Result<Vec<(Feature, How)>, Missing> {
         let all: Vec<_> = Feature::ALL.map(|feature| (feature, self.how(feature))).to_vec();
         let lacks = |feature| all.contains(&(feature, How::Missing));
         let no_transport = lacks(Feature::VirtioPci) && lacks(Feature::VirtioMmio);
+        let no_channel = lacks(Feature::VirtioConsole) && lacks(Feature::Vsock);
         let fatal = |feature: &Feature| match feature {
             Feature::VirtioPci | Feature::VirtioMmio => no_transport,
-            Feature::VirtioNet | Feature::Vsock => false,
+            Feature::VirtioConsole | Feature::Vsock => no_channel,
+            Feature::VirtioNet => false,
             Feature::Initramfs
             | Feature::Devtmpfs
             | Feature::VirtioBlk
-            | Feature::VirtioConsole
             | Feature::Ext4
             | Feature::Overlay => true,
         };
@@ -207,7 +210,16 @@ impl Evidence<'_> {
     }
 }
 
-/// The features that a kernel lacks and no guest runs without.
+/// What `machine` asks of a kernel beyond what every one does: how its devices are found, and the agent's channel.
+#[must_use]
+pub fn needed_on(machine: Machine) -> [Feature; 2] {
+    match machine {
+        Machine::Pc => [Feature::VirtioPci, Feature::VirtioConsole],
+        Machine::Firecracker => [Feature::VirtioMmio, Feature::Vsock],
+    }
+}
+
+/// The features that a kernel lacks and a guest does not run without.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Missing(pub Vec<Feature>);
 
@@ -436,14 +448,16 @@ mod tests {
     fn what_no_guest_runs_without_is_refused_as_a_whole_list() {
         check_missing(&[], &[]);
         check_missing(&["VIRTIO_NET=", "VIRTIO_VSOCKETS="], &[]);
+        check_missing(&["VIRTIO_CONSOLE="], &[]);
+        check_missing(&["VIRTIO_CONSOLE=", "VIRTIO_VSOCKETS="], &[Feature::VirtioConsole, Feature::Vsock]);
         check_missing(&["VIRTIO_PCI="], &[]);
         check_missing(&["VIRTIO_MMIO="], &[]);
         check_missing(&["VIRTIO_PCI=", "VIRTIO_MMIO="], &[Feature::VirtioPci, Feature::VirtioMmio]);
         check_missing(&["BLK_DEV_INITRD="], &[Feature::Initramfs]);
         check_missing(&["DEVTMPFS="], &[Feature::Devtmpfs]);
         check_missing(
-            &["VIRTIO_BLK=", "VIRTIO_CONSOLE=", "EXT4_FS=", "OVERLAY_FS=", "VIRTIO_NET="],
-            &[Feature::VirtioBlk, Feature::VirtioConsole, Feature::Ext4, Feature::Overlay],
+            &["VIRTIO_BLK=", "EXT4_FS=", "OVERLAY_FS=", "VIRTIO_NET="],
+            &[Feature::VirtioBlk, Feature::Ext4, Feature::Overlay],
         );
     }
 

@@ -1,4 +1,5 @@
-//! The guest that the conformance suite boots: `/init` of an initramfs, which serves sessions on the agent's port.
+//! The guest that the conformance suite boots: `/init` of an initramfs, which serves sessions on the agent's port, or one
+//! connection after the other where its configuration says `vsock`.
 //!
 //! A session begins with one line: `echo`, `poweroff`, `reboot`, `panic`, `say N` for N lines on the console, or
 //! `say-later N` for N lines once the session has ended.
@@ -12,37 +13,88 @@ use std::{
 };
 
 use bytes::BytesMut;
+use host::vsock;
 use rustix::{
     mount::{MountFlags, mount},
     system::{RebootCommand, init_module, reboot},
     termios::tcdrain,
 };
-use wire::session::{self, Event, Nonce, PORT, Receiver, Secret};
+use wire::{
+    guest::VSOCK_PORT,
+    session::{self, Event, PORT, Receiver, Secret},
+};
 
 fn main() {
     for (kind, place) in [("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev")] {
         mount(kind, place, kind, MountFlags::empty(), None).expect("mount points are in the payload");
     }
-    for module in fs::read_to_string("/banger/modules.load").expect("a list of modules").lines() {
+    // A kernel that has all it needs comes without the list.
+    for module in fs::read_to_string("/banger/modules.load").unwrap_or_default().lines() {
         let image = fs::read(module).expect("modules are in the payload");
         // One that drives a device that is not there may refuse.
         let _ = init_module(&image, c"");
     }
     let config = fs::read_to_string("/banger/config.json").expect("a configuration");
-    let secret = Secret::from_hex(config.trim()).expect("the configuration is the secret");
     println!("guest: up");
+    if config.trim() == "vsock" {
+        serve_connections();
+    }
+    let secret = Secret::from_hex(config.trim()).expect("the configuration is the secret");
     let mut port = open_port();
     println!("guest: serving");
-    let mut guest =
-        Guest { receiver: Receiver::guest(&secret), nonce: None, line: Vec::new(), echo: false, later: 0 };
+    let mut receiver = Receiver::guest(&secret);
+    let mut nonce = None;
+    let mut session = Session::default();
     let mut buffer = [0; 4096];
     loop {
         match port.read(&mut buffer) {
             // Nobody is at the host's end. There is no event for somebody coming back, only trying again.
             Ok(0) => thread::sleep(Duration::from_millis(5)),
-            Ok(count) => guest.serve(&buffer[..count], &mut port, &secret),
+            Ok(count) => receiver.push(&buffer[..count]),
             Err(e) => panic!("cannot read the port: {e}"),
         }
+        while let Some(event) = receiver.next_event() {
+            let mut out = BytesMut::new();
+            let mut late = 0;
+            match event {
+                // The host sends it until it hears the echo, and hears only one.
+                Event::Opened(again) if nonce == Some(again) => {}
+                Event::Opened(opened) => {
+                    (nonce, session) = (Some(opened), Session::default());
+                    out.extend_from_slice(&session::mark(&secret, opened));
+                }
+                Event::Data(bytes) => session::data(&session.hear(&bytes), &mut out),
+                Event::Ended => {
+                    session::end(&mut out);
+                    late = std::mem::take(&mut session.later);
+                }
+                Event::Broken => println!("guest: broken session"),
+            }
+            port.write_all(&out).expect("the port takes what fits it");
+            say(late);
+        }
+    }
+}
+
+/// Serves connections of the host, each until the host ends it.
+fn serve_connections() -> ! {
+    let listener = vsock::listen(VSOCK_PORT).expect("the port is free");
+    println!("guest: serving");
+    loop {
+        let (socket, peer) = vsock::accept(&listener).expect("somebody comes");
+        if peer != vsock::HOST {
+            continue;
+        }
+        let mut stream = File::from(socket);
+        let mut session = Session::default();
+        let mut buffer = [0; 4096];
+        // An error is a host that went away, which is an end.
+        while let Ok(count @ 1..) = stream.read(&mut buffer) {
+            if stream.write_all(&session.hear(&buffer[..count])).is_err() {
+                break;
+            }
+        }
+        say(session.later);
     }
 }
 
@@ -60,58 +112,33 @@ fn open_port() -> File {
     }
 }
 
-struct Guest {
-    receiver: Receiver,
-    nonce: Option<Nonce>,
-    /// The first line of the session, as far as it is there.
+/// One session, from its first line on.
+#[derive(Default)]
+struct Session {
+    /// That line, as far as it is there.
     line: Vec<u8>,
-    /// Whether that line said so.
+    /// Whether it said so.
     echo: bool,
     /// How many lines are owed to the console.
     later: u32,
 }
 
-impl Guest {
-    fn serve(&mut self, bytes: &[u8], port: &mut File, secret: &Secret) {
-        self.receiver.push(bytes);
-        while let Some(event) = self.receiver.next_event() {
-            let mut out = BytesMut::new();
-            let mut late = 0;
-            match event {
-                // The host sends it until it hears the echo, and hears only one.
-                Event::Opened(nonce) if self.nonce == Some(nonce) => {}
-                Event::Opened(nonce) => {
-                    self.nonce = Some(nonce);
-                    (self.line, self.echo) = (Vec::new(), false);
-                    out.extend_from_slice(&session::mark(secret, nonce));
-                }
-                Event::Data(bytes) if self.echo => session::data(&bytes, &mut out),
-                Event::Data(bytes) => {
-                    self.line.extend_from_slice(&bytes);
-                    self.command(&mut out);
-                }
-                Event::Ended => {
-                    session::end(&mut out);
-                    late = std::mem::take(&mut self.later);
-                }
-                Event::Broken => println!("guest: broken session"),
-            }
-            port.write_all(&out).expect("the port takes what fits it");
-            if late > 0 {
-                say(late);
-            }
+impl Session {
+    /// Takes `bytes`; gives the answer.
+    fn hear(&mut self, bytes: &[u8]) -> Vec<u8> {
+        if self.echo {
+            return bytes.to_vec();
         }
+        self.line.extend_from_slice(bytes);
+        self.command()
     }
 
-    fn command(&mut self, out: &mut BytesMut) {
-        let Some(end) = self.line.iter().position(|&byte| byte == b'\n') else { return };
+    fn command(&mut self) -> Vec<u8> {
+        let Some(end) = self.line.iter().position(|&byte| byte == b'\n') else { return Vec::new() };
         let rest = self.line.split_off(end + 1);
         let line = String::from_utf8_lossy(&self.line).trim().to_owned();
         match line.as_str() {
-            "echo" => {
-                self.echo = true;
-                session::data(&rest, out);
-            }
+            "echo" => self.echo = true,
             "poweroff" => drop(reboot(RebootCommand::PowerOff)),
             "reboot" => drop(reboot(RebootCommand::Restart)),
             // The kernel does not survive its init.
@@ -124,14 +151,17 @@ impl Guest {
                 } else {
                     say(count);
                 }
-                session::data(b"said\n", out);
+                return b"said\n".to_vec();
             }
         }
-        self.line.clear();
+        rest
     }
 }
 
 fn say(count: u32) {
+    if count == 0 {
+        return;
+    }
     for number in 0..count {
         println!("guest: line {number}");
     }

@@ -2,9 +2,9 @@
 
 use std::{path::Path, time::Instant};
 
-use tokio::{io::AsyncReadExt, net::UnixStream};
+use tokio::io::{AsyncRead, AsyncReadExt};
 
-use crate::{ring::Ring, task::Task};
+use crate::{end, ring::Ring, task::Task};
 
 /// As much of the console's end is kept at hand to tell a panic by; it ends with a few kilobytes of traces.
 const TAIL: usize = 32 << 10;
@@ -13,10 +13,15 @@ const TAIL: usize = 32 << 10;
 pub(crate) struct Console(Task<Vec<u8>>);
 
 impl Console {
-    /// Reads `stream` into the ring in `directory` until the machine closes it.
-    pub(crate) fn start(stream: UnixStream, directory: &Path) -> host::Result<Self> {
+    /// Reads `stream` into the ring in `directory` until the machine closes it. `listen` hears all of it, in pieces that begin
+    /// [`end::LONGEST`] bytes before what is new.
+    pub(crate) fn start(
+        stream: impl AsyncRead + Send + Unpin + 'static,
+        directory: &Path,
+        listen: impl FnMut(&[u8]) + Send + 'static,
+    ) -> host::Result<Self> {
         let ring = Ring::open(directory, Instant::now())?;
-        Ok(Self(Task::spawn(pump(stream, ring))))
+        Ok(Self(Task::spawn(pump(stream, ring, listen))))
     }
 
     /// Waits until all is read; gives the end of what was read here.
@@ -25,7 +30,7 @@ impl Console {
     }
 }
 
-async fn pump(mut stream: UnixStream, ring: Ring) -> Vec<u8> {
+async fn pump(mut stream: impl AsyncRead + Unpin, ring: Ring, mut listen: impl FnMut(&[u8])) -> Vec<u8> {
     let mut ring = Some(ring);
     let mut tail = Vec::new();
     let mut buffer = vec![0; 16 << 10];
@@ -36,6 +41,7 @@ async fn pump(mut stream: UnixStream, ring: Ring) -> Vec<u8> {
         let bytes = buffer[..count].to_vec();
         tail.extend_from_slice(&bytes);
         tail.drain(..tail.len().saturating_sub(TAIL));
+        listen(&tail[tail.len().saturating_sub(count + end::LONGEST)..]);
         // A log that cannot be written any more must not stop the machine: it is read on, into nothing.
         if let Some(mut writing) = ring.take() {
             let written =

@@ -14,14 +14,15 @@ use host::proc::{Command, Gated, Process, ProcessId, Program, Signal};
 use model::{boot, end::MachineEnd};
 use tokio::{
     io::DuplexStream,
-    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    sync::{Semaphore, watch},
     time::timeout,
 };
 use wire::session::Secret;
 
 use crate::{
     Accelerator, AdoptError, AgentError, Backend, Channel, ControlError, Disk, End, Future, LaunchError,
-    Machine, MachinePlan, MachineStatus, Place, Report, SpawnError, Spawned, ring::Ring, task::Task, watcher,
+    Machine, MachinePlan, MachineStatus, Place, Report, SpawnError, Spawned, held::Held, ring::Ring,
+    task::Task, watcher,
 };
 
 /// What a channel holds on its way.
@@ -252,7 +253,7 @@ impl Machine for FakeMachine {
                     _ = lost => {}
                 }
             });
-            Ok(Box::new(Held { stream: ours, _permit: permit }) as Channel)
+            Ok(Box::new(Held::new(ours, permit)) as Channel)
         })
     }
 
@@ -294,53 +295,5 @@ impl Machine for FakeMachine {
     fn status(&self) -> Future<'_, Result<MachineStatus, ControlError>> {
         let alive = self.process.is_alive();
         Box::pin(async move { Ok(if alive { MachineStatus::Running } else { MachineStatus::Ended }) })
-    }
-}
-
-/// A channel with its place in the line.
-struct Held {
-    stream: DuplexStream,
-    _permit: OwnedSemaphorePermit,
-}
-
-mod delegate {
-    //! A [`Held`] is its stream.
-
-    use std::{
-        io,
-        pin::Pin,
-        task::{Context, Poll},
-    };
-
-    use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-
-    use super::Held;
-
-    impl AsyncRead for Held {
-        fn poll_read(
-            mut self: Pin<&mut Self>,
-            context: &mut Context<'_>,
-            into: &mut ReadBuf<'_>,
-        ) -> Poll<io::Result<()>> {
-            Pin::new(&mut self.stream).poll_read(context, into)
-        }
-    }
-
-    impl AsyncWrite for Held {
-        fn poll_write(
-            mut self: Pin<&mut Self>,
-            context: &mut Context<'_>,
-            bytes: &[u8],
-        ) -> Poll<io::Result<usize>> {
-            Pin::new(&mut self.stream).poll_write(context, bytes)
-        }
-
-        fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Pin::new(&mut self.stream).poll_flush(context)
-        }
-
-        fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Pin::new(&mut self.stream).poll_shutdown(context)
-        }
     }
 }

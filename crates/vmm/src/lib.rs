@@ -13,13 +13,17 @@
 
 #[cfg(feature = "fake")]
 pub mod fake;
+pub mod firecracker;
 pub mod qemu;
 pub mod ring;
 
 mod channel;
 mod console;
 mod end;
+mod held;
+mod launch;
 mod machine;
+mod probe;
 mod qmp;
 mod task;
 mod watcher;
@@ -28,3 +32,4 @@ pub use machine::{
     Accelerator, AdoptError, AgentError, Backend, ByteStream, Channel, ControlError, Disk, End, Future,
     LaunchError, Machine, MachinePlan, MachineStatus, Nic, Place, Report, SpawnError, Spawned,
 };
+pub use probe::{ProbeError, Settings};

@@ -4,7 +4,12 @@
 //! before QEMU runs: nothing waits for a file to appear, and no byte of the console is lost. They stay in the run
 //! directory, where the next daemon finds them.
 
-use std::{os::unix::net::UnixListener, path::Path, sync::Arc, time::Duration};
+use std::{
+    os::unix::net::UnixListener,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use host::{
     net::Device,
@@ -27,7 +32,9 @@ use crate::{
     AdoptError, AgentError, Backend, Channel, ControlError, Disk, End, Future, LaunchError, Machine,
     MachinePlan, MachineStatus, Nic, Place, Report, SpawnError, Spawned, channel,
     console::Console,
-    end,
+    end::Told,
+    launch::{ADOPTION, COMING_UP, KILLED, Unsettled, blocking, stream},
+    probe::{ProbeError, Settings},
     qmp::Qmp,
     watcher::{self, Watcher},
 };
@@ -35,7 +42,13 @@ use crate::{
 mod arguments;
 mod probe;
 
-pub use probe::{ProbeError, Settings, installed};
+pub(crate) use probe::PRODUCT;
+
+/// The QEMU that is used where none is configured. It is not looked at.
+#[must_use]
+pub fn installed() -> Option<PathBuf> {
+    PRODUCT.installed()
+}
 
 /// The gateway's own address. Each is alone with its guest, so it can be the same everywhere.
 const GATEWAY_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x01];
@@ -44,12 +57,6 @@ const CONTROL_SOCKET: &str = "control.sock";
 const CONSOLE_SOCKET: &str = "console.sock";
 const AGENT_SOCKET: &str = "agent.sock";
 
-/// How long QEMU may take until it answers: it allocates memory and opens disks before, on a host that may be busy.
-const COMING_UP: Duration = Duration::from_secs(30);
-/// How long a QEMU that runs may take to answer a new connection.
-const ADOPTION: Duration = Duration::from_secs(10);
-/// How long a process that was killed may take to be gone.
-const KILLED: Duration = Duration::from_secs(30);
 /// Between two looks whether an agent socket that could not be used is usable again.
 const RECONNECT: Duration = Duration::from_millis(100);
 
@@ -105,7 +112,7 @@ impl Backend for Qemu {
                 Ok::<_, SpawnError>((command.gated()?, control, console))
             })
             .await?;
-            let console = Console::start(stream(console)?, &place.log_dir)?;
+            let console = Console::start(stream(console)?, &place.log_dir, |_| {})?;
             let control = stream(control)?;
             Ok(Box::new(Waiting { gated, control, console, place, secret }) as Box<dyn Spawned>)
         })
@@ -145,7 +152,7 @@ pub async fn adopt(
     let Some(process) = id.open().map_err(AdoptError::Process)? else { return Ok(None) };
     let connect = |name: &str| stream(sock::connect(&place.run_dir.join(name))?);
     let negotiated = async {
-        let console = Console::start(connect(CONSOLE_SOCKET)?, &place.log_dir)?;
+        let console = Console::start(connect(CONSOLE_SOCKET)?, &place.log_dir, |_| {})?;
         let (qmp, listener) = Qmp::negotiate(connect(CONTROL_SOCKET)?, ADOPTION).await?;
         Ok::<_, ControlError>((console, qmp, listener))
     };
@@ -169,19 +176,6 @@ impl From<host::Error> for AdoptError {
     }
 }
 
-/// Runs what may wait for the disk.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
-    }
-}
-
-fn stream(socket: std::os::unix::net::UnixStream) -> host::Result<UnixStream> {
-    let converted = socket.set_nonblocking(true).and_then(|()| UnixStream::from_std(socket));
-    converted.map_err(|e| host::Error::new("use", "a socket of the machine", e))
-}
-
 /// A QEMU before its exec.
 struct Waiting {
     gated: Gated,
@@ -200,48 +194,22 @@ impl Spawned for Waiting {
         Box::pin(async move {
             let Self { gated, control, console, place, secret } = *self;
             let id = gated.id().clone();
-            let unsettled = blocking(|| gated.release().map(|process| Unsettled(Some(process))));
-            let mut unsettled = unsettled.await.map_err(LaunchError::Execute)?;
-            let process = unsettled.0.as_ref().expect("taken only below");
+            let unsettled = blocking(|| gated.release().map(Unsettled::new));
+            let unsettled = unsettled.await.map_err(LaunchError::Execute)?;
             let negotiated = tokio::select! {
                 negotiated = Qmp::negotiate(control, COMING_UP) => negotiated,
-                ended = watcher::ended(process) => ended.and(Err(ControlError::Ended)),
+                ended = watcher::ended(unsettled.process()) => ended.and(Err(ControlError::Ended)),
             };
             match negotiated {
                 Ok((qmp, listener)) => {
-                    let process = unsettled.0.take().expect("taken only here");
+                    let process = unsettled.settle();
                     let watcher = Watcher { process, place: place.clone(), console };
                     let machine = QemuMachine::new(id, place, secret, qmp, listener, watcher);
                     machine.map(|machine| Arc::new(machine) as _).map_err(LaunchError::Execute)
                 }
-                Err(cause) => Err(launch_error(process, &place, cause).await),
+                Err(cause) => Err(unsettled.launch_error(&place, cause).await),
             }
         })
-    }
-}
-
-/// Why a QEMU that was executed is of no use; its log tells more than its silence.
-async fn launch_error(process: &Process, place: &Place, cause: ControlError) -> LaunchError {
-    // A process closes its sockets a moment before it has ended.
-    let ended = timeout(Duration::from_secs(1), watcher::ended(process)).await.is_ok();
-    let lines = watcher::log_lines(&place.log_dir);
-    if ended {
-        let exit = process.reap().ok().flatten();
-        return LaunchError::Ended { exit, hint: end::hint(&lines), lines };
-    }
-    LaunchError::Control { lines, cause }
-}
-
-/// A QEMU that nobody holds yet: killed when its start is given up.
-struct Unsettled(Option<Process>);
-
-impl Drop for Unsettled {
-    fn drop(&mut self) {
-        if let Some(process) = self.0.take() {
-            let _ = process.signal(Signal::Kill);
-            // Its memory takes a moment to be freed, and this may be a thread that must not wait.
-            std::thread::spawn(move || process.wait_exit(KILLED).and_then(|_| process.reap()));
-        }
     }
 }
 
@@ -270,13 +238,11 @@ impl QemuMachine {
         let process = watcher.process.try_clone()?;
         let qmp = Arc::new(qmp);
         let (sender, end) = watch::channel(None);
-        let watching = watcher.run(sender, {
+        // What QEMU said last is still in the socket.
+        let last_words = async { drop(listener.join().await) };
+        let watching = watcher.run(sender, last_words, {
             let qmp = qmp.clone();
-            async move {
-                // What QEMU said last is still in the socket.
-                let _ = listener.join().await;
-                qmp.shutdown_reason().map(str::to_owned)
-            }
+            move |_, _| qmp.shutdown_reason().and_then(told)
         });
         let agent = Arc::new(Semaphore::new(1));
         Ok(Self { id, process, place, secret, qmp, end, agent, _watcher: watching })
@@ -374,6 +340,17 @@ impl Machine for QemuMachine {
                 None => Err(ControlError::Protocol),
             }
         })
+    }
+}
+
+/// What the `reason` in QEMU's SHUTDOWN event tells.
+fn told(reason: &str) -> Option<Told> {
+    match reason {
+        "guest-shutdown" => Some(Told::Poweroff),
+        "guest-reset" => Some(Told::Reset),
+        "guest-panic" => Some(Told::Panic),
+        "host-qmp-quit" | "host-qmp-system-reset" | "host-signal" | "host-ui" => Some(Told::Quit),
+        _ => None,
     }
 }
 

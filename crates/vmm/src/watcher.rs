@@ -2,17 +2,26 @@
 
 use std::{fs::File, path::Path, time::Duration};
 
-use host::{fs, proc::Process};
+use host::{
+    fs,
+    proc::{Exit, Process},
+};
 use tokio::{
     io::{Interest, unix::AsyncFd},
     sync::watch,
     time::{MissedTickBehavior, interval, timeout},
 };
 
-use crate::{ControlError, End, Place, console::Console, end, ring, task::Task};
+use crate::{
+    ControlError, End, Place,
+    console::Console,
+    end::{self, Told},
+    ring,
+    task::Task,
+};
 
 /// What the VMM itself says. It writes there directly, because it outlives everybody who could read a pipe.
-const LOG: &str = "vmm.log";
+pub(crate) const LOG: &str = "vmm.log";
 /// What that file may grow to.
 const LOG_LIMIT: u64 = 1 << 20;
 /// How often its size is looked at.
@@ -60,19 +69,25 @@ pub(crate) struct Watcher {
 }
 
 impl Watcher {
-    /// Watches from now on. `reason` resolves soon after the end to what the VMM said of it, if it did.
+    /// Watches from now on. `last_words` resolves soon after the end, when the VMM has said all it will; `told` is what that was,
+    /// by how its process ended and the end of the console too.
     pub(crate) fn run(
         self,
         sender: watch::Sender<Option<End>>,
-        reason: impl Future<Output = Option<String>> + Send + 'static,
+        last_words: impl Future<Output = ()> + Send + 'static,
+        told: impl FnOnce(Option<Exit>, &[u8]) -> Option<Told> + Send + 'static,
     ) -> Task<()> {
         Task::spawn(async move {
-            let end = self.end(reason).await;
+            let end = self.end(last_words, told).await;
             sender.send_replace(Some(end));
         })
     }
 
-    async fn end(self, reason: impl Future<Output = Option<String>> + Send) -> End {
+    async fn end(
+        self,
+        last_words: impl Future<Output = ()> + Send,
+        told: impl FnOnce(Option<Exit>, &[u8]) -> Option<Told> + Send,
+    ) -> End {
         let log = self.place.log_dir.join(LOG);
         tokio::select! {
             ended = ended(&self.process) => if let Err(error) = ended {
@@ -83,9 +98,9 @@ impl Watcher {
         }
         let exit = self.process.reap().ok().flatten();
         // A console whose disk is slow does not cost the reason.
-        let reason = timeout(LEFTOVERS, reason).await.unwrap_or_default();
+        let _ = timeout(LEFTOVERS, last_words).await;
         let console = timeout(LEFTOVERS, self.console.join()).await.unwrap_or_default();
-        let what = end::classify(reason.as_deref(), &console);
+        let what = end::classify(told(exit, &console), &console);
         let vmm_lines = match what {
             model::end::MachineEnd::VmmDied => log_lines(&self.place.log_dir),
             model::end::MachineEnd::Poweroff

@@ -34,6 +34,8 @@ use crate::Word;
 pub const VERSION: u32 = 1;
 /// Where the boot payload holds the [`Config`].
 pub const CONFIG_PATH: &str = "banger/config.json";
+/// The port of `AF_VSOCK` (vsock(7)) where the agent listens.
+pub const VSOCK_PORT: u32 = 52;
 /// The most bytes of a JSON answer that the daemon reads from a guest.
 pub const MAX_ANSWER: usize = 1 << 20;
 
@@ -42,8 +44,8 @@ pub const MAX_ANSWER: usize = 1 << 20;
 pub struct Config {
     /// [`VERSION`]; another one is refused.
     pub version: u32,
-    /// The secret of the agent's channel, 32 hexadecimal digits ([`crate::session::Secret`]).
-    pub channel_secret: String,
+    /// Where the agent serves the host.
+    pub channel: Channel,
     /// The host name: the VM's name.
     pub hostname: String,
     /// `/etc/machine-id` (machine-id(5)): 32 hexadecimal digits, the same at every boot of this VM.
@@ -80,6 +82,28 @@ pub struct Network {
     pub mtu: u16,
     /// Whom it asks for names.
     pub resolvers: Vec<Ipv4Addr>,
+}
+
+/// The byte stream between host and agent.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Channel {
+    /// A virtio-serial port ([`crate::session`]).
+    VirtioSerial {
+        /// Its secret, 32 hexadecimal digits ([`crate::session::Secret`]).
+        secret: String,
+    },
+    /// Connections of the host to [`VSOCK_PORT`]: each is a stream of its own, so nothing lies under HTTP/2.
+    Vsock,
+}
+
+impl std::fmt::Debug for Channel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::VirtioSerial { .. } => "VirtioSerial",
+            Self::Vsock => "Vsock",
+        })
+    }
 }
 
 /// One disk and what it is for.

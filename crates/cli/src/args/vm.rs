@@ -92,9 +92,9 @@ pub struct Machine {
     pub image: Option<ImageChoice>,
     #[command(flatten)]
     pub size: Size,
-    /// The virtual machine monitor
-    #[arg(long, value_enum, default_value = "auto", hide_default_value = true)]
-    pub vmm: VmmChoice,
+    /// The virtual machine monitor; without it what the configuration says
+    #[arg(long, value_enum, value_name = "VMM")]
+    pub vmm: Option<VmmChoice>,
     /// What makes it ready; without it what the image says
     #[arg(long, value_enum, value_name = "WHAT")]
     pub wait: Option<WaitFor>,

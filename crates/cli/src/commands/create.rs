@@ -167,11 +167,14 @@ fn request(machine: Machine) -> CreateVm {
         memory: machine.size.memory,
         disk_size: machine.size.disk_size,
         overlay_size: machine.size.overlay_size,
-        vmm: match machine.vmm {
-            VmmChoice::Auto => None,
-            VmmChoice::Firecracker => Some("firecracker".to_owned()),
-            VmmChoice::Qemu => Some("qemu".to_owned()),
-        },
+        vmm: machine.vmm.map(|vmm| {
+            match vmm {
+                VmmChoice::Auto => "auto",
+                VmmChoice::Firecracker => "firecracker",
+                VmmChoice::Qemu => "qemu",
+            }
+            .to_owned()
+        }),
         env: machine.env,
         wait: machine.wait.map(Into::into),
         ..CreateVm::default()

@@ -87,6 +87,16 @@ fn a_missing_vmm_is_a_row() {
 }
 
 #[test]
+fn a_firecracker_that_is_none_is_a_row() {
+    let home = home().with_env("BANGER_FIRECRACKER_BIN", "/bin/echo");
+    let output = home.run(&["doctor", "-o", "json"]);
+    let (verdict, found, hint) = row(&output, "firecracker");
+    assert_eq!(verdict, "warn");
+    assert!(found.starts_with("/bin/echo is not Firecracker"), "{found}");
+    assert_eq!(hint, "check `firecracker_bin` in the configuration");
+}
+
+#[test]
 fn whether_kvm_works_is_tried_whatever_is_configured() {
     if testkit::need::qemu().is_none() {
         return;

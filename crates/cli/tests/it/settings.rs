@@ -29,28 +29,30 @@ fn settings_are_shown_with_where_they_came_from() {
          [vm_defaults]\nvcpu = 3\nmemory = 2048\noverlay_size = '1G'\n",
     )
     .with_env("BANGER_VMM", "qemu")
+    .with_env("BANGER_FIRECRACKER_BIN", "/opt/firecracker")
     .with_env("BANGER_VM_DEFAULTS_OVERLAY_SIZE", "1536M");
     let output = home.run(&["config", "show"]);
     assert_eq!((output.code(), output.stderr.as_str()), (0, ""));
     insta::assert_snapshot!(told(&home, &output).0, @r#"
-    KEY                       VALUE         FROM
-    log_level                 info          default
-    default_image             mine          HOME/config/config.toml:1
-    default_kernel            debian-cloud  default
-    image_catalog             (none found)  auto
-    kernel_catalog            (none found)  auto
-    catalog_key               (none found)  auto
-    vmm                       qemu          env BANGER_VMM
-    accelerator               auto          default
-    qemu_bin                  /opt/qemu     HOME/config/config.toml:3
-    stop_timeout              10s           default
-    boot_timeout              2m            default
-    auto_stop_stale_after     never         default
-    stats_interval            10s           default
-    vm_defaults.vcpu          3             HOME/config/config.toml:6
-    vm_defaults.memory        2G            HOME/config/config.toml:7
-    vm_defaults.disk_size     8G            default
-    vm_defaults.overlay_size  1536M         env BANGER_VM_DEFAULTS_OVERLAY_SIZE
+    KEY                       VALUE             FROM
+    log_level                 info              default
+    default_image             mine              HOME/config/config.toml:1
+    default_kernel            debian-cloud      default
+    image_catalog             (none found)      auto
+    kernel_catalog            (none found)      auto
+    catalog_key               (none found)      auto
+    vmm                       qemu              env BANGER_VMM
+    accelerator               auto              default
+    qemu_bin                  /opt/qemu         HOME/config/config.toml:3
+    firecracker_bin           /opt/firecracker  env BANGER_FIRECRACKER_BIN
+    stop_timeout              10s               default
+    boot_timeout              2m                default
+    auto_stop_stale_after     never             default
+    stats_interval            10s               default
+    vm_defaults.vcpu          3                 HOME/config/config.toml:6
+    vm_defaults.memory        2G                HOME/config/config.toml:7
+    vm_defaults.disk_size     8G                default
+    vm_defaults.overlay_size  1536M             env BANGER_VM_DEFAULTS_OVERLAY_SIZE
     "#);
     assert_nothing_started(&home);
 }

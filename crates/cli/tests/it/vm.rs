@@ -7,6 +7,7 @@ mod catalog;
 mod copy;
 mod crash;
 mod fault;
+mod firecracker;
 mod image;
 mod life;
 mod refused;

@@ -3,11 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use host::{dirs::Dirs, env, fs, proc, proc::Program};
-use model::size;
-use vmm::{
-    Accelerator, Backend,
-    qemu::{Qemu, Settings},
-};
+use model::{config::Vmm, size};
+use vmm::{Accelerator, Backend, ProbeError, Report, Settings, firecracker::Firecracker, qemu::Qemu};
 use wire::doctor::Row;
 
 use crate::{chain, config::Config, vmms};
@@ -17,23 +14,47 @@ const SCARCE: u64 = 10 << 30;
 /// Free bytes below which a VM can hardly be started.
 const NONE: u64 = 1 << 30;
 
-/// What runs VMs, and whether on the processor. The test guest is run now, whatever is remembered of an earlier one or is
+/// What runs VMs, and whether on the processor. The test guests are run now, whatever is remembered of earlier ones or is
 /// configured: a row says what is, not what is wanted.
 pub fn vmm(config: &Config) -> Vec<Row> {
-    let probed = Scratch::new().map(|scratch| {
-        let settings = vmms::qemu(config, scratch.0.clone());
-        Qemu::find(&Settings { accelerator: None, ..settings })
-    });
-    let qemu = match probed {
-        Ok(Ok(qemu)) => qemu,
-        Ok(Err(error)) => return vec![Row::fail("qemu", chain(&error), error.hint())],
+    let scratch = match Scratch::new() {
+        Ok(scratch) => scratch,
         Err(error) => {
             return vec![Row::fail("qemu", chain(&error), "a test guest needs a temporary directory")];
         }
     };
-    let report = qemu.report();
-    let found = format!("{} {}", report.program.display(), report.version);
-    let kvm = match (report.accelerator, &report.why_not_kvm) {
+    let qemu = Qemu::find(&Settings { accelerator: None, ..vmms::qemu(config, scratch.0.clone()) });
+    let firecracker =
+        Firecracker::find(&Settings { accelerator: None, ..vmms::firecracker(config, scratch.0.clone()) });
+    let mut rows = match &qemu {
+        Ok(qemu) => vec![Row::pass("qemu", found(qemu.report())), kvm(qemu.report())],
+        Err(error) if firecracker.is_ok() => vec![Row::warn("qemu", chain(error), error.hint())],
+        Err(error) => vec![Row::fail("qemu", chain(error), error.hint())],
+    };
+    let kvm_works = qemu.is_ok_and(|qemu| qemu.report().accelerator == Accelerator::Kvm);
+    rows.push(match firecracker {
+        Ok(firecracker) => {
+            let found = found(firecracker.report());
+            Row::pass("firecracker", format!("{found}; a test guest ran to its end"))
+        }
+        // It is of no use where there is no KVM, which has a row of its own.
+        Err(ProbeError::Missing { .. }) if !kvm_works => {
+            Row::pass("firecracker", "not installed: it needs KVM")
+        }
+        Err(ProbeError::NoKvm { .. }) if config.vmm != Vmm::Firecracker => {
+            Row::pass("firecracker", "not used: it needs KVM")
+        }
+        Err(error) => Row::warn("firecracker", chain(&error), error.hint()),
+    });
+    rows
+}
+
+fn found(report: &Report) -> String {
+    format!("{} {}", report.program.display(), report.version)
+}
+
+fn kvm(report: &Report) -> Row {
+    match (report.accelerator, &report.why_not_kvm) {
         (Accelerator::Kvm, _) => Row::pass("kvm", "a test guest ran to its end"),
         (Accelerator::Tcg, why) => Row::warn(
             "kvm",
@@ -43,8 +64,7 @@ pub fn vmm(config: &Config) -> Vec<Row> {
             ),
             way_to_kvm(),
         ),
-    };
-    vec![Row::pass("qemu", found), kvm]
+    }
 }
 
 /// What to do where guests do not run on the processor.

@@ -160,7 +160,8 @@ impl Engine {
         let run = self.paths().run(record.id);
         saga.step(Undo::RunDirectory, {
             let (world, record, run, kernel) = (world.clone(), record.clone(), run.clone(), kernel.clone());
-            move || lay_out(&world, &record, &run, &kernel)
+            let machine = vmm.machine();
+            move || lay_out(&world, &record, &run, &kernel, machine)
         })
         .await?;
         // Who commits is told once, to a home that is new: later it is the guest's to know.
@@ -173,8 +174,8 @@ impl Engine {
         }
         clock.phase("disks");
 
-        let config =
-            payload::config(record, &image, &uuids, &kernel, &secret, self.0.ssh.for_guest(record.id));
+        let ssh = self.0.ssh.for_guest(record.id);
+        let config = payload::config(record, &image, &uuids, &kernel, &secret, ssh, vmm.machine());
         let (base_dir, agent, target) = (self.paths().payloads(), self.0.agent.clone(), run.join(INITRD));
         let name = record.name.clone();
         let modules_disk = kernel.modules_uuid.is_some();
@@ -350,12 +351,19 @@ pub(super) fn file_of(role: DiskRole) -> &'static str {
 }
 
 /// Makes the run directory with links to what the VMM opens, so every path it is given is a plain name in it.
-fn lay_out(world: &World, record: &store::Vm, run: &std::path::Path, kernel: &KernelFiles) -> Result<()> {
+fn lay_out(
+    world: &World,
+    record: &store::Vm,
+    run: &std::path::Path,
+    kernel: &KernelFiles,
+    machine: model::boot::Machine,
+) -> Result<()> {
+    let boot = kernel.boot(machine).map_err(|cause| Error::Payload { name: record.name.clone(), cause })?;
     // What an earlier start left is of no use to this one.
     host::fs::remove_all(run)?;
     host::fs::create_dir(run)?;
     let link = |target: &std::path::Path, name: &str| host::fs::symlink(target, &run.join(name));
-    link(&kernel.boot, KERNEL)?;
+    link(boot, KERNEL)?;
     link(&world.paths.rootfs(&record.image), file_of(DiskRole::Image))?;
     link(&world.paths.disk(record.id, NewDisk::Overlay), file_of(DiskRole::Overlay))?;
     link(&world.paths.disk(record.id, NewDisk::Work), file_of(DiskRole::Work))?;

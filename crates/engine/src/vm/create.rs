@@ -2,16 +2,18 @@
 
 use std::{collections::HashMap, panic::resume_unwind};
 
-use model::{VmId, VmName, network::Network, sizing, undo::Undo, vm::State};
+use model::{VmId, VmName, boot::Machine, network::Network, sizing, undo::Undo, vm::State};
 use tokio::sync::oneshot;
 use wire::control::{self, CreateVm, Event, Outcome};
 
 use super::boot::{Aim, Failure};
 use crate::{
-    Engine, Error, Operation, Result,
+    Engine, Error, Operation, Result, blocking,
     config::host_size,
+    payload::KernelFiles,
     saga::{Saga, and_then},
     view,
+    vmms::Choice,
 };
 
 /// How often a made-up name is tried before the creation gives up.
@@ -50,6 +52,11 @@ impl Engine {
         let vmm = self.0.vmms.choose(request.vmm.as_deref()).await?;
         let image = self.image_for(&operation, &request).await?;
         let kernel = self.kernel_for(&operation, &image).await?;
+        let vmm = match vmm.machine() {
+            // Imports refuse what does not run there, but for kernels that are made for Firecracker.
+            Machine::Pc => vmm,
+            Machine::Firecracker => self.vmm_for_kernel(&operation, vmm, &kernel).await?,
+        };
         let image_run = self.entry(&image)?;
         let env = [view::environment(&image_run), request.env].concat();
         // That they can be copied is known before anything is made; they are read again when it starts.
@@ -125,6 +132,21 @@ impl Engine {
                 let error = saga.release(error).await;
                 Err(and_then(error, self.store().vm_failed(id, reason)))
             }
+        }
+    }
+
+    /// `choice`, or what can run `kernel` where that cannot and nobody asked for it.
+    async fn vmm_for_kernel(
+        &self,
+        operation: &Operation,
+        choice: Choice,
+        kernel: &store::Kernel,
+    ) -> Result<Choice> {
+        let directory = self.paths().kernels().join(&kernel.id);
+        match blocking(move || Ok(KernelFiles::read(&directory))).await? {
+            Ok(files) => self.0.vmms.for_kernel(operation, choice, &files, kernel.name.as_str()).await,
+            // What is wrong with it, its boot tells.
+            Err(_) => Ok(choice),
         }
     }
 

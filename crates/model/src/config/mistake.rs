@@ -25,8 +25,6 @@ pub enum Wrong {
     },
     /// It is none of the words that there are.
     Word(&'static [&'static str]),
-    /// It is a VMM that this version does not have.
-    Firecracker,
     /// It is no address.
     Location(LocationError),
     /// It is no public key.
@@ -48,7 +46,6 @@ impl fmt::Display for Wrong {
             Self::Range { min, max } if *max == 1 << 63 => write!(f, "it is at least {}", human(*min)),
             Self::Range { min, max } => write!(f, "it is from {} to {}", human(*min), human(*max)),
             Self::Word(words) => write!(f, "it is one of {}", words.join(", ")),
-            Self::Firecracker => f.write_str("this version runs VMs with qemu only"),
             Self::Location(e) => e.fmt(f),
             Self::Key => f.write_str("a public key of minisign has 56 characters and begins with RW"),
             Self::Path => f.write_str("it is an absolute path"),
@@ -294,7 +291,7 @@ mod tests {
         let lines = "\n".repeat(9) + "a = \"\"\"\nb\n\"\"\"\n";
         assert_eq!(show("no", &lines, 13..20), "c.toml:10:5: no\n   |\n10 | a = \"\"\"\n   |     ^^^");
         let variable =
-            Mistake { reason: Reason::Wrong("vmm", Wrong::Firecracker), at: Spot::Variable("BANGER_VMM") };
-        assert_eq!(variable.render("c.toml", ""), "BANGER_VMM: `vmm`: this version runs VMs with qemu only");
+            Mistake { reason: Reason::Wrong("qemu_bin", Wrong::Path), at: Spot::Variable("BANGER_QEMU_BIN") };
+        assert_eq!(variable.render("c.toml", ""), "BANGER_QEMU_BIN: `qemu_bin`: it is an absolute path");
     }
 }

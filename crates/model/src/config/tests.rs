@@ -60,6 +60,11 @@ fn every_key_takes_its_values() {
         ("accelerator", text("tcg"), Config { accelerator: Accelerator::Tcg, ..base.clone() }),
         ("accelerator", text("auto"), base.clone()),
         ("qemu_bin", text("/opt/qemu"), Config { qemu_bin: Some("/opt/qemu".into()), ..base.clone() }),
+        (
+            "firecracker_bin",
+            text("/opt/fc"),
+            Config { firecracker_bin: Some("/opt/fc".into()), ..base.clone() },
+        ),
         ("stop_timeout", text("1s"), Config { stop_timeout: seconds(1), ..base.clone() }),
         ("stop_timeout", text("24h"), Config { stop_timeout: seconds(86_400), ..base.clone() }),
         ("boot_timeout", text("5m"), Config { boot_timeout: seconds(300), ..base.clone() }),
@@ -101,12 +106,12 @@ fn every_key_refuses_what_is_none_of_its_values() {
         ("catalog_key", text("RW"), "a public key of minisign has 56 characters and begins with RW"),
         ("catalog_key", text(&KEY[1..]), "a public key of minisign has 56 characters and begins with RW"),
         ("catalog_key", Value::Integer(1), "it cannot be a number"),
-        ("vmm", text("xen"), "it is one of auto, qemu"),
-        ("vmm", text("firecracker"), "this version runs VMs with qemu only"),
+        ("vmm", text("xen"), "it is one of auto, firecracker, qemu"),
         ("accelerator", text("hvf"), "it is one of auto, kvm, tcg"),
         ("vmm", Value::Other("a boolean"), "it cannot be a boolean"),
         ("qemu_bin", text("qemu"), "it is an absolute path"),
         ("qemu_bin", text("~/qemu"), "it is an absolute path"),
+        ("firecracker_bin", text("firecracker"), "it is an absolute path"),
         ("stop_timeout", text("0s"), TIME),
         ("stop_timeout", text("s"), TIME),
         ("stop_timeout", text("10"), TIME),
@@ -194,7 +199,7 @@ fn all_mistakes_are_told_also_those_that_a_variable_hides() {
     let mistakes = check(vec![entry("a", text("")), entry("vmm", text(""))], variable).unwrap_err();
     let told: Vec<_> = mistakes.iter().map(|mistake| mistake.render("c", "a = ''\n")).collect();
     assert_eq!(told[0], "c:1:1: unknown key `a`\n  |\n1 | a = ''\n  | ^");
-    assert_eq!(told[1], "c:1:3: `vmm`: it is one of auto, qemu\n  |\n1 | a = ''\n  |   ^");
+    assert_eq!(told[1], "c:1:3: `vmm`: it is one of auto, firecracker, qemu\n  |\n1 | a = ''\n  |   ^");
     assert_eq!(told[2..], ["BANGER_QEMU_BIN: `qemu_bin`: it cannot be text that is not UTF-8"]);
 }
 

@@ -8,7 +8,7 @@ use model::{
 };
 use wire::session::PORT;
 
-use crate::{Accelerator, MachinePlan, Nic, SpawnError};
+use crate::{Accelerator, MachinePlan, Nic, SpawnError, launch::plain_name};
 
 /// The numbers of the listening sockets that QEMU gets.
 #[derive(Debug, Clone, Copy)]
@@ -46,9 +46,9 @@ pub(super) fn arguments(
     }
     put("-smp", plan.vcpus.max(1).to_string());
     put("-m", format!("{}M", plan.memory / MIB));
-    put("-name", safe("name", &plan.name)?.to_owned());
-    put("-kernel", safe("kernel", &plan.kernel)?.to_owned());
-    put("-initrd", safe("initrd", &plan.initrd)?.to_owned());
+    put("-name", plain_name("name", &plan.name)?.to_owned());
+    put("-kernel", plain_name("kernel", &plan.kernel)?.to_owned());
+    put("-initrd", plain_name("initrd", &plan.initrd)?.to_owned());
     put("-append", plan.command_line.clone());
 
     let Sockets { control, console, agent, tap } = sockets;
@@ -63,7 +63,7 @@ pub(super) fn arguments(
     put("-device", "virtio-rng-pci".to_owned());
 
     for disk in &plan.disks {
-        let file = safe("disk", &disk.file)?;
+        let file = plain_name("disk", &disk.file)?;
         let (node, access) = (disk.role.name(), access(disk.role));
         put(
             "-blockdev",
@@ -106,16 +106,6 @@ fn access(role: DiskRole) -> &'static str {
         DiskAccess::ReadOnly => "read-only=on",
         DiskAccess::ReadWrite => "read-only=off",
     }
-}
-
-/// `value` where it means itself among QEMU's options: no comma, and nothing outside the run directory.
-fn safe<'a>(field: &'static str, value: &'a str) -> Result<&'a str, SpawnError> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-    let first = value.starts_with(|c: char| c.is_ascii_alphanumeric());
-    if first && value.chars().all(plain) {
-        return Ok(value);
-    }
-    Err(SpawnError::Plan { field, value: value.to_owned() })
 }
 
 #[cfg(test)]

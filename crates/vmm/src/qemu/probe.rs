@@ -5,151 +5,41 @@
 //! end. It goes from the reset vector into 64-bit mode with paging, does [`STEPS`] additions, looks whether it really is
 //! privileged, and writes a number to the port that ends QEMU with it.
 
-use std::{
-    ffi::OsStr,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::path::Path;
 
 use host::{
-    env, fs,
-    proc::{Command, Exit, ProcessId, Program, find as find_program},
+    fs,
+    proc::{Command, Exit, Program},
 };
 
-use crate::{Accelerator, Report, ring};
+use crate::{
+    Accelerator, Report,
+    probe::{self, ProbeError, Product, STEPS, Settings},
+};
 
-const PROGRAM: &str = "qemu-system-x86_64";
-/// Also without these in PATH, as in a service's environment.
-const USUAL: &str = "/usr/local/bin:/usr/bin:/bin";
-/// The oldest version that is known to work: major and minor.
-const OLDEST: (u32, u32) = (7, 2);
-/// How long QEMU may take to say its version.
-const VERSION: Duration = Duration::from_secs(10);
-/// How long the guest of the probe may run. It needs a tenth of a second.
-const GUEST: Duration = Duration::from_secs(3);
-/// The additions in memory that the guest of the probe does: a processor takes 0.03 s for them, one that is interpreted
-/// an instruction at a time more than twenty.
-const STEPS: u32 = 1 << 24;
-
-/// How QEMU is looked for.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// The configured program; else it is searched in PATH.
-    pub program: Option<PathBuf>,
-    /// The configured accelerator; else it is KVM where guests run with it.
-    pub accelerator: Option<Accelerator>,
-    /// Where the answer about KVM is kept until the host's next boot. It exists.
-    pub cache_dir: PathBuf,
-}
-
-/// Why there is no QEMU to use.
-#[derive(Debug, thiserror::Error)]
-pub enum ProbeError {
-    /// None was found.
-    #[error("{PROGRAM} is not installed")]
-    Missing,
-    /// It cannot be executed.
-    #[error("cannot ask {} for its version", program.display())]
-    Execute {
-        /// The program.
-        program: PathBuf,
-        /// What happened instead.
-        #[source]
-        cause: host::Error,
-    },
-    /// It is no QEMU.
-    #[error("{} is not QEMU: it says {said:?}", program.display())]
-    Foreign {
-        /// The program.
-        program: PathBuf,
-        /// Its answer.
-        said: String,
-    },
-    /// It is too old.
-    #[error("{} is QEMU {version}; {}.{} or newer is needed", program.display(), OLDEST.0, OLDEST.1)]
-    TooOld {
-        /// The program.
-        program: PathBuf,
-        /// Its version.
-        version: String,
-    },
-}
-
-impl ProbeError {
-    /// What to try.
-    #[must_use]
-    pub fn hint(&self) -> &'static str {
-        match self {
-            Self::Missing | Self::TooOld { .. } => "install it: sudo apt-get install qemu-system-x86",
-            Self::Execute { .. } | Self::Foreign { .. } => "check `qemu_bin` in the configuration",
-        }
-    }
-}
-
-/// The QEMU that is used where none is configured. It is not looked at.
-#[must_use]
-pub fn installed() -> Option<PathBuf> {
-    let path = env::var("PATH").unwrap_or_default();
-    find_program(PROGRAM, &path).or_else(|| find_program(PROGRAM, OsStr::new(USUAL)))
-}
+/// QEMU.
+pub(crate) const PRODUCT: Product = Product {
+    name: "QEMU",
+    program: "qemu-system-x86_64",
+    start: Program::Qemu,
+    before_version: "QEMU emulator version ",
+    oldest: (7, 2),
+    install: "install it: sudo apt-get install qemu-system-x86",
+    check: "check `qemu_bin` in the configuration",
+};
 
 /// Finds QEMU and decides on its accelerator.
 pub(super) fn find(settings: &Settings) -> Result<Report, ProbeError> {
-    let program = settings.program.clone().or_else(installed).ok_or(ProbeError::Missing)?;
-    let version = version(&program)?;
+    let (program, version) = PRODUCT.find(settings)?;
     let why_not_kvm = match settings.accelerator {
         Some(Accelerator::Kvm) => None,
         Some(Accelerator::Tcg) => Some("software emulation is configured".to_owned()),
-        None => why_not_kvm(&program, &version, &settings.cache_dir),
+        None => probe::why_not_kvm((&program, &version), &settings.cache_dir.join("kvm-probe"), || {
+            run_guest(&program, Accelerator::Kvm, &settings.cache_dir)
+        }),
     };
     let accelerator = if why_not_kvm.is_none() { Accelerator::Kvm } else { Accelerator::Tcg };
     Ok(Report { backend: "qemu", program, version, accelerator, why_not_kvm })
-}
-
-fn version(program: &Path) -> Result<String, ProbeError> {
-    let command = Command::new(Program::Qemu(program.to_owned())).arg("--version");
-    let output = command
-        .output(4096, VERSION)
-        .map_err(|cause| ProbeError::Execute { program: program.to_owned(), cause })?;
-    let said = String::from_utf8_lossy(&output.stdout);
-    let Some((version, number)) = parse_version(&said).filter(|_| output.exit.success()) else {
-        let said = ring::lines_of(said.as_bytes(), usize::MAX).into_iter().next().unwrap_or_default();
-        return Err(ProbeError::Foreign { program: program.to_owned(), said });
-    };
-    if number < OLDEST {
-        return Err(ProbeError::TooOld { program: program.to_owned(), version });
-    }
-    Ok(version)
-}
-
-fn parse_version(text: &str) -> Option<(String, (u32, u32))> {
-    let version = text.strip_prefix("QEMU emulator version ")?.split_whitespace().next()?;
-    let mut numbers = version.split('.').map(|number| number.parse().ok());
-    Some((version.to_owned(), (numbers.next()??, numbers.next()??)))
-}
-
-/// Why guests do not run with KVM, `None` where they do. The answer of the same boot and QEMU is remembered.
-fn why_not_kvm(program: &Path, version: &str, cache_dir: &Path) -> Option<String> {
-    if let Err(error) = fs::open_rw("/dev/kvm".as_ref()) {
-        // Quick to tell and quick to change, so never remembered.
-        return Some(match error.kind() {
-            std::io::ErrorKind::NotFound => "there is no /dev/kvm".to_owned(),
-            std::io::ErrorKind::PermissionDenied => {
-                "this user may not open /dev/kvm (members of the group kvm may)".to_owned()
-            }
-            kind => format!("/dev/kvm cannot be opened: {kind}"),
-        });
-    }
-    let boot = ProcessId::own().map(|id| id.boot).unwrap_or_default();
-    let question = format!("{boot} {version} {} {STEPS}\n", program.display());
-    let file = cache_dir.join("kvm-probe");
-    if let Some(answer) = fs::read_text(&file).ok().as_deref().and_then(|text| text.strip_prefix(&question)) {
-        return (answer != "usable").then(|| answer.to_owned());
-    }
-    let answer = run_guest(program, Accelerator::Kvm, cache_dir);
-    // Without the cache the next one asks again.
-    let _ = fs::write_atomic(&file, (question + answer.as_deref().unwrap_or("usable")).as_bytes());
-    answer
 }
 
 /// Runs the guest; why it did not come to its good end.
@@ -177,17 +67,7 @@ fn run_guest(program: &Path, accelerator: Accelerator, directory: &Path) -> Opti
         ])
         .args(["-accel", accelerator.name(), "-cpu", cpu, "-bios", "kvm-probe.rom"])
         .args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4"]);
-    let why = match command.output(16 << 10, GUEST) {
-        Ok(output) if output.exit == GOOD => None,
-        Ok(output) => {
-            let said = ring::lines_of(&output.stderr, 1).concat();
-            Some(format!("a test guest did not run ({}): {said}", output.exit))
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::TimedOut => {
-            Some(format!("a test guest did not end within {GUEST:?}"))
-        }
-        Err(error) => Some(error.to_string()),
-    };
+    let why = probe::run_guest(command, GOOD);
     let _ = fs::remove(&rom);
     why
 }
@@ -254,6 +134,8 @@ const GUEST_CODE: [u8; 256] = {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
 
     fn scratch(name: &str) -> PathBuf {
@@ -261,16 +143,6 @@ mod tests {
         fs::remove_all(&dir).unwrap();
         fs::create_dir(&dir).unwrap();
         dir
-    }
-
-    #[test]
-    fn versions_are_read() {
-        let debian = "QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18)\nCopyright (c) 2003-2022\n";
-        assert_eq!(parse_version(debian), Some(("7.2.22".to_owned(), (7, 2))));
-        assert_eq!(parse_version("QEMU emulator version 10.0.2\n"), Some(("10.0.2".to_owned(), (10, 0))));
-        for bad in ["", "QEMU emulator version ", "QEMU emulator version x.y", "busybox"] {
-            assert_eq!(parse_version(bad), None, "{bad:?}");
-        }
     }
 
     #[test]

@@ -8,15 +8,19 @@ use std::{
 };
 
 use image::{
-    initramfs::{self, Archive, Entry},
+    initramfs,
     kernel::{self, Source},
 };
+use model::boot::Machine;
 use wire::session::Secret;
 
 /// What every machine of the suite boots.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Guest {
+    /// What boot loaders start.
     pub kernel: PathBuf,
+    /// The bare ELF file.
+    pub elf: PathBuf,
     base: PathBuf,
 }
 
@@ -28,26 +32,34 @@ impl Guest {
     }
 
     fn make() -> Option<Self> {
-        testkit::need::qemu()?;
         let dir = kernel_directory(&testkit::kernel_deb::path()?);
-        let program = program();
+        let program = example("conformance_guest");
         let base = Path::new(env!("CARGO_TARGET_TMPDIR")).join("conformance-base");
         let staged = base.with_extension(std::process::id().to_string());
-        let mut archive = Archive::new(Vec::new());
-        add_libraries(&mut archive, &program);
         let mut file = fs::File::create(&staged).unwrap();
         initramfs::base(&program, Some(&dir.join(kernel::MODULES_CPIO)), &mut file).unwrap();
-        let length = file.metadata().unwrap().len();
-        assert_eq!(length % 4, 0, "archives are padded");
-        std::io::Write::write_all(&mut file, &archive.finish().unwrap()).unwrap();
         // Another run of the tests may be using it.
         fs::rename(&staged, &base).unwrap();
-        Some(Self { kernel: dir.join(kernel::VMLINUZ), base })
+        Some(Self { kernel: dir.join(kernel::VMLINUZ), elf: dir.join(kernel::VMLINUX), base })
     }
 
-    /// Writes the boot payload with `secret` to `path`.
-    pub fn payload(&self, secret: &Secret, path: &Path) {
-        initramfs::assemble(&self.base, secret.to_hex().as_bytes(), path).unwrap();
+    /// The same with `kernel`, an ELF file that needs no modules.
+    pub fn with_kernel(&self, kernel: PathBuf) -> Self {
+        let base = self.base.with_extension("without-modules");
+        let staged = base.with_extension(std::process::id().to_string());
+        let mut file = fs::File::create(&staged).unwrap();
+        initramfs::base(&example("conformance_guest"), None, &mut file).unwrap();
+        fs::rename(&staged, &base).unwrap();
+        Self { elf: kernel, base, ..self.clone() }
+    }
+
+    /// Writes the boot payload for `machine` with `secret` to `path`.
+    pub fn payload(&self, machine: Machine, secret: &Secret, path: &Path) {
+        let config = match machine {
+            Machine::Pc => secret.to_hex(),
+            Machine::Firecracker => "vsock".to_owned(),
+        };
+        initramfs::assemble(&self.base, config.as_bytes(), path).unwrap();
     }
 }
 
@@ -65,42 +77,16 @@ fn kernel_directory(deb: &Path) -> PathBuf {
     dir
 }
 
-/// The example `conformance_guest`, up to date: cargo builds examples only for some ways of running these tests.
-fn program() -> PathBuf {
+/// The example `name`, up to date: cargo builds examples only for some ways of running these tests.
+pub fn example(name: &str) -> PathBuf {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
     let mut cargo = std::process::Command::new(env!("CARGO"));
-    cargo.args([
-        "build",
-        "--quiet",
-        "--offline",
-        "--package",
-        "vmm",
-        "--example",
-        "conformance_guest",
-        "--target-dir",
-    ]);
-    let status = cargo.arg(target).current_dir(env!("CARGO_MANIFEST_DIR")).status().unwrap();
-    assert!(status.success(), "the guest builds");
-    target.join("debug/examples/conformance_guest")
-}
-
-/// The shared libraries that `program` needs, where it looks for them.
-fn add_libraries(archive: &mut Archive<Vec<u8>>, program: &Path) {
-    let listing = std::process::Command::new("ldd").arg(program).output().unwrap();
-    let listing = String::from_utf8(listing.stdout).unwrap();
-    let libraries =
-        listing.lines().filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')));
-    let mut made = Vec::new();
-    for library in libraries {
-        let mut below = String::new();
-        for part in Path::new(library).parent().unwrap().iter().skip(1) {
-            below += &format!("{}{}", if below.is_empty() { "" } else { "/" }, part.to_string_lossy());
-            if !made.contains(&below) {
-                archive.add(&below, &Entry::Directory).unwrap();
-                made.push(below.clone());
-            }
-        }
-        let content = fs::read(library).unwrap();
-        archive.add(&library[1..], &Entry::File { mode: 0o755, content: &content }).unwrap();
-    }
+    cargo
+        .args(["rustc", "--quiet", "--offline", "--package", "vmm", "--example", name, "--target-dir"])
+        .arg(target);
+    // A guest has nothing but its program, and some take long to unpack what is large.
+    cargo.args(["--", "-C", "target-feature=+crt-static", "-C", "strip=symbols"]);
+    let status = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).status().unwrap();
+    assert!(status.success(), "{name} builds");
+    target.join("debug/examples").join(name)
 }

@@ -17,23 +17,28 @@ use tokio::{
     time::timeout,
 };
 use vmm::{
-    Accelerator, Backend, Channel, Disk, End, Machine, MachinePlan, Place,
+    Accelerator, Backend, Channel, Disk, End, Machine, MachinePlan, Place, Settings,
     fake::{Control, Fake},
-    qemu::{Qemu, Settings},
+    firecracker::Firecracker,
+    qemu::Qemu,
     ring,
 };
 use wire::session::Secret;
 
-use crate::guest::Guest;
+use crate::guest::{Guest, example};
 
-/// What any wait of the suite may take on a busy machine.
-pub const DEADLINE: Duration = Duration::from_secs(90);
+/// What any wait of the suite may take on a busy machine: 90 s, or what `BANGER_TEST_DEADLINE` says in seconds, because a KVM may run
+/// guests slowly.
+pub fn deadline() -> Duration {
+    let said = std::env::var("BANGER_TEST_DEADLINE").ok().and_then(|seconds| seconds.parse().ok());
+    Duration::from_secs(said.unwrap_or(90))
+}
 
-/// Waits for `future`, at most for [`DEADLINE`].
+/// Waits for `future`, at most for [`deadline`].
 #[track_caller]
 pub fn within<T>(what: &'static str, future: impl Future<Output = T>) -> impl Future<Output = T> {
     let caller = std::panic::Location::caller();
-    async move { timeout(DEADLINE, future).await.unwrap_or_else(|_| panic!("{what} took too long at {caller}")) }
+    async move { timeout(deadline(), future).await.unwrap_or_else(|_| panic!("{what} took too long at {caller}")) }
 }
 
 /// One backend and a directory.
@@ -60,6 +65,7 @@ impl Subject {
 
     /// QEMU in software, where it and a kernel are there.
     pub fn qemu(name: &str) -> Option<Self> {
+        testkit::need::qemu()?;
         let guest = Guest::get()?;
         Some(Self::new(&format!("qemu-{name}"), Box::new(find(Some(Accelerator::Tcg))), Some(guest)))
     }
@@ -74,6 +80,32 @@ impl Subject {
         Some(Self::new(&format!("kvm-{name}"), Box::new(qemu), Some(Guest::get()?)))
     }
 
+    /// The Firecracker backend with a program that stands in for Firecracker.
+    #[expect(clippy::unnecessary_wraps, reason = "as all subjects that a real guest is needed for")]
+    pub fn stand_in(name: &str) -> Option<Self> {
+        let program = example("stand_in_firecracker");
+        Some(Self::new(&format!("stand-in-{name}"), Box::new(firecracker(program, Accelerator::Kvm)), None))
+    }
+
+    /// Firecracker itself, where it is there and KVM runs its guests; or, with `BANGER_TEST_FIRECRACKER` and
+    /// `BANGER_TEST_FIRECRACKER_KERNEL`, that program with that kernel (an ELF file that needs no modules) on whatever KVM there is.
+    pub fn firecracker(name: &str) -> Option<Self> {
+        let name = format!("firecracker-{name}");
+        let variable = |name| std::env::var_os(name).map(PathBuf::from);
+        if let (Some(program), Some(kernel)) =
+            (variable("BANGER_TEST_FIRECRACKER"), variable("BANGER_TEST_FIRECRACKER_KERNEL"))
+        {
+            let guest = Guest::get()?.with_kernel(kernel);
+            let backend = Box::new(firecracker(program, Accelerator::Kvm));
+            return Some(Self::new(&name, backend, Some(Box::leak(Box::new(guest)))));
+        }
+        let cache_dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+        match Firecracker::find(&Settings { program: None, accelerator: None, cache_dir }) {
+            Ok(backend) => Some(Self::new(&name, Box::new(backend), Some(Guest::get()?))),
+            Err(error) => testkit::need::missing("firecracker", &format!("no usable Firecracker: {error}")),
+        }
+    }
+
     /// A machine to be.
     pub fn plan(&self) -> MachinePlan {
         let number = self.machines.fetch_add(1, Ordering::Relaxed);
@@ -86,15 +118,23 @@ impl Subject {
             fs::File::create(run_dir.join(disk)).unwrap().set_len(1 << 20).unwrap();
         }
         if let Some(guest) = self.guest {
-            std::os::unix::fs::symlink(&guest.kernel, run_dir.join("kernel")).unwrap();
-            guest.payload(&secret, &run_dir.join("initrd"));
+            let kernel = match self.backend.machine() {
+                boot::Machine::Pc => &guest.kernel,
+                boot::Machine::Firecracker => &guest.elf,
+            };
+            std::os::unix::fs::symlink(kernel, run_dir.join("kernel")).unwrap();
+            guest.payload(self.backend.machine(), &secret, &run_dir.join("initrd"));
+        } else {
+            for file in ["kernel", "initrd"] {
+                fs::write(run_dir.join(file), "of no guest").unwrap();
+            }
         }
         MachinePlan {
             place: Place { run_dir, log_dir },
             name: format!("conformance-{number}"),
             kernel: "kernel".to_owned(),
             initrd: "initrd".to_owned(),
-            command_line: boot::command_line(self.backend.machine()),
+            command_line: boot::command_line(self.backend.machine()) + &extra_arguments(),
             vcpus: 1,
             memory: 256 << 20,
             disks: vec![
@@ -130,6 +170,17 @@ impl Drop for Subject {
         }
         let _ = fs::remove_dir_all(&self.directory);
     }
+}
+
+fn firecracker(program: PathBuf, accelerator: Accelerator) -> Firecracker {
+    let cache_dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    let settings = Settings { program: Some(program), accelerator: Some(accelerator), cache_dir };
+    Firecracker::find(&settings).unwrap()
+}
+
+/// What `BANGER_TEST_KERNEL_ARGUMENTS` has guests told beyond what all are: some KVMs need it.
+fn extra_arguments() -> String {
+    std::env::var("BANGER_TEST_KERNEL_ARGUMENTS").map(|words| format!(" {words}")).unwrap_or_default()
 }
 
 fn find(accelerator: Option<Accelerator>) -> Qemu {

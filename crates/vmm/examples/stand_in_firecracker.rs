@@ -1,0 +1,331 @@
+//! Stands in for Firecracker in the conformance suite, where there is no KVM: the same command line, the same API, the same sockets,
+//! and the suite's guest as a function of its own.
+//!
+//! What it takes and refuses is what Firecracker's published API says (`src/firecracker/swagger/firecracker.yaml` of its source):
+//! fields that are unknown or missing, things asked for at the wrong time, and files that are not there are refused in Firecracker's form.
+#![expect(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    reason = "it is a program of a test"
+)]
+
+use std::{
+    cell::RefCell,
+    convert::Infallible,
+    fs::{File, OpenOptions},
+    io::Write,
+    process::exit,
+    rc::Rc,
+};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::{
+    Method, Request, Response, StatusCode, body::Incoming, server::conn::http1, service::service_fn,
+};
+use hyper_util::rt::TokioIo;
+use serde::{Deserialize, de::DeserializeOwned};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{UnixListener, UnixStream},
+    task::{LocalSet, spawn_local},
+};
+
+/// The port where the suite's guest listens.
+const PORT: u32 = wire::guest::VSOCK_PORT;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MachineConfig {
+    vcpu_count: u8,
+    mem_size_mib: usize,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BootSource {
+    kernel_image_path: String,
+    initrd_path: Option<String>,
+    #[expect(dead_code, reason = "there is no kernel to give it to")]
+    boot_args: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Drive {
+    drive_id: String,
+    path_on_host: String,
+    #[expect(dead_code, reason = "it must be there")]
+    is_root_device: bool,
+    is_read_only: bool,
+    cache_type: CacheType,
+}
+
+#[derive(Deserialize)]
+enum CacheType {
+    Unsafe,
+    Writeback,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PartialDrive {
+    drive_id: String,
+    path_on_host: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Vsock {
+    guest_cid: u32,
+    uds_path: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entropy {}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Action {
+    action_type: ActionType,
+}
+
+#[derive(Deserialize)]
+enum ActionType {
+    InstanceStart,
+    SendCtrlAltDel,
+    FlushMetrics,
+}
+
+/// What it was told so far.
+#[derive(Default)]
+struct Machine {
+    boots: bool,
+    running: bool,
+    /// Its guest restarts, as soon as who asked for that has the answer.
+    restarts: bool,
+    /// Id and open file of each drive.
+    drives: Vec<(String, File)>,
+    vsock: Option<UnixListener>,
+}
+
+type Outcome = Result<String, String>;
+
+fn main() {
+    let mut socket = None;
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        let mut value = || arguments.next().unwrap_or_else(|| usage(&argument));
+        match argument.as_str() {
+            "--version" => {
+                println!("Firecracker v1.12.1\n");
+                return;
+            }
+            "--api-sock" => socket = Some(value()),
+            "--id" => {
+                let id = value();
+                let fits = |c: char| c.is_ascii_alphanumeric() || c == '-';
+                if !(1..=64).contains(&id.len()) || !id.chars().all(fits) {
+                    usage("--id");
+                }
+            }
+            "--level" => drop(value()),
+            "--log-path" => drop(
+                OpenOptions::new().read(true).write(true).create(true).truncate(false).open(value()).unwrap(),
+            ),
+            other => usage(other),
+        }
+    }
+    let Some(socket) = socket else { usage("--api-sock") };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+    LocalSet::new().block_on(&runtime, serve(&socket));
+}
+
+fn usage(argument: &str) -> ! {
+    eprintln!("Error: ParseArguments: {argument}");
+    exit(153)
+}
+
+async fn serve(socket: &str) {
+    let listener = UnixListener::bind(socket).unwrap_or_else(|error| {
+        eprintln!("Error: RunWithApi: failed to open the API socket at {socket}: {error}");
+        exit(1)
+    });
+    let machine = Rc::new(RefCell::new(Machine::default()));
+    loop {
+        let (stream, _) = listener.accept().await.unwrap();
+        let machine = machine.clone();
+        spawn_local(async move {
+            let service = service_fn(|request| answer(request, machine.clone()));
+            let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+            if machine.borrow().restarts {
+                restart("reboot: Restarting system\n");
+            }
+        });
+    }
+}
+
+async fn answer(
+    request: Request<Incoming>,
+    machine: Rc<RefCell<Machine>>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
+    let (parts, body) = request.into_parts();
+    let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    let outcome = handle(&parts.method, parts.uri.path(), &body, &mut machine.borrow_mut());
+    let (status, text) = match outcome {
+        Ok(text) if text.is_empty() => (StatusCode::NO_CONTENT, text),
+        Ok(text) => (StatusCode::OK, text),
+        Err(why) => (StatusCode::BAD_REQUEST, serde_json::json!({ "fault_message": why }).to_string()),
+    };
+    Ok(Response::builder().status(status).body(Full::from(text)).unwrap())
+}
+
+fn handle(method: &Method, path: &str, body: &[u8], machine: &mut Machine) -> Outcome {
+    match (method.as_str(), path) {
+        ("GET", "/") => {
+            let state = if machine.running { "Running" } else { "Not started" };
+            Ok(serde_json::json!({
+                "app_name": "Firecracker", "id": "stand-in", "state": state, "vmm_version": "1.12.1",
+            })
+            .to_string())
+        }
+        ("PUT", "/actions") => act(parse(body)?, machine),
+        ("PATCH", path) if path.starts_with("/drives/") => {
+            let drive: PartialDrive = parse(body)?;
+            let known = machine.drives.iter().any(|(id, _)| *id == drive.drive_id);
+            if !machine.running || !known || path != format!("/drives/{}", drive.drive_id) {
+                return Err(format!("Invalid block device ID: {}", drive.drive_id));
+            }
+            open(&drive.path_on_host, true).map(|_| String::new())
+        }
+        ("PUT", _) if machine.running => {
+            Err("The requested operation is not supported after starting the microVM.".to_owned())
+        }
+        ("PUT", "/machine-config") => {
+            let config: MachineConfig = parse(body)?;
+            match config {
+                MachineConfig { vcpu_count: 1..=32, mem_size_mib: 1.. } => Ok(String::new()),
+                _ => Err("The vCPU number or the memory size (MiB) is invalid.".to_owned()),
+            }
+        }
+        ("PUT", "/boot-source") => {
+            let boot: BootSource = parse(body)?;
+            open(&boot.kernel_image_path, false)?;
+            boot.initrd_path.map(|path| open(&path, false)).transpose()?;
+            machine.boots = true;
+            Ok(String::new())
+        }
+        ("PUT", path) if path.starts_with("/drives/") => {
+            let drive: Drive = parse(body)?;
+            if path != format!("/drives/{}", drive.drive_id) {
+                return Err("The id from the path does not match the id from the body!".to_owned());
+            }
+            if matches!(drive.cache_type, CacheType::Unsafe) {
+                return Err("the guest's flushes would reach nothing".to_owned());
+            }
+            let file = open(&drive.path_on_host, !drive.is_read_only)?;
+            machine.drives.push((drive.drive_id, file));
+            Ok(String::new())
+        }
+        ("PUT", "/vsock") => {
+            let vsock: Vsock = parse(body)?;
+            if vsock.guest_cid < 3 {
+                return Err("Invalid CID".to_owned());
+            }
+            machine.vsock = Some(UnixListener::bind(&vsock.uds_path).map_err(|error| error.to_string())?);
+            Ok(String::new())
+        }
+        ("PUT", "/entropy") => parse::<Entropy>(body).map(|_| String::new()),
+        _ => Err(format!("Invalid request method and/or path: {method} {path}.")),
+    }
+}
+
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
+    serde_json::from_slice(body)
+        .map_err(|error| format!("An error occurred when deserializing the json body of a request: {error}."))
+}
+
+fn open(path: &str, write: bool) -> Result<File, String> {
+    let opened = OpenOptions::new().read(true).write(write).open(path);
+    opened.map_err(|error| format!("Unable to open the backing file: {error} {path}"))
+}
+
+fn act(action: Action, machine: &mut Machine) -> Outcome {
+    match action.action_type {
+        ActionType::InstanceStart if machine.running || !machine.boots => {
+            Err("Cannot start microvm without kernel configuration, or twice.".to_owned())
+        }
+        ActionType::InstanceStart => {
+            machine.running = true;
+            say("guest: up\nguest: serving\n");
+            if let Some(listener) = machine.vsock.take() {
+                spawn_local(serve_guest(listener));
+            }
+            Ok(String::new())
+        }
+        // The kernel's own answer to those keys, where an init has not changed it.
+        ActionType::SendCtrlAltDel if machine.running => {
+            machine.restarts = true;
+            Ok(String::new())
+        }
+        ActionType::SendCtrlAltDel | ActionType::FlushMetrics => {
+            Err("The requested operation is not supported before starting the microVM.".to_owned())
+        }
+    }
+}
+
+/// Writes to the console, whose reader may be away: what it does not take is lost, as it is with Firecracker.
+fn say(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes()).and_then(|()| std::io::stdout().flush());
+}
+
+fn restart(last_words: &str) -> ! {
+    say(last_words);
+    exit(0)
+}
+
+/// Serves the host's side of vsock (`docs/vsock.md` of Firecracker's source).
+async fn serve_guest(listener: UnixListener) {
+    while let Ok((stream, _)) = listener.accept().await {
+        spawn_local(async move {
+            let mut stream = BufReader::new(stream);
+            let mut line = String::new();
+            if stream.read_line(&mut line).await.is_ok() && line == format!("CONNECT {PORT}\n") {
+                let _ = stream.write_all(b"OK 1073741824\n").await;
+                let _ = converse(stream).await;
+            }
+        });
+    }
+}
+
+/// The suite's guest: the same commands as `conformance_guest.rs`.
+async fn converse(mut stream: BufReader<UnixStream>) -> std::io::Result<()> {
+    let mut line = String::new();
+    stream.read_line(&mut line).await?;
+    match line.trim() {
+        "echo" => {
+            let mut buffer = vec![0; 4096];
+            while let count @ 1.. = stream.read(&mut buffer).await? {
+                stream.write_all(&buffer[..count]).await?;
+            }
+        }
+        // It halts, and its machine goes on doing nothing.
+        "poweroff" => {
+            say("[    1.0] reboot: Power off not available: System halted instead\n");
+            std::future::pending().await
+        }
+        "reboot" => restart("[    1.0] reboot: Restarting system\n"),
+        "panic" => restart("[    1.0] Kernel panic - not syncing: Attempted to kill init!\n"),
+        line => {
+            let count = line.strip_prefix("say ").and_then(|count| count.parse().ok()).unwrap_or(0);
+            for number in 0..count {
+                say(&format!("guest: line {number}\n"));
+            }
+            stream.write_all(b"said\n").await?;
+        }
+    }
+    Ok(())
+}

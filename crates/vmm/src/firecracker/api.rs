@@ -1,0 +1,287 @@
+//! Firecracker's control socket: the requests of its published API that a machine needs.
+//!
+//! Each is an HTTP/1.1 request with a JSON body on a connection of its own
+//! (`src/firecracker/swagger/firecracker.yaml` of its source). Answers are bounded, because a guest may have taken over the
+//! process that writes them.
+
+use std::{io::ErrorKind, path::PathBuf, time::Duration};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{Method, Request, client::conn::http1, header};
+use hyper_util::rt::TokioIo;
+use model::boot::{DiskAccess, DiskRole};
+use serde::{Deserialize, Serialize};
+use tokio::time::{sleep, timeout};
+
+use crate::{ControlError, MachinePlan, MachineStatus, launch::stream, task::Task};
+
+/// When a request that was not answered is given up.
+const ANSWER: Duration = Duration::from_secs(5);
+/// The longest answer.
+const LONGEST: usize = 64 << 10;
+/// Between two looks for a socket that is not there yet.
+const INTERVAL: Duration = Duration::from_millis(1);
+/// The guest's address in vsock(7); the host reaches it by a socket of each machine's own, so all may have the same.
+const GUEST_CID: u32 = 3;
+/// Virtual memory sizes are in these.
+const MIB: u64 = 1 << 20;
+
+/// `PUT /machine-config`.
+#[derive(Serialize)]
+struct MachineConfig {
+    vcpu_count: u32,
+    mem_size_mib: u64,
+}
+
+/// `PUT /boot-source`.
+#[derive(Serialize)]
+struct BootSource<'a> {
+    kernel_image_path: &'a str,
+    initrd_path: &'a str,
+    boot_args: &'a str,
+}
+
+/// `PUT /drives/{drive_id}`.
+#[derive(Serialize)]
+struct Drive<'a> {
+    drive_id: &'a str,
+    path_on_host: &'a str,
+    is_root_device: bool,
+    is_read_only: bool,
+    /// `Writeback` has the guest's flushes reach the disk; by itself they do not.
+    cache_type: &'static str,
+}
+
+/// `PATCH /drives/{drive_id}`.
+#[derive(Serialize)]
+struct ChangedDrive<'a> {
+    drive_id: &'a str,
+    path_on_host: &'a str,
+}
+
+/// `PUT /vsock`.
+#[derive(Serialize)]
+struct Vsock<'a> {
+    guest_cid: u32,
+    uds_path: &'a str,
+}
+
+/// `PUT /entropy`.
+#[derive(Serialize)]
+struct Entropy {}
+
+/// `PUT /actions`.
+#[derive(Serialize)]
+struct Action {
+    action_type: &'static str,
+}
+
+/// The answer of `GET /`.
+#[derive(Deserialize)]
+struct Instance {
+    state: String,
+}
+
+/// An answer that is a refusal.
+#[derive(Deserialize)]
+struct Fault {
+    fault_message: String,
+}
+
+/// The control socket of one machine.
+#[derive(Debug, Clone)]
+pub(super) struct Api {
+    socket: PathBuf,
+}
+
+impl Api {
+    /// The one at `socket`, which need not be there yet.
+    pub(super) fn new(socket: PathBuf) -> Self {
+        Self { socket }
+    }
+
+    /// Waits until it is there; for as long as it takes.
+    pub(super) async fn appear(&self) -> Result<(), ControlError> {
+        loop {
+            match self.status().await {
+                Err(ControlError::Ended) => sleep(INTERVAL).await,
+                answer => return answer.map(drop),
+            }
+        }
+    }
+
+    /// Sets up the machine of `plan`, whose agent is reached at `agent`, and starts it.
+    pub(super) async fn start(&self, plan: &MachinePlan, agent: &str) -> Result<(), ControlError> {
+        let machine = MachineConfig { vcpu_count: plan.vcpus.max(1), mem_size_mib: plan.memory / MIB };
+        self.put("/machine-config", &machine).await?;
+        let boot = BootSource {
+            kernel_image_path: &plan.kernel,
+            initrd_path: &plan.initrd,
+            boot_args: &plan.command_line,
+        };
+        self.put("/boot-source", &boot).await?;
+        // The guest knows them by the order in which they come.
+        for disk in &plan.disks {
+            let drive = Drive {
+                drive_id: disk.role.name(),
+                path_on_host: &disk.file,
+                is_root_device: false,
+                is_read_only: disk.role.access() == DiskAccess::ReadOnly,
+                cache_type: "Writeback",
+            };
+            self.put(drive_path(disk.role), &drive).await?;
+        }
+        self.put("/vsock", &Vsock { guest_cid: GUEST_CID, uds_path: agent }).await?;
+        self.put("/entropy", &Entropy {}).await?;
+        self.put("/actions", &Action { action_type: "InstanceStart" }).await
+    }
+
+    /// What it says of its machine.
+    pub(super) async fn status(&self) -> Result<MachineStatus, ControlError> {
+        let answer = self.call(Method::GET, "/", Bytes::new()).await?;
+        let instance: Instance = serde_json::from_slice(&answer).map_err(|_| ControlError::Protocol)?;
+        match instance.state.as_str() {
+            "Running" => Ok(MachineStatus::Running),
+            "Paused" | "Not started" => Ok(MachineStatus::Paused),
+            _ => Err(ControlError::Protocol),
+        }
+    }
+
+    /// Presses Control, Alt and Delete on the keyboard that every machine has.
+    pub(super) async fn press_ctrl_alt_del(&self) -> Result<(), ControlError> {
+        self.put("/actions", &Action { action_type: "SendCtrlAltDel" }).await
+    }
+
+    /// Has it look at the file of a disk again, whose size has changed.
+    pub(super) async fn refresh(&self, role: DiskRole, file: &str) -> Result<(), ControlError> {
+        let body = body(&ChangedDrive { drive_id: role.name(), path_on_host: file });
+        self.call(Method::PATCH, drive_path(role), body).await.map(drop)
+    }
+
+    async fn put(&self, path: &'static str, value: &impl Serialize) -> Result<(), ControlError> {
+        self.call(Method::PUT, path, body(value)).await.map(drop)
+    }
+
+    async fn call(&self, method: Method, path: &'static str, body: Bytes) -> Result<Bytes, ControlError> {
+        let call = async {
+            let socket = match host::sock::connect(&self.socket) {
+                Ok(socket) => socket,
+                Err(e) if e.is_missing() || e.kind() == ErrorKind::ConnectionRefused => {
+                    return Err(ControlError::Ended);
+                }
+                Err(e) => return Err(e.into()),
+            };
+            let (mut sender, connection) =
+                http1::handshake(TokioIo::new(stream(socket)?)).await.map_err(broken)?;
+            let request = Request::builder()
+                .method(method)
+                .uri(path)
+                .header(header::HOST, "localhost")
+                .header(header::ACCEPT, "application/json")
+                .header(header::CONTENT_TYPE, "application/json")
+                .body(Full::new(body))
+                .expect("its parts are constants");
+            let connection = Task::spawn(connection);
+            let answer = match sender.send_request(request).await {
+                Ok(answer) => answer,
+                // The connection knows better why.
+                Err(error) => {
+                    return Err(broken(connection.join().await.ok().and_then(Result::err).unwrap_or(error)));
+                }
+            };
+            let status = answer.status();
+            let body = Limited::new(answer.into_body(), LONGEST).collect().await;
+            let body = body.map_err(|_| ControlError::Protocol)?.to_bytes();
+            if status.is_success() {
+                return Ok(body);
+            }
+            let fault: Fault = serde_json::from_slice(&body).map_err(|_| ControlError::Protocol)?;
+            Err(ControlError::Refused { command: path, reason: fault.fault_message })
+        };
+        timeout(ANSWER, call).await.unwrap_or(Err(ControlError::Timeout(ANSWER)))
+    }
+}
+
+/// What became of a connection that failed.
+fn broken(error: hyper::Error) -> ControlError {
+    if error.is_parse() { ControlError::Protocol } else { ControlError::Ended }
+}
+
+fn body(value: &impl Serialize) -> Bytes {
+    serde_json::to_vec(value).expect("texts, numbers and flags").into()
+}
+
+/// A disk's path in the API: its role is its id.
+fn drive_path(role: DiskRole) -> &'static str {
+    match role {
+        DiskRole::Image => "/drives/image",
+        DiskRole::Overlay => "/drives/overlay",
+        DiskRole::Work => "/drives/work",
+        DiskRole::Modules => "/drives/modules",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::UnixListener,
+    };
+
+    use super::*;
+
+    /// Asks for the status of somebody who answers with `head`, and with `body` for as long as that is taken.
+    async fn ask(name: &str, head: &'static str, body: &'static [u8]) -> Result<MachineStatus, ControlError> {
+        let path = std::env::temp_dir().join(format!("banger-api-{name}-{}", std::process::id()));
+        host::fs::remove(&path).unwrap();
+        let listener = UnixListener::bind(&path).unwrap();
+        let serving = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = vec![0; 4096];
+            let _ = stream.read(&mut request).await;
+            let _ = stream.write_all(head.as_bytes()).await;
+            while !body.is_empty() && stream.write_all(body).await.is_ok() {}
+            // It waits for whoever asked to go.
+            let _ = stream.read(&mut request).await;
+        });
+        let answer = Api::new(path.clone()).status().await;
+        serving.abort();
+        host::fs::remove(&path).unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn answers_and_refusals_are_told_apart() {
+        let running = "HTTP/1.1 200 \r\nContent-Length: 20\r\n\r\n{\"state\": \"Running\"}";
+        assert_eq!(ask("running", running, b"").await.unwrap(), MachineStatus::Running);
+        let refusal = "HTTP/1.1 400 \r\nContent-Length: 23\r\n\r\n{\"fault_message\": \"no\"}";
+        let error = ask("refusal", refusal, b"").await.unwrap_err();
+        assert_eq!(error.to_string(), "the VMM refused /: no");
+        let nobody = Api::new(Path::new("/nonexistent/api.sock").to_owned());
+        assert!(matches!(nobody.status().await, Err(ControlError::Ended)));
+    }
+
+    #[tokio::test]
+    async fn what_is_not_the_api_is_refused_and_no_endless_answer_read() {
+        let unknown = "HTTP/1.1 200 \r\nContent-Length: 19\r\n\r\n{\"state\": \"Lost!!\"}";
+        let chunked = "HTTP/1.1 200 \r\nTransfer-Encoding: chunked\r\n\r\n";
+        const CHUNK: &[u8] = b"10\r\n0123456789abcdef\r\n";
+        for (name, head, body) in [
+            ("unknown", unknown, b"".as_slice()),
+            ("noise", "\x01\x02 this is no HTTP\r\n\r\n", b""),
+            ("endless", chunked, CHUNK),
+            ("mute", "HTTP/1.1 400 \r\nContent-Length: 0\r\n\r\n", b""),
+        ] {
+            let error = ask(name, head, body).await.unwrap_err();
+            assert!(matches!(error, ControlError::Protocol), "{name}: {error:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_is_given_up() {
+        assert!(matches!(ask("silence", "", b"").await, Err(ControlError::Timeout(ANSWER))));
+    }
+}
