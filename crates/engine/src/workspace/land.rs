@@ -134,25 +134,43 @@ impl Landing {
         }
         let done = tree.apply(changes)?;
 
+        let onto = match parent {
+            Some(_) => Onto::Commit(begin),
+            None => Onto::Shipped { head: begin, tree: &shipped },
+        };
+        let commit = self.commit_on(git, dir, onto, &done, scratch)?;
+        Ok(Landed { name: self.name.clone(), commit })
+    }
+
+    /// Commits the tree `done`, below it what was not committed when it was shipped, and makes the branch of that.
+    fn commit_on(&self, git: &Git, dir: &Path, onto: Onto<'_>, done: &str, scratch: &Path) -> Result<String> {
         let who = self.repository.person(git)?;
         let commit = |tree: &str, parent: &str, text: String| {
             let call =
                 Call::inside("make a commit", dir).args(["commit-tree", tree, "-p", parent, "-m", &text]);
             git.call(who.sign(call))?.line()
         };
-        let committed = git.tree_of(dir, begin)?;
-        let mut tip = begin.to_owned();
-        if parent.is_none() && shipped != committed {
-            tip = commit(
-                &shipped,
-                &tip,
-                format!("What was not committed when it was shipped to VM {}", self.vm),
-            )?;
-        }
-        tip = commit(&done, &tip, format!("Work in VM {}", self.vm))?;
+        let (begin, below) = match onto {
+            Onto::Commit(commit) => (commit, commit.to_owned()),
+            Onto::Shipped { head, tree } if git.tree_of(dir, head)? == tree => (head, head.to_owned()),
+            Onto::Shipped { head, tree } => {
+                let text = format!("What was not committed when it was shipped to VM {}", self.vm);
+                (head, commit(tree, head, text)?)
+            }
+        };
+        let tip = commit(done, &below, format!("Work in VM {}", self.vm))?;
         self.target.put(git, dir, begin, &tip, &who, scratch)?;
-        Ok(Landed { name: self.name.clone(), commit: tip })
+        Ok(tip)
     }
+}
+
+/// What the work is committed on.
+#[derive(Debug, Clone, Copy)]
+enum Onto<'a> {
+    /// A commit that was asked for.
+    Commit(&'a str),
+    /// What was shipped, which is this tree and may be more than the commit that was checked out.
+    Shipped { head: &'a str, tree: &'a str },
 }
 
 /// Whether `path` is one of `places` or below it.

@@ -110,21 +110,7 @@ impl Target {
         let packed =
             git.feed(call.stdout(host::fs::create_new(&pack)?), |input| write(input, range.as_bytes()))?;
         packed.ok()?;
-
-        let inside = |what| {
-            Call::new(what, &self.top)
-                .env("GIT_OBJECT_DIRECTORY", quarantine.as_os_str())
-                .env("GIT_ALTERNATE_OBJECT_DIRECTORIES", quoted(&self.objects))
-                .env("GIT_QUARANTINE_PATH", quarantine.as_os_str())
-        };
-        let mut content = host::fs::open(&pack)?;
-        let call = inside("check the objects").args(["index-pack", "--strict", "--stdin"]);
-        let checked =
-            git.feed(call, |input| io::copy(&mut content, input).map(drop).map_err(WorkspaceError::Unread))?;
-        checked.ok()?;
-        let call =
-            inside("check what the objects lead to").args(["rev-list", "--objects", "--quiet", "--stdin"]);
-        git.feed(call, |input| write(input, range.as_bytes()))?.ok()?;
+        self.check(git, &quarantine, &pack, &range)?;
 
         let moved = self.take(&quarantine)?;
         let update = Call::new("make the branch", &self.top)
@@ -135,6 +121,24 @@ impl Target {
             moved.iter().rev().for_each(|path| drop(host::fs::remove(path)));
         }
         made.map(drop)
+    }
+
+    /// Puts `pack` into `quarantine`, where git checks each object, and that with those of the owner all of `range` is there.
+    fn check(&self, git: &Git, quarantine: &Path, pack: &Path, range: &str) -> Result<()> {
+        let inside = |what| {
+            Call::new(what, &self.top)
+                .env("GIT_OBJECT_DIRECTORY", quarantine.as_os_str())
+                .env("GIT_ALTERNATE_OBJECT_DIRECTORIES", quoted(&self.objects))
+                .env("GIT_QUARANTINE_PATH", quarantine.as_os_str())
+        };
+        let mut content = host::fs::open(pack)?;
+        let call = inside("check the objects").args(["index-pack", "--strict", "--stdin"]);
+        let checked =
+            git.feed(call, |input| io::copy(&mut content, input).map(drop).map_err(WorkspaceError::Unread))?;
+        checked.ok()?;
+        let call =
+            inside("check what the objects lead to").args(["rev-list", "--objects", "--quiet", "--stdin"]);
+        git.feed(call, |input| write(input, range.as_bytes()))?.ok().map(drop)
     }
 
     /// Moves what is in quarantine into the owner's objects; gives what is new there.

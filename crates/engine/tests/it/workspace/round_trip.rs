@@ -116,9 +116,10 @@ fn work_comes_back_as_it_was_done() {
 fn round_trips(cases: u32) {
     let world = world();
     let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(cases) };
-    let strategy = (edits(), edits(), edits(), edits(), edits(), any::<bool>());
+    let mode = prop_oneof![Just(WorkspaceMode::Checkout), Just(WorkspaceMode::FullCopy)];
+    let strategy = (edits(), edits(), edits(), edits(), edits(), any::<bool>(), mode);
     let mut runner = proptest::test_runner::TestRunner::new(config);
-    let checked = runner.run(&strategy, |(committed, staged, unstaged, later, work, commits)| {
+    let checked = runner.run(&strategy, |(committed, staged, unstaged, later, work, commits, mode)| {
         let pair = Pair::new();
         let (host, guest) = (pair.host(), pair.guest());
         write(&host, ".gitignore", b"ignored\n");
@@ -127,7 +128,7 @@ fn round_trips(cases: u32) {
         perform(&host, &staged);
         pair.git(&["add", "-A"]);
         perform(&host, &unstaged);
-        let request = PrepareWorkspace { include_untracked: true, ..pair.request() };
+        let request = PrepareWorkspace { include_untracked: true, mode, ..pair.request() };
         prepare(&world, request.clone()).unwrap();
         assert_eq!(tree(&guest), tree(&host), "what arrives is what is there");
 
