@@ -82,7 +82,7 @@ impl Pair {
         }
     }
 
-    fn git(&self, words: &[&str]) -> String {
+    pub fn git(&self, words: &[&str]) -> String {
         git(&self.host(), words)
     }
 

@@ -1,5 +1,7 @@
 //! Workspace operations: faults at every point, also within a transfer, and who waits for whom.
 
+use std::path::PathBuf;
+
 use engine::{Operation, fault::Moment};
 use testkit::home::wait_until;
 use wire::control::{Code, Event, ExportWorkspace, Outcome, PrepareWorkspace};
@@ -20,6 +22,8 @@ enum Way {
     ShipsAgain,
     /// The work comes back.
     BringsBack,
+    /// It becomes a branch of the owner's repository.
+    Lands,
 }
 
 impl Way {
@@ -44,6 +48,10 @@ impl Way {
                 write(&pair.guest(), "file", b"of the guest\n");
                 (world, pair, Export("a", ExportWorkspace::default()))
             }
+            Self::Lands => {
+                write(&pair.guest(), "file", b"of the guest\n");
+                (world, pair, Export("a", landing(Over::Nothing)))
+            }
         }
     }
 
@@ -52,7 +60,7 @@ impl Way {
         match self {
             Self::Ships => 7,
             Self::ShipsAgain => 10,
-            Self::BringsBack => 3,
+            Self::BringsBack | Self::Lands => 3,
         }
     }
 }
@@ -67,7 +75,7 @@ pub fn any_fault_leaves_what_can_be_done_again() {
         export(&world, None).unwrap();
         world.look()
     };
-    for way in [Way::Ships, Way::ShipsAgain, Way::BringsBack] {
+    for way in [Way::Ships, Way::ShipsAgain, Way::BringsBack, Way::Lands] {
         let (world, _pair, verb) = way.begin();
         world.faults.arm(&[]);
         world.prepare(&[verb]);
@@ -88,6 +96,9 @@ pub fn any_fault_leaves_what_can_be_done_again() {
                     world.reopen();
                 }
                 world.faults.disarm();
+                if way == Way::Lands {
+                    whole_or_none(&world, &pair, &what);
+                }
                 prepare(&world, PrepareWorkspace { force: true, ..pair.request() }).expect(&what);
                 write(&pair.guest(), "file", b"two\n");
                 let (_, patch, _) = export(&world, None).expect(&what);
@@ -100,6 +111,35 @@ pub fn any_fault_leaves_what_can_be_done_again() {
         }
         println!("{way:?}: {} points, {count} faults", points.len());
     }
+}
+
+/// What a branch may have had before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Over {
+    Nothing,
+    Anything,
+}
+
+/// The words for an export that becomes the branch `work`.
+fn landing(over: Over) -> ExportWorkspace {
+    let (to_branch, force) = (Some("work".to_owned()), over == Over::Anything);
+    ExportWorkspace { to_branch, force, ..ExportWorkspace::default() }
+}
+
+/// The owner's repository is sound, and has all of the branch or nothing of it; it can be had now.
+#[track_caller]
+fn whole_or_none(world: &World, pair: &Pair, what: &str) {
+    let shown = || pair.git(&["show", "work:file"]);
+    pair.git(&["fsck", "--strict", "--no-dangling"]);
+    if !pair.git(&["branch", "--list", "work"]).is_empty() {
+        assert_eq!(shown(), "of the guest", "{what}");
+    }
+    world.run(&Export("a", landing(Over::Anything))).expect(what);
+    assert_eq!(shown(), "of the guest", "{what}");
+    pair.git(&["fsck", "--strict", "--no-dangling"]);
+    let strays = host::fs::list(&pair.host().join(".git/objects")).unwrap();
+    let is_stray = |path: &&PathBuf| path.file_name().unwrap().to_string_lossy().starts_with("tmp");
+    assert_eq!(strays.iter().find(is_stray), None, "{what}");
 }
 
 /// Begins `verb`, and waits until it is held up in the middle of its transfer.
