@@ -46,37 +46,85 @@ impl Figure {
 struct Bench {
     name: &'static str,
     what: &'static str,
+    needs: Needs,
     measure: fn(runs: usize) -> Result<Vec<Figure>>,
 }
 
+/// What a bench needs beside its own program.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Needs {
+    Nothing,
+    /// banger and what belongs to it, as they are released.
+    Programs,
+}
+
 const BENCHES: &[Bench] = &[
-    Bench { name: "agent", what: "the agent's size on disk", measure: agent },
-    Bench { name: "import", what: "a root tar into an image (cargo bench -p image)", measure: import },
-    Bench { name: "layers", what: "layers into an image (cargo bench -p image)", measure: layers },
-    Bench { name: "million", what: "the memory that a million entries take", measure: million },
-    Bench { name: "kernel", what: "a kernel of a Debian package (cargo bench -p image)", measure: kernel },
-    Bench { name: "lifecycle", what: "many VMs at once (cargo bench -p daemon)", measure: lifecycle },
+    Bench { name: "agent", what: "the agent's size on disk", needs: Needs::Programs, measure: agent },
+    Bench {
+        name: "import",
+        what: "a root tar into an image (cargo bench -p image)",
+        needs: Needs::Nothing,
+        measure: import,
+    },
+    Bench {
+        name: "layers",
+        what: "layers into an image (cargo bench -p image)",
+        needs: Needs::Nothing,
+        measure: layers,
+    },
+    Bench {
+        name: "million",
+        what: "the memory that a million entries take",
+        needs: Needs::Nothing,
+        measure: million,
+    },
+    Bench {
+        name: "kernel",
+        what: "a kernel of a Debian package (cargo bench -p image)",
+        needs: Needs::Nothing,
+        measure: kernel,
+    },
+    Bench {
+        name: "lifecycle",
+        what: "many VMs at once (cargo bench -p daemon)",
+        needs: Needs::Programs,
+        measure: lifecycle,
+    },
     Bench {
         name: "create",
         what: "host and guest side of a create, whole runs over bare QEMU",
+        needs: Needs::Programs,
         measure: create,
     },
-    Bench { name: "workspace", what: "a repository into a VM, and its changes out", measure: workspace },
+    Bench {
+        name: "workspace",
+        what: "a repository into a VM, and its changes out",
+        needs: Needs::Programs,
+        measure: workspace,
+    },
     Bench {
         name: "exec",
         what: "`vm exec` over the agent's bare exec (cargo bench -p daemon)",
+        needs: Needs::Programs,
         measure: exec,
     },
     Bench {
         name: "network",
         what: "tap and rules of a VM over one bare nft (cargo bench -p helper)",
+        needs: Needs::Programs,
         measure: network,
     },
-    Bench { name: "names", what: "answers of the server for names (cargo bench -p engine)", measure: names },
-    Bench { name: "list", what: "`banger vm list`", measure: list },
+    Bench {
+        name: "names",
+        what: "answers of the server for names (cargo bench -p engine)",
+        needs: Needs::Programs,
+        measure: names,
+    },
+    Bench { name: "list", what: "`banger vm list`", needs: Needs::Programs, measure: list },
     Bench {
         name: "resident",
         what: "the daemon's memory with 10 running and 100 stopped VMs",
+        needs: Needs::Programs,
         measure: resident,
     },
 ];
@@ -96,9 +144,12 @@ pub fn run(mut names: &[&str]) -> Result<()> {
             BENCHES.iter().map(|bench| format!("  {:<10} {}", bench.name, bench.what)).collect();
         bail!("no bench is called {unknown}; there are\n{}", list.join("\n"));
     }
-    binaries::build(binaries::Profile::Release)?;
+    let is_wanted = |bench: &&Bench| names.is_empty() || names.contains(&bench.name);
+    if BENCHES.iter().filter(is_wanted).any(|bench| bench.needs == Needs::Programs) {
+        binaries::build(binaries::Profile::Release)?;
+    }
     let mut figures = Vec::new();
-    for bench in BENCHES.iter().filter(|bench| names.is_empty() || names.contains(&bench.name)) {
+    for bench in BENCHES.iter().filter(is_wanted) {
         println!("== {}: {}", bench.name, bench.what);
         figures.extend((bench.measure)(runs).with_context(|| format!("bench {}", bench.name))?);
     }

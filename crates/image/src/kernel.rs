@@ -23,6 +23,7 @@ mod modinfo;
 mod tree;
 mod trie;
 pub(crate) mod xz;
+mod xz_blocks;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

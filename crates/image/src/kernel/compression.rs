@@ -2,7 +2,10 @@
 
 use std::io::{self, BufReader, Read};
 
-use super::{lz4, xz::WindowLimit};
+use super::{lz4, xz::WindowLimit, xz_blocks::Blocks};
+
+/// The most memory that a packer's history may take.
+const WINDOW_LOG: u32 = 27;
 
 /// The most that a byte of a packed file stands for on the whole: several times what the best packer makes of kernels.
 pub(crate) const MAX_RATIO: u64 = 64;
@@ -44,8 +47,6 @@ impl Compression {
     /// # Errors
     /// Where the form is not supported, or its header is broken.
     pub(crate) fn reader<'a>(self, packed: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
-        // The most memory that a packer's history may take.
-        const WINDOW_LOG: u32 = 27;
         let packed = BufReader::with_capacity(1 << 16, packed);
         Ok(match self {
             Self::None => Box::new(packed),
@@ -65,6 +66,23 @@ impl Compression {
             Self::Lzo => return Err(unsupported("LZO")),
         })
     }
+}
+
+/// A reader as that of [`Compression::reader`] for a large file, parts of which are unpacked at the same time where it has such.
+///
+/// # Errors
+/// Where the form is not supported, or its header is broken.
+pub(crate) fn reader_of_large<'a>(
+    packing: Compression,
+    packed: impl Read + 'a,
+) -> io::Result<Box<dyn Read + 'a>> {
+    if packing != Compression::Xz {
+        return packing.reader(packed);
+    }
+    // More would wait for who takes what is unpacked, and keep it in memory.
+    const AT_ONCE: usize = 4;
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    Ok(Box::new(Blocks::new(packed, 1 << WINDOW_LOG, processors.min(AT_ONCE))?))
 }
 
 fn unsupported(name: &str) -> io::Error {

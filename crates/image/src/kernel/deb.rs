@@ -9,7 +9,7 @@ use std::{
     ops::ControlFlow,
 };
 
-use super::compression::{Bounded, Compression, FREE, MAX_RATIO};
+use super::compression::{self, Bounded, Compression, FREE, MAX_RATIO};
 
 /// The most that a package unpacks to.
 const MAX_UNPACKED: u64 = 8 << 30;
@@ -81,7 +81,8 @@ pub(crate) fn each_file<E: From<DebError>>(
     let head = io::BufRead::fill_buf(&mut packed).map_err(DebError::Unpack)?;
     let packing = Compression::of(head);
     let limit = packed_length.saturating_mul(MAX_RATIO).clamp(FREE, MAX_UNPACKED);
-    let mut unpacked = Bounded::new(packing.reader(packed).map_err(DebError::Unpack)?, limit);
+    let mut unpacked =
+        Bounded::new(compression::reader_of_large(packing, packed).map_err(DebError::Unpack)?, limit);
     each_entry(&mut unpacked, visit)?;
     // To the very end: the packers' checksums come last.
     io::copy(&mut unpacked, &mut io::sink()).map_err(DebError::Unpack)?;

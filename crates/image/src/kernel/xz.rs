@@ -9,6 +9,9 @@ use std::io::{self, Read};
 
 /// The filter that has a history.
 const LZMA2: u64 = 0x21;
+/// What a block's header has: how long the block is.
+const PACKED: u8 = 0x40;
+const UNPACKED: u8 = 0x80;
 
 /// A reader of an xz file that fails where a block asks for too much memory.
 #[derive(Debug)]
@@ -127,12 +130,21 @@ impl<R: Read> Read for WindowLimit<R> {
     }
 }
 
+/// How long a block is, packed and unpacked, where its header says so.
+pub(crate) fn lengths(header: &[u8]) -> Option<(u64, u64)> {
+    let (flags, mut rest) = (*header.get(1)?, header.get(2..)?);
+    if flags & (PACKED | UNPACKED) != PACKED | UNPACKED {
+        return None;
+    }
+    Some((number(&mut rest)?, number(&mut rest)?))
+}
+
 /// The size of the history that a block's header asks for.
 fn dictionary(header: &[u8]) -> Option<u64> {
     let flags = *header.get(1)?;
     let mut rest = header.get(2..)?;
-    for sizes in [flags & 0x40, flags & 0x80] {
-        if sizes != 0 {
+    for size in [flags & PACKED, flags & UNPACKED] {
+        if size != 0 {
             number(&mut rest)?;
         }
     }
