@@ -120,7 +120,7 @@ impl Network {
     /// Where that fails; no tap lets anything through then.
     pub fn look_after(&mut self) -> Result<Looked, NetworkError> {
         let touched = self.filter.disturbed().unwrap_or(true);
-        if !self.has_bridge() || (!touched && self.filtered) {
+        if (!touched && self.filtered) || !self.has_bridge() {
             return Ok(Looked::Fine);
         }
         self.restore()?;
@@ -363,6 +363,8 @@ impl Network {
     /// Where the kernel does not tell.
     pub fn status(&mut self) -> Result<Status, NetworkError> {
         Ok(Status {
+            gateway: self.install.gateway(),
+            prefix: self.install.subnet.prefix(),
             bridge: self.bridge()?.is_some_and(|bridge| bridge.up),
             filtered: self.filtered,
             taps: self.taps()?.iter().filter_map(|port| tap_owner(&port.name)).take(MAX_GUESTS).collect(),

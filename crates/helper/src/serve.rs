@@ -10,10 +10,7 @@
 //!            noted ──▶ done ──▶ noted ──▶ answered
 //! ```
 
-use std::{
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
-    time::Duration,
-};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use host::{
     packet::{PacketListener, Packets},
@@ -38,9 +35,6 @@ use crate::{
 const CONNECTIONS: usize = 16;
 /// When rules that could not be made are tried again.
 const AGAIN: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
-/// How long the service manager's client waits at most for one answer.
-pub const PATIENCE: Duration = Duration::from_secs(30);
-
 /// Why the helper ends.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {

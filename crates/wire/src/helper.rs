@@ -20,7 +20,7 @@
 //!
 //! Numbers are big-endian.
 
-use std::{fmt, num::NonZeroU16};
+use std::{fmt, net::Ipv4Addr, num::NonZeroU16};
 
 use model::{OperationId, VmId};
 
@@ -31,7 +31,7 @@ pub const MAX_REQUEST: usize = 64;
 /// The most guests of one installation.
 pub const MAX_GUESTS: usize = 4096;
 /// The most bytes of an answer.
-pub const MAX_ANSWER: usize = 5 + 2 * MAX_GUESTS * VM;
+pub const MAX_ANSWER: usize = 10 + 2 * MAX_GUESTS * VM;
 /// The most bytes of an answer's text.
 pub const MAX_TEXT: usize = 1024;
 
@@ -98,8 +98,12 @@ pub enum Answer {
 }
 
 /// How things are.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Status {
+    /// The host's address on the bridge, from the helper's own settings.
+    pub gateway: Ipv4Addr,
+    /// How many bits of it the guests' addresses share.
+    pub prefix: u8,
     /// The bridge is there and up.
     pub bridge: bool,
     /// The rules in the kernel are the helper's.
@@ -297,6 +301,8 @@ impl Answer {
                 let taps = &status.taps[..status.taps.len().min(MAX_GUESTS)];
                 let guests = &status.guests[..status.guests.len().min(MAX_GUESTS)];
                 bytes.extend([2, u8::from(status.bridge) | u8::from(status.filtered) << 1]);
+                bytes.extend(status.gateway.octets());
+                bytes.push(status.prefix);
                 bytes.extend(u16::try_from(taps.len()).unwrap_or(u16::MAX).to_be_bytes());
                 bytes.extend(taps.iter().chain(guests).flat_map(|vm| vm.bytes()));
             }
@@ -322,14 +328,21 @@ impl Answer {
         match (kind, body) {
             (0, []) => Ok(Self::Done),
             (1, []) => Ok(Self::Sockets),
-            (2, [flags @ 0..=3, high, low, ids @ ..]) => {
+            (2, [flags @ 0..=3, a, b, c, d, prefix @ 0..=32, high, low, ids @ ..]) => {
                 let taps = usize::from(u16::from_be_bytes([*high, *low])) * VM;
                 let (taps, guests) = ids.split_at_checked(taps).ok_or(length)?;
                 let taps = vms(taps).ok_or(length)?;
                 let guests = vms(guests).ok_or(length)?;
-                Ok(Self::Status(Status { bridge: flags & 1 != 0, filtered: flags & 2 != 0, taps, guests }))
+                Ok(Self::Status(Status {
+                    gateway: Ipv4Addr::new(*a, *b, *c, *d),
+                    prefix: *prefix,
+                    bridge: flags & 1 != 0,
+                    filtered: flags & 2 != 0,
+                    taps,
+                    guests,
+                }))
             }
-            (2, [_, _, _, ..]) => Err(Malformed::Value),
+            (2, [_, _, _, _, _, _, _, _, ..]) => Err(Malformed::Value),
             (3, [code]) => {
                 Refusal::ALL.get(usize::from(*code)).map(|r| Self::Refused(*r)).ok_or(Malformed::Value)
             }
@@ -396,26 +409,34 @@ mod tests {
         assert_eq!(packet(1, 8), Err(Malformed::Kind(8)));
         assert_eq!(packet(28, 2), Err(Malformed::Value));
         assert_eq!(Answer::decode(&[VERSION, 3, 99]), Err(Malformed::Value));
-        assert_eq!(Answer::decode(&[VERSION, 2, 4, 0, 0]), Err(Malformed::Value));
-        assert_eq!(Answer::decode(&[VERSION, 2, 0, 0, 2, 1, 1, 1, 1, 1, 1]), Err(Malformed::Length(11)));
+        assert_eq!(Answer::decode(&[VERSION, 2, 4, 0, 0, 0, 0, 24, 0, 0]), Err(Malformed::Value));
+        assert_eq!(
+            Answer::decode(&[VERSION, 2, 0, 0, 0, 0, 0, 24, 0, 2, 1, 1, 1, 1, 1, 1]),
+            Err(Malformed::Length(16))
+        );
+        assert_eq!(Answer::decode(&[VERSION, 2, 0, 0, 0, 0, 0, 33, 0, 0]), Err(Malformed::Value));
         assert_eq!(Answer::decode(&[VERSION, 4, 0xff]), Err(Malformed::Value));
     }
 
     #[test]
     fn answers_are_read_as_they_were_written() {
         let vm = |n| VmId::from_bytes([n; 6]);
-        let status = Status { bridge: true, filtered: true, taps: vec![vm(1), vm(2)], guests: vec![vm(2)] };
+        let status = Status {
+            gateway: Ipv4Addr::new(172, 30, 0, 1),
+            prefix: 24,
+            bridge: true,
+            filtered: true,
+            taps: vec![vm(1), vm(2)],
+            guests: vec![vm(2)],
+        };
+        let many =
+            Status { taps: vec![vm(1); MAX_GUESTS + 5], guests: vec![vm(1); MAX_GUESTS], ..status.clone() };
         let refusals = Refusal::ALL.map(Answer::Refused);
         let others =
             [Answer::Done, Answer::Sockets, Answer::Status(status), Answer::Failed("cannot, ä".to_owned())];
         for answer in others.into_iter().chain(refusals) {
             assert_eq!(Answer::decode(&answer.encode()), Ok(answer));
         }
-        let many = Status {
-            taps: vec![vm(1); MAX_GUESTS + 5],
-            guests: vec![vm(1); MAX_GUESTS],
-            ..Status::default()
-        };
         let packet = Answer::Status(many).encode();
         assert_eq!(packet.len(), MAX_ANSWER);
         assert!(Answer::decode(&packet).is_ok());

@@ -220,6 +220,8 @@ struct SystemStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     owner: Option<u32>,
     works: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gateway: Option<String>,
     bridge: bool,
     filtered: bool,
     taps: usize,
@@ -236,6 +238,7 @@ fn status(output: Output) -> Result<(), Error> {
     let answer = if status.installed { Some(ask(Ask::Status)) } else { None };
     if let Some(Ok(Answer::Status(helper))) = &answer {
         status.works = true;
+        status.gateway = Some(format!("{}/{}", helper.gateway, helper.prefix));
         (status.bridge, status.filtered) = (helper.bridge, helper.filtered);
         (status.taps, status.guests) = (helper.taps.len(), helper.guests.len());
     }
@@ -246,6 +249,7 @@ fn status(output: Output) -> Result<(), Error> {
         Output::Text => print(&fields(&[
             ("owner", status.owner.map(|owner| owner.to_string()).unwrap_or_default()),
             ("works", yes(status.works)),
+            ("gateway", status.gateway.clone().unwrap_or_default()),
             ("bridge", yes(status.bridge)),
             ("filtered", yes(status.filtered)),
             ("taps", status.taps.to_string()),
@@ -331,7 +335,10 @@ mod tests {
 
     #[test]
     fn doctor_says_how_the_helper_is() {
-        let status = |bridge, filtered| Ok(Answer::Status(Status { bridge, filtered, ..Status::default() }));
+        let status = |bridge, filtered| {
+            let gateway = std::net::Ipv4Addr::new(172, 30, 0, 1);
+            Ok(Answer::Status(Status { gateway, prefix: 24, bridge, filtered, taps: vec![], guests: vec![] }))
+        };
         let denied = host::Error::new("connect to", SOCKET, std::io::ErrorKind::PermissionDenied);
         let gone = host::Error::new("connect to", SOCKET, std::io::ErrorKind::ConnectionRefused);
         for (answer, verdict, found) in [

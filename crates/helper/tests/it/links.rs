@@ -29,6 +29,7 @@ fn bridge_and_tap_come_and_go_and_leave_the_host_as_it_was() {
         assert!(links.contains(&format!("user {OWNER}")), "{links}");
         world.done(Ask::ApplyRules(guest(2)));
         let status = world.status();
+        assert_eq!((status.gateway.octets(), status.prefix), ([172, 30, 0, 1], 24));
         assert_eq!(
             (status.bridge, status.filtered, &status.taps[..], &status.guests[..]),
             (true, true, &[vm][..], &[vm][..])

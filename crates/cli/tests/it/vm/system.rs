@@ -107,6 +107,7 @@ fn the_helper_is_installed_used_restarted_and_removed_under_systemd() {
         (&status["owner"], &status["taps"], &status["guests"]),
         (&65_534.into(), &1.into(), &1.into())
     );
+    assert_eq!(status["gateway"], "172.30.0.1/24");
     let link = ok(&home, "ip -details link show bg-020202020202; cat /proc/sys/net/ipv4/ip_forward");
     assert!(
         link.contains("master br-banger") && link.contains("user nobody") && link.ends_with('1'),
