@@ -155,9 +155,11 @@ pub fn run(mut names: &[&str]) -> Result<()> {
     }
     println!("\n{:<60} {:>12} {:>12}", "figure", "median", "limit");
     for figure in &figures {
+        // Two digits, where there are more.
+        let short = |limit: f64| (limit * 100.0).round() / 100.0;
         let limit = match figure.limit {
-            Limit::AtMost(limit) => format!("≤ {limit} {}", figure.unit),
-            Limit::AtLeast(limit) => format!("≥ {limit} {}", figure.unit),
+            Limit::AtMost(limit) => format!("≤ {} {}", short(limit), figure.unit),
+            Limit::AtLeast(limit) => format!("≥ {} {}", short(limit), figure.unit),
             Limit::None => String::new(),
         };
         let verdict = if figure.kept() { "" } else { "  MISSED" };

@@ -70,7 +70,7 @@ pub const RESERVED: &[(&str, &[&str])] = &[
     ("tokio", &["agent", "vmm", "image", "engine", "daemon", "cli", "testkit"]),
     ("tokio-util", &["agent", "vmm", "image", "engine", "daemon", "cli", "testkit"]),
     ("toml", &["daemon", "helper", "xtask"]),
-    ("rustix", &["host", "helper", "agent", "vmm", "image", "testkit", "engine", "cli", "daemon"]),
+    ("rustix", &["host", "helper", "agent", "vmm", "image", "testkit", "hostile", "engine", "cli", "daemon"]),
 ];
 
 /// Packages that a crate must do without, with the reason.

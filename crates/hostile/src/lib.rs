@@ -8,6 +8,7 @@ mod bundle;
 mod catalog;
 mod choices;
 mod cpio;
+mod directory;
 mod dns;
 mod e2fsck;
 mod ext4;
@@ -34,6 +35,8 @@ pub enum Target {
     Catalog,
     /// The writer of boot payloads.
     Cpio,
+    /// Directories of this host that become images.
+    Directory,
     /// Questions for names.
     Dns,
     /// The writer of file systems.
@@ -58,9 +61,10 @@ pub enum Target {
 
 impl Target {
     /// All.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Catalog,
         Self::Cpio,
+        Self::Directory,
         Self::Dns,
         Self::Ext4,
         Self::Helper,
@@ -79,6 +83,7 @@ impl Target {
         match self {
             Self::Catalog => "catalog",
             Self::Cpio => "cpio",
+            Self::Directory => "directory",
             Self::Dns => "dns",
             Self::Ext4 => "ext4",
             Self::Helper => "helper",
@@ -100,6 +105,7 @@ impl Target {
         match self {
             Self::Catalog => catalog::check(data),
             Self::Cpio => cpio::check(data),
+            Self::Directory => directory::check(data, asked),
             Self::Dns => dns::check(data),
             Self::Ext4 => ext4::check(data, asked),
             Self::Helper => helper::check(data),

@@ -43,6 +43,12 @@ fn boot_payloads() {
 }
 
 #[test]
+fn directories() {
+    let Some(_) = need::program("e2fsck", "e2fsck") else { return };
+    replay(Target::Directory);
+}
+
+#[test]
 fn file_systems() {
     let Some(_) = need::program("e2fsck", "e2fsck") else { return };
     replay(Target::Ext4);
