@@ -135,7 +135,7 @@ fn read(value: &Spanned<DeValue<'_>>) -> Value {
         DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
             .map_or(Value::Other("a number of this size"), Value::Integer),
         DeValue::Float(_) => Value::Other("a number with a fraction"),
-        DeValue::Boolean(_) => Value::Other("a boolean"),
+        DeValue::Boolean(on) => Value::Switch(*on),
         DeValue::Datetime(_) => Value::Other("a date"),
         DeValue::Array(all) => tables(all).map_or(Value::Other("a list"), Value::Tables),
         DeValue::Table(_) => Value::Other("a table"),

@@ -111,6 +111,7 @@ fn of_host(field: Field) -> Option<String> {
         | Field::AutoStopStaleAfter
         | Field::StatsInterval
         | Field::DiskSize
-        | Field::OverlaySize => None,
+        | Field::OverlaySize
+        | Field::Nat => None,
     }
 }

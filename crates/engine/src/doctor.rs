@@ -50,6 +50,7 @@ pub fn examine(patient: &Patient, mode: Mode) -> Vec<Row> {
         installation::kernel(&paths, config, &published),
     ];
     rows.extend(machine::vmm(config));
+    rows.push(machine::network());
     rows.push(machine::disk(dirs));
     rows.push(machine::git());
     rows.push(machine::logout());

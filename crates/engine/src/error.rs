@@ -141,6 +141,18 @@ pub enum Error {
         #[source]
         cause: vmm::AdoptError,
     },
+    /// A VM's network could not be made what it is to be.
+    #[error("cannot connect the network of VM {name}")]
+    Network {
+        /// The VM.
+        name: VmName,
+        /// Why.
+        #[source]
+        cause: crate::network::NetworkError,
+    },
+    /// Nothing can keep a VM with NAT away from this host's own services, and nobody allowed it there.
+    #[error("this host does not give a VM with NAT a network of its own")]
+    NoNetwork(#[source] crate::network::Missing),
     /// There is no usable VMM on this host.
     #[error("no virtual machine monitor can be used")]
     NoVmm(#[source] vmm::ProbeError),
@@ -349,6 +361,8 @@ impl Error {
             | Self::Control { .. }
             | Self::Adopt { .. }
             | Self::NoVmm(_)
+            | Self::Network { .. }
+            | Self::NoNetwork(_)
             | Self::Template(_)
             | Self::ReadImage { .. }
             | Self::Program { .. }
@@ -415,6 +429,11 @@ impl Error {
                 Some(format!("banger kernel pull {name} --force puts the catalog's in its place"))
             }
             Self::Catalog { action: "read", .. } => Some("banger catalog refresh".to_owned()),
+            Self::NoNetwork(missing) => Some(format!(
+                "{}; or --allow-host-loopback: with QEMU's own network, from which the guest reaches what listens on this \
+                 host's loopback",
+                missing.hint
+            )),
             Self::NoVmm(cause) => Some(cause.hint().to_owned()),
             Self::Store(store::Error::Taken(name)) => {
                 Some(format!("choose another --name, or delete the one there is: {name}"))

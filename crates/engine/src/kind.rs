@@ -22,6 +22,8 @@ pub enum Kind {
     VmReset,
     /// Starts it again because its guest rebooted.
     VmReboot,
+    /// Connects its network again.
+    VmReconnect,
     /// Stops it because nobody uses it.
     VmAutoStop,
     /// Ships a repository into it.
@@ -56,7 +58,7 @@ pub enum Kind {
 
 impl Kind {
     /// All there are.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::VmCreate,
         Self::VmStart,
         Self::VmStop,
@@ -66,6 +68,7 @@ impl Kind {
         Self::VmSet,
         Self::VmReset,
         Self::VmReboot,
+        Self::VmReconnect,
         Self::VmAutoStop,
         Self::WorkspacePrepare,
         Self::WorkspaceExport,
@@ -96,6 +99,7 @@ impl Kind {
             Self::VmSet => "vm.set",
             Self::VmReset => "vm.reset",
             Self::VmReboot => "vm.reboot",
+            Self::VmReconnect => "vm.reconnect",
             Self::VmAutoStop => "vm.auto-stop",
             Self::WorkspacePrepare => "workspace.prepare",
             Self::WorkspaceExport => "workspace.export",

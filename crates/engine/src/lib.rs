@@ -13,6 +13,7 @@
 //! | `reconcile` | what a crash left open |
 //! | `images`, `kernels` | making and publishing them |
 //! | `catalogs` | which catalog is in force, fetching what it names |
+//! | `network` | rules and companion of a VM's network |
 //! | `registry` | fetching what images are made of |
 //! | `guest` | talking to an agent |
 //! | `ssh` | keys and pins for a guest's sshd |
@@ -34,6 +35,7 @@ mod happenings;
 mod images;
 mod kernels;
 mod kind;
+mod network;
 pub mod operation;
 mod paths;
 mod payload;
@@ -157,6 +159,7 @@ impl Engine {
             engine.sweep().await?;
         }
         engine.keep_watch();
+        engine.watch_addresses()?;
         Ok(Some(engine))
     }
 

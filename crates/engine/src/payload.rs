@@ -11,6 +11,7 @@ use model::{
     kernel::{self, Feature},
     undo::NewDisk,
 };
+use vmm::Nic;
 use wire::{
     guest::{self, Config},
     session::Secret,
@@ -83,6 +84,7 @@ pub fn config(
     secret: &Secret,
     ssh: guest::Ssh,
     machine: Machine,
+    nic: Option<Nic>,
 ) -> Config {
     let (channel, end) = match machine {
         Machine::Pc => (guest::Channel::VirtioSerial { secret: secret.to_hex() }, guest::End::Poweroff),
@@ -113,7 +115,19 @@ pub fn config(
         // It was written by this program.
         env: serde_json::from_str(&record.env).unwrap_or_default(),
         ssh: Some(ssh),
-        network: None,
+        network: nic.map(network),
+    }
+}
+
+/// What the guest is told of its card.
+fn network(Nic { card, link }: Nic) -> guest::Network {
+    guest::Network {
+        mac: card.mac.to_string(),
+        address: card.address,
+        prefix: card.prefix,
+        gateway: card.gateway,
+        mtu: card.mtu,
+        resolvers: vec![card.resolver(link)],
     }
 }
 

@@ -89,6 +89,7 @@ impl Engine {
                 let guest = Guest::new(machine.clone());
                 let live = Live::new(machine, guest, self.0.clock.clone());
                 self.go_live(record.id, live.clone());
+                self.find_network(record, &live).await;
                 // A guest that is stuck must not hold up the daemon.
                 tokio::spawn(async move {
                     if let Ok(health) = live.guest.health().await {

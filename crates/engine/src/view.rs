@@ -33,6 +33,12 @@ impl Engine {
             kernel: kernel.map(|kernel| kernel.name.to_string()).unwrap_or_default(),
             vmm: vm.vmm,
             ip: None,
+            nat: vm.network.nat.is_on(),
+            network: live.as_ref().and_then(|live| {
+                let link = vm.network.link?;
+                let address = crate::vm::card(vm.id, link).address.to_string();
+                Some(control::VmNetwork { mode: link.name().to_owned(), address, trouble: live.trouble() })
+            }),
             vcpu: sized(vm.sizes.vcpu),
             memory: sized(vm.sizes.memory),
             disk: sized(vm.sizes.disk),

@@ -11,6 +11,7 @@ mod end;
 mod files;
 pub mod logs;
 mod look;
+mod network;
 mod stop;
 mod stream;
 mod sync;
@@ -20,6 +21,7 @@ use std::sync::{Arc, OnceLock, PoisonError};
 
 pub use files::FilesOut;
 use model::{VmId, VmName};
+pub use network::card;
 pub use stream::{Ending, GuestStream, Workplace};
 pub use sync::SyncError;
 use tokio::sync::watch;
@@ -56,6 +58,8 @@ pub struct Live {
     pub usage: usage::Usage,
     /// What its guest uses.
     polled: usage::Polled,
+    /// Why its network is not as it is to be. A leaf: held for a look or an assignment.
+    trouble: std::sync::Mutex<Option<String>>,
     /// Held by the one who asks the guest for that.
     asking: Arc<tokio::sync::Mutex<()>>,
 }
@@ -77,8 +81,24 @@ impl Live {
             ended: watch::Sender::new(None),
             usage: usage::Usage::new(clock),
             polled: usage::Polled::default(),
+            trouble: std::sync::Mutex::default(),
             asking: Arc::default(),
         })
+    }
+
+    /// Notes why its network is not as it is to be, or that it is.
+    fn set_trouble(&self, why: Option<String>) {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = why;
+    }
+
+    /// Why its network is not as it is to be, where that is so.
+    pub fn trouble(&self) -> Option<String> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether it is what runs in `cell`.
+    fn is_in(&self, cell: &Cell) -> bool {
+        cell.live.borrow().as_deref().is_some_and(|live| std::ptr::eq(live, self))
     }
 
     /// Waits for its end and gives the reason.

@@ -3,6 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use host::proc::ProcessId;
+use model::network::Nat;
 use model::{
     boot,
     config::{self, Vmm},
@@ -112,6 +113,19 @@ impl Probed {
     }
 }
 
+/// Whether a machine of VMM `vmm` can have what `nat` says.
+///
+/// # Errors
+/// Where it cannot.
+pub fn connects(vmm: &str, nat: Nat) -> Result<()> {
+    match nat {
+        Nat::On if vmm == FIRECRACKER => {
+            Err(Error::invalid("--nat", "on", "this version connects machines under qemu only: --vmm qemu"))
+        }
+        Nat::On | Nat::Off => Ok(()),
+    }
+}
+
 impl Vmms {
     /// Nothing is probed yet; answers are remembered below `probes`.
     pub fn new(config: &Config, probes: PathBuf, only: Option<Arc<dyn Backend>>) -> Self {
@@ -139,6 +153,18 @@ impl Vmms {
             },
         };
         Ok(Choice { backend, by })
+    }
+
+    /// The same, or QEMU where `choice` was ours and does not connect a machine of `nat`.
+    ///
+    /// # Errors
+    /// Where it was somebody's word.
+    pub async fn for_network(&self, choice: Choice, nat: Nat) -> Result<Choice> {
+        match (connects(choice.name(), nat), &choice.by) {
+            (Ok(()), _) => Ok(choice),
+            (Err(_), By::Us) => Ok(Choice { backend: self.backend(QEMU).await?, by: By::Us }),
+            (Err(error), By::Word) => Err(error),
+        }
     }
 
     /// The same, or another one where `choice` was ours and cannot run the kernel of these `files`.

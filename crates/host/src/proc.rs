@@ -237,6 +237,16 @@ pub fn find(name: &str, path: &OsStr) -> Option<PathBuf> {
         .find(|f| executable(f))
 }
 
+/// A pipe: what is read, and where that is written.
+///
+/// # Errors
+/// Where there can be no more descriptors.
+pub fn pipe() -> Result<(File, File)> {
+    let made = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC);
+    let (reader, writer) = made.map_err(|e| Error::new("make", "a pipe", e))?;
+    Ok((reader.into(), writer.into()))
+}
+
 /// A program with all that it is started with.
 #[derive(Debug)]
 #[must_use = "nothing is started yet"]

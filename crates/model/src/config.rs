@@ -11,6 +11,7 @@ use std::{ops::Range, path::PathBuf, time::Duration};
 use crate::{
     ImageName, KernelName,
     location::Location,
+    network::Nat,
     size, sizing,
     sizing::Wish,
     sync::{FileSync, HomePath, HostPath, SyncError},
@@ -62,6 +63,8 @@ pub enum Field {
     DiskSize,
     /// The system overlay of a VM for which none is said.
     OverlaySize,
+    /// Whether a VM for which nothing is said reaches the world.
+    Nat,
 }
 
 /// What the value of a key is.
@@ -87,6 +90,8 @@ pub enum Kind {
     Vcpu,
     /// A size like `512M`.
     Size,
+    /// Yes or no.
+    Switch,
 }
 
 /// What a key is where nobody says.
@@ -165,11 +170,12 @@ pub const KEYS: &[Key] = &[
         "The most that a VM's work disk, `/root`, holds."),
     key(Field::OverlaySize, "vm_defaults.overlay_size", "BANGER_VM_DEFAULTS_OVERLAY_SIZE", Kind::Size,
         Fallback::Value("8G"), "The most that a VM's changes to its system hold."),
+    key(Field::Nat, "vm_defaults.nat", "BANGER_VM_DEFAULTS_NAT", Kind::Switch, Fallback::Value("false"),
+        "Whether a VM reaches the world for which neither `--nat` nor `--no-nat` was given."),
 ];
 
 /// Keys and tables that are planned and do nothing yet, so they are refused instead of ignored.
-pub const LATER: &[&str] =
-    &["jailer_bin", "jailer", "ssh_key_path", "root_disk", "network", "vm_defaults.nat"];
+pub const LATER: &[&str] = &["jailer_bin", "jailer", "ssh_key_path", "root_disk", "network"];
 
 /// The list of the owner's files that every start puts into its guest.
 pub const FILE_SYNC: &str = "file_sync";
@@ -327,6 +333,8 @@ pub struct Config {
     pub stats_interval: Duration,
     /// Sizes of VMs for which none were said; what is not said here either depends on the host.
     pub sizes: Wish,
+    /// Whether a VM for which nothing was said reaches the world.
+    pub nat: Nat,
     /// Files of the owner's that every start puts into its guest.
     pub file_sync: Vec<FileSync>,
 }
@@ -349,6 +357,7 @@ impl Default for Config {
             auto_stop_stale_after: None,
             stats_interval: Duration::from_secs(10),
             sizes: Wish::default(),
+            nat: Nat::Off,
             file_sync: Vec::new(),
         }
     }
@@ -363,6 +372,8 @@ pub enum Value {
     Integer(i64),
     /// What a variable holds, which has no type.
     Untyped(String),
+    /// Yes or no.
+    Switch(bool),
     /// A list of tables.
     Tables(Vec<Table>),
     /// Anything else, by its name: `a boolean`, `a list`.
@@ -481,7 +492,7 @@ type Synced = Result<(FileSync, usize), (SyncError, Range<usize>)>;
 fn file_syncs(entry: Entry) -> Vec<Synced> {
     match entry.value {
         Value::Tables(tables) => tables.into_iter().map(file_sync).collect(),
-        Value::Text(_) | Value::Integer(_) | Value::Untyped(_) | Value::Other(_) => {
+        Value::Text(_) | Value::Integer(_) | Value::Switch(_) | Value::Untyped(_) | Value::Other(_) => {
             vec![Err((SyncError::Table, entry.value_at))]
         }
     }
@@ -546,6 +557,7 @@ impl Config {
             Field::OverlaySize => {
                 self.sizes.overlay = Some(bytes(&text, sizing::MIN_DISK, sizing::MAX_DISK)?);
             }
+            Field::Nat => self.nat = Nat::of(word(&text, SWITCH)? == "true"),
         }
         Ok(())
     }
@@ -575,6 +587,7 @@ impl Config {
             Field::Memory => size::exact(self.sizes.memory?),
             Field::DiskSize => disk(self.sizes.disk),
             Field::OverlaySize => disk(self.sizes.overlay),
+            Field::Nat => self.nat.is_on().to_string(),
         })
     }
 }
@@ -585,6 +598,9 @@ impl Kind {
         match (value, self) {
             (Value::Untyped(text), _) => Ok(text.clone()),
             (Value::Text(_), Self::Vcpu) => Err(Wrong::Vcpu),
+            (Value::Switch(on), Self::Switch) => Ok(on.to_string()),
+            (Value::Text(_), Self::Switch) => Err(Wrong::Type("a string")),
+            (Value::Switch(_), _) => Err(Wrong::Type("a boolean")),
             (Value::Text(text), _) => Ok(text.clone()),
             (Value::Integer(number), Self::Vcpu | Self::Size) => Ok(number.to_string()),
             (Value::Integer(_), Self::Duration | Self::DurationOrNever) => Err(Wrong::Duration),
@@ -595,6 +611,7 @@ impl Kind {
                 | Self::Location
                 | Self::SigningKey
                 | Self::Program
+                | Self::Switch
                 | Self::Word(_),
             ) => Err(Wrong::Type("a number")),
             (Value::Tables(_), _) => Err(Wrong::Type("a list")),
@@ -616,6 +633,7 @@ impl Kind {
             Self::DurationOrNever => "a time, `30m` or `8h`, or `never`".to_owned(),
             Self::Vcpu => format!("a number from 1 to {}", sizing::MAX_VCPU),
             Self::Size => "a size: `512M`, `8G`".to_owned(),
+            Self::Switch => "`true` or `false`".to_owned(),
         }
     }
 }
@@ -633,6 +651,8 @@ fn bytes(text: &str, min: u64, max: u64) -> Result<u64, Wrong> {
     if (min..=max).contains(&bytes) { Ok(bytes) } else { Err(Wrong::Range { min, max }) }
 }
 
+/// What a switch is in the environment.
+const SWITCH: &[&str] = &["true", "false"];
 /// Instead of a time.
 const NEVER: &str = "never";
 /// The longest time: whoever waits adds it to the clock, which has an end.

@@ -195,6 +195,12 @@ pub struct CreateVm {
     /// `auto`, `firecracker` or `qemu`.
     #[serde(default)]
     pub vmm: Option<String>,
+    /// Whether it reaches the world; without it what the config says.
+    #[serde(default)]
+    pub nat: Option<bool>,
+    /// It may reach this host's loopback too, where nothing can keep it from there.
+    #[serde(default)]
+    pub allow_host_loopback: bool,
     /// Variables for every command in the VM.
     #[serde(default)]
     pub env: Vec<(Word, Word)>,
@@ -229,6 +235,12 @@ pub struct SetVm {
     /// The system overlay in bytes, at least as large as it is.
     #[serde(default)]
     pub overlay_size: Option<u64>,
+    /// Whether it reaches the world; at once where it runs with a network card.
+    #[serde(default)]
+    pub nat: Option<bool>,
+    /// It may reach this host's loopback too, where nothing can keep it from there.
+    #[serde(default)]
+    pub allow_host_loopback: bool,
 }
 
 /// One line of `GET /v1/events`: what happened, as it happens.
@@ -380,9 +392,15 @@ pub struct Vm {
     pub kernel: String,
     /// The VMM: `qemu` or `firecracker`.
     pub vmm: String,
-    /// Its address, where it has a network.
+    /// Its address, where this host reaches it there.
     #[serde(default)]
     pub ip: Option<String>,
+    /// Whether it is to reach the world.
+    #[serde(default)]
+    pub nat: bool,
+    /// Its network, while it runs and has a card.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<VmNetwork>,
     /// Virtual CPUs, with origin.
     pub vcpu: Sized<u32>,
     /// Memory in bytes, with origin.
@@ -411,6 +429,19 @@ pub struct Vm {
     /// What the last start spent its time on.
     #[serde(default)]
     pub timeline: Vec<Phase>,
+}
+
+/// The network of a VM that runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct VmNetwork {
+    /// What its card is connected to: `user`, namespaces of its own with banger's rules; `qemu`, QEMU's built-in network.
+    pub mode: String,
+    /// The guest's own address there.
+    pub address: String,
+    /// Why it is not as it is to be.
+    #[serde(default)]
+    pub trouble: Option<String>,
 }
 
 /// A value with where it came from.

@@ -30,7 +30,7 @@ pub enum VmCommand {
     Delete(Refs),
     /// Delete all machines that are not running
     Prune(PruneArgs),
-    /// Change how large machines are; disks only grow, and do so while a machine runs
+    /// Change how large machines are, and whether they reach the world; disks only grow, and do so while a machine runs
     Set(SetArgs),
     /// Make machines' systems new; /root stays as it is
     Reset(ResetArgs),
@@ -81,6 +81,67 @@ pub struct Size {
     pub overlay_size: Option<u64>,
 }
 
+/// What a new machine reaches.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct Reach {
+    /// Let it reach the world; without this it has no network
+    #[arg(long, overrides_with = "no_nat")]
+    nat: bool,
+    /// Do not, whatever the config says
+    #[arg(long)]
+    no_nat: bool,
+    /// Where nothing can keep it from there: let it reach what listens on this host's loopback too
+    #[arg(long)]
+    pub allow_host_loopback: bool,
+}
+
+impl Reach {
+    /// What was said of NAT, if anything was.
+    #[must_use]
+    pub fn nat(self) -> Option<bool> {
+        match (self.nat, self.no_nat) {
+            (true, _) => Some(true),
+            (false, true) => Some(false),
+            (false, false) => None,
+        }
+    }
+}
+
+/// On or off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    /// It does
+    On,
+    /// It does not
+    Off,
+}
+
+/// What an old machine reaches from now on.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct NewReach {
+    /// Whether they reach the world; at once where they run with a network card
+    #[arg(long, value_name = "on|off", num_args = 0..=1, default_missing_value = "on", value_enum, hide_possible_values = true)]
+    nat: Option<Switch>,
+    /// The same as --nat off
+    #[arg(long, conflicts_with = "nat")]
+    no_nat: bool,
+    /// Where nothing can keep them from there: let them reach what listens on this host's loopback too
+    #[arg(long)]
+    pub allow_host_loopback: bool,
+}
+
+impl NewReach {
+    /// What was said of NAT, if anything was.
+    #[must_use]
+    pub fn nat(self) -> Option<bool> {
+        match (self.nat, self.no_nat) {
+            (Some(switch), _) => Some(switch == Switch::On),
+            (None, true) => Some(false),
+            (None, false) => None,
+        }
+    }
+}
+
 /// What a machine is made of.
 #[derive(Debug, Args)]
 pub struct Machine {
@@ -92,6 +153,8 @@ pub struct Machine {
     pub image: Option<ImageChoice>,
     #[command(flatten)]
     pub size: Size,
+    #[command(flatten)]
+    pub reach: Reach,
     /// The virtual machine monitor; without it what the configuration says
     #[arg(long, value_enum, value_name = "VMM")]
     pub vmm: Option<VmmChoice>,
@@ -238,12 +301,14 @@ pub struct KillArgs {
 
 /// `vm set`.
 #[derive(Debug, Args)]
-#[command(group = clap::ArgGroup::new("what").args(["vcpu", "memory", "disk_size", "overlay_size"]).multiple(true).required(true))]
+#[command(group = clap::ArgGroup::new("what").args(["vcpu", "memory", "disk_size", "overlay_size", "nat", "no_nat", "allow_host_loopback"]).multiple(true).required(true))]
 pub struct SetArgs {
     #[command(flatten)]
     pub refs: Refs,
     #[command(flatten)]
     pub size: Size,
+    #[command(flatten)]
+    pub reach: NewReach,
 }
 
 /// `vm reset`.

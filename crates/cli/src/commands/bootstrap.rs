@@ -1,7 +1,7 @@
 //! The tools that a shipped repository pins: `mise install` in its machine, where that has mise.
 //!
-//! What is installed comes from the network, and a machine may have none: then what its image lacks stays missing, which is
-//! told and is no failure of the run.
+//! What is installed comes from the network. Without it a repository that speaks to mise is refused before anything is made, and
+//! one whose files are first of all somebody else's goes without. What cannot be installed is told and is no failure of the run.
 
 use model::workspace::TOOL_FILES;
 use wire::{
@@ -10,8 +10,10 @@ use wire::{
     exec::Spec,
 };
 
-use super::Context;
+use super::{Context, settings};
 use crate::{
+    args::Output,
+    error::Error,
     exec::{self, Streams},
     signals::Signals,
     text::visible,
@@ -54,6 +56,36 @@ pub fn pinned(plan: &WorkspacePlan) -> Option<&'static str> {
     TOOL_FILES.into_iter().find(|file| plan.files.iter().any(|path| path.as_bytes() == file.as_bytes()))
 }
 
+/// Whether a machine reaches the world of which nothing is said.
+///
+/// # Errors
+/// Where the settings cannot be read.
+pub fn nat_by_default() -> Result<bool, Error> {
+    let json = settings::ask(Output::Json)?;
+    let settings: serde_json::Value =
+        serde_json::from_str(&json).map_err(|e| Error::Protocol(format!("the settings are no JSON: {e}")))?;
+    Ok(settings["settings"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .any(|setting| setting["key"] == "vm_defaults.nat" && setting["value"] == "true"))
+}
+
+/// What becomes of the tools that `file` pins in a machine that reaches nobody.
+///
+/// # Errors
+/// Where that is not what its owner can want.
+pub fn without_network(context: &Context, file: &str) -> Result<(), Error> {
+    if TOOL_FILES[..OWN].contains(&file) {
+        return Err(Error::Usage {
+            message: format!("{file} pins tools, and a machine without a network cannot install them"),
+            hint: Some("--nat lets it reach the world, --no-bootstrap leaves them out"),
+        });
+    }
+    context.talk.say(&format!("the tools that {file} pins are not installed: that needs --nat"));
+    Ok(())
+}
+
 /// Installs the tools that `file` pins in the workspace at `place`. What does not work is told: the machine can be used without.
 pub async fn install(
     context: &Context,
@@ -87,7 +119,7 @@ pub async fn install(
         }
         (Ok(MISSING), _) => return,
         (Ok(code), _) => format!(
-            "warning: mise install ended with {code}, perhaps for want of a network: \
+            "warning: mise install ended with {code}: \
              banger vm exec {name} -- cat {LOG}"
         ),
         (Err(error), _) => format!("warning: the tools that {file} pins are not installed: {error}"),

@@ -51,7 +51,14 @@ pub async fn run(context: &Context, args: RunArgs) -> Result<u8, Error> {
         // What cannot be shipped is refused before anything is made.
         let plan = workspace::plan(context, request).await?;
         // A command is run as soon as it can be; somebody who works there wants the tools.
-        pinned = bootstrap::pinned(&plan).filter(|_| args.command.is_empty() && !args.no_bootstrap);
+        let wanted = args.command.is_empty() && !args.no_bootstrap;
+        pinned = bootstrap::pinned(&plan).filter(|_| wanted);
+        if let Some(file) = pinned
+            && !args.machine.reach.nat().map_or_else(bootstrap::nat_by_default, Ok)?
+        {
+            pinned = None;
+            bootstrap::without_network(context, file)?;
+        }
     }
     let mut spec = spec(args.command, args.user);
     let streams = streams(args.terminal, &spec);
@@ -167,6 +174,8 @@ fn request(machine: Machine) -> CreateVm {
         memory: machine.size.memory,
         disk_size: machine.size.disk_size,
         overlay_size: machine.size.overlay_size,
+        nat: machine.reach.nat(),
+        allow_host_loopback: machine.reach.allow_host_loopback,
         vmm: machine.vmm.map(|vmm| {
             match vmm {
                 VmmChoice::Auto => "auto",

@@ -52,7 +52,8 @@ pub async fn kill(context: &Context, args: KillArgs) -> Result<(), Error> {
 /// As [`several::each`].
 pub async fn set(context: &Context, args: SetArgs) -> Result<(), Error> {
     let Size { vcpu, memory, disk_size, overlay_size } = args.size;
-    let body = Some(SetVm { vcpu, memory, disk_size, overlay_size });
+    let (nat, allow_host_loopback) = (args.reach.nat(), args.reach.allow_host_loopback);
+    let body = Some(SetVm { vcpu, memory, disk_size, overlay_size, nat, allow_host_loopback });
     change(context, &args.refs, &Ask { body, ..Ask::plain("set") }).await
 }
 

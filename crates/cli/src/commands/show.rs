@@ -125,6 +125,21 @@ fn describe(vm: &Vm, now: u64) -> String {
         ("overlay", from(&vm.overlay, human(vm.overlay.value))),
     ]);
     maybe(&mut rows, "ip", vm.ip.clone());
+    rows.push(("nat", if vm.nat { "on" } else { "off" }.to_owned()));
+    let network = vm.network.as_ref();
+    maybe(
+        &mut rows,
+        "network",
+        network.map(|network| {
+            let place = match network.mode.as_str() {
+                "user" => "in namespaces of its own",
+                "qemu" => "QEMU's own, with this host's loopback in reach",
+                other => other,
+            };
+            format!("{}, {place}", network.address)
+        }),
+    );
+    maybe(&mut rows, "trouble", network.and_then(|network| network.trouble.clone()));
     maybe(&mut rows, "workspace", vm.workspace.clone());
     rows.push(("created", moment(vm.created_ms)));
     maybe(&mut rows, "started", vm.started_ms.map(moment));

@@ -247,6 +247,8 @@ pub fn vm(id: &str, name: &str, state: State) -> Vm {
         kernel: "debian".to_owned(),
         vmm: "qemu".to_owned(),
         ip: None,
+        nat: false,
+        network: None,
         vcpu: sized(2),
         memory: sized(1 << 30),
         disk: sized(8 << 30),

@@ -53,6 +53,7 @@ fn settings_are_shown_with_where_they_came_from() {
     vm_defaults.memory        2G                HOME/config/config.toml:7
     vm_defaults.disk_size     8G                default
     vm_defaults.overlay_size  1536M             env BANGER_VM_DEFAULTS_OVERLAY_SIZE
+    vm_defaults.nat           false             default
     "#);
     assert_nothing_started(&home);
 }

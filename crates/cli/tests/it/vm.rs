@@ -10,6 +10,7 @@ mod fault;
 mod firecracker;
 mod image;
 mod life;
+mod network;
 mod refused;
 mod round_trip;
 mod ssh;

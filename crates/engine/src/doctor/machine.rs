@@ -7,7 +7,7 @@ use model::{config::Vmm, size};
 use vmm::{Accelerator, Backend, ProbeError, Report, Settings, firecracker::Firecracker, qemu::Qemu};
 use wire::doctor::Row;
 
-use crate::{chain, config::Config, vmms};
+use crate::{chain, config::Config, network::Probe, vmms};
 
 /// Free bytes below which the default image and a VM hardly fit.
 const SCARCE: u64 = 10 << 30;
@@ -75,6 +75,23 @@ fn way_to_kvm() -> &'static str {
             "switch on virtualization in the firmware, or take a machine with nested virtualization"
         }
         Err(_) => "sudo adduser $USER kvm, and log in again",
+    }
+}
+
+/// Whether a VM can have a network of its own: one is really made now, whatever is remembered of an earlier one.
+pub fn network() -> Row {
+    const NAME: &str = "network";
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let tried = Scratch::new().and_then(|scratch| {
+        let runtime = runtime.map_err(|e| host::Error::new("start", "a runtime", e))?;
+        Ok(runtime.block_on(Probe::Live.ask(&scratch.0)))
+    });
+    match tried {
+        Ok(Ok(())) => Row::pass(NAME, "user namespaces, a tap, nftables and pasta worked together"),
+        Ok(Err(missing)) => {
+            Row::warn(NAME, format!("{missing}: `--nat` wants --allow-host-loopback"), missing.hint)
+        }
+        Err(error) => Row::warn(NAME, chain(&error), "a test network needs a temporary directory"),
     }
 }
 

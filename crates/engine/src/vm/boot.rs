@@ -8,24 +8,26 @@ use std::{sync::Arc, time::Instant};
 
 use model::{
     boot::DiskRole,
+    network::Link,
     undo::{NewDisk, Undo},
     vm::{Answer, Refusal, Request, State, answer},
 };
 use store::Ready;
-use vmm::{Disk, Machine, MachinePlan, Place};
+use vmm::{Disk, Machine, MachinePlan, Nic, Place};
 use wire::{
     control::{Event, Outcome, Phase, Wait},
     guest::{Health, Step},
     session::Secret,
 };
 
-use super::{Live, sync};
+use super::{Live, network, sync};
 use crate::{
     Engine, Error, Operation, Result, blocking,
     guest::{Guest, GuestError},
     payload::{self, KernelFiles},
     saga::{Saga, World, and_then, process_entry},
     view,
+    vmms::connects,
 };
 
 /// How many lines of the console a failure shows.
@@ -149,8 +151,16 @@ impl Engine {
         for message in &files.warnings {
             operation.emit(Event::Warning { message: message.clone() });
         }
+        connects(&record.vmm, record.network.nat)?;
+        let link = self.link_for(record.network).await?;
+        let nic = link.map(|link| Nic { card: network::card(record.id, link), link });
+        if link == Some(Link::BuiltIn) {
+            let message =
+                "QEMU's own network is used: the guest reaches what listens on this host's loopback";
+            operation.emit(Event::Warning { message: message.to_owned() });
+        }
         let secret = Secret::new(host::rand::bytes());
-        self.store().vm_starting(record.id, secret.to_hex(), None).map_err(Error::from)?;
+        self.store().vm_starting(record.id, secret.to_hex(), link).map_err(Error::from)?;
         operation.stage("preparing");
 
         let directory = self.paths().vm(record.id);
@@ -175,7 +185,7 @@ impl Engine {
         clock.phase("disks");
 
         let ssh = self.0.ssh.for_guest(record.id);
-        let config = payload::config(record, &image, &uuids, &kernel, &secret, ssh, vmm.machine());
+        let config = payload::config(record, &image, &uuids, &kernel, &secret, ssh, vmm.machine(), nic);
         let (base_dir, agent, target) = (self.paths().payloads(), self.0.agent.clone(), run.join(INITRD));
         let name = record.name.clone();
         let modules_disk = kernel.modules_uuid.is_some();
@@ -196,12 +206,17 @@ impl Engine {
         operation.stage("booting");
         let place = Place { run_dir: run, log_dir: self.paths().vm(record.id) };
         let command_line = model::boot::command_line(vmm.machine());
-        let plan = plan(record, place, command_line, secret, modules_disk);
+        let plan = plan(record, place, command_line, secret, modules_disk, nic);
         let spawn = async {
             vmm.spawn(plan).await.map_err(|cause| Error::Spawn { name: record.name.clone(), cause })
         };
         let spawned = world.points.around("spawn", spawn).await?;
         let step = saga.open(Undo::Process(process_entry(spawned.id())))?;
+        if link == Some(Link::Namespace) {
+            // All its rules stand before anything of it runs.
+            self.connect(record, saga, spawned.id()).await?;
+            clock.phase("network");
+        }
         let release = async {
             spawned.release().await.map_err(|cause| Error::Launch { name: record.name.clone(), cause })
         };
@@ -236,7 +251,8 @@ impl Engine {
         self.store().vm_started(record.id, host::clock::now_ms(), timeline).map_err(after)?;
         let live = Live::new(machine, guest, self.0.clock.clone());
         live.boot_id.get_or_init(|| health.boot_id);
-        self.go_live(record.id, live);
+        self.go_live(record.id, live.clone());
+        self.guard(record.id, live);
         Ok(())
     }
 
@@ -379,6 +395,7 @@ fn plan(
     command_line: String,
     secret: Secret,
     modules_disk: bool,
+    nic: Option<Nic>,
 ) -> MachinePlan {
     let there = |role: &DiskRole| *role != DiskRole::Modules || modules_disk;
     let disks =
@@ -392,7 +409,7 @@ fn plan(
         vcpus: record.sizes.vcpu.0,
         memory: record.sizes.memory.0,
         disks: disks.collect(),
-        nic: None,
+        nic,
         secret,
     }
 }

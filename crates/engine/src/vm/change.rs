@@ -3,6 +3,7 @@
 use model::{
     VmId,
     boot::DiskRole,
+    network::{HostLoopback, Nat},
     sizing::{self, Wish},
     undo::NewDisk,
     vm::{Answer, Refusal, Request, State, answer},
@@ -36,6 +37,12 @@ impl Engine {
             overlay: request.overlay_size,
         };
         let sizes = sizing::change(record.sizes, wish, host_size()?)?;
+        if request.nat.is_some() || request.allow_host_loopback {
+            let wanted = request.nat.map_or(record.network.nat, Nat::of);
+            let loopback =
+                if request.allow_host_loopback { HostLoopback::Allowed } else { record.network.loopback };
+            self.set_nat(&operation, &record, wanted, loopback).await?;
+        }
         let grown = [
             (NewDisk::Overlay, record.sizes.overlay.0, sizes.overlay.0),
             (NewDisk::Work, record.sizes.disk.0, sizes.disk.0),
@@ -55,7 +62,9 @@ impl Engine {
             live.usage.touch();
         }
         // Larger than recorded is harmless, the other way round is not.
-        self.store().vm_sizes(id, sizes)?;
+        if sizes != record.sizes {
+            self.store().vm_sizes(id, sizes)?;
+        }
         if let Some(live) = live.filter(|_| grown.iter().any(|(_, before, after)| after > before)) {
             operation.stage("growing file systems");
             let done = live.guest.grow().await;

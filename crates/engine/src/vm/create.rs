@@ -2,7 +2,14 @@
 
 use std::{collections::HashMap, panic::resume_unwind};
 
-use model::{VmId, VmName, boot::Machine, network::Network, sizing, undo::Undo, vm::State};
+use model::{
+    VmId, VmName,
+    boot::Machine,
+    network::{HostLoopback, Nat, Network},
+    sizing,
+    undo::Undo,
+    vm::State,
+};
 use tokio::sync::oneshot;
 use wire::control::{self, CreateVm, Event, Outcome};
 
@@ -49,7 +56,13 @@ impl Engine {
             overlay: request.overlay_size,
         };
         let sizes = sizing::resolve(wish, self.0.config.sizes, host_size()?)?;
+        let loopback = if request.allow_host_loopback { HostLoopback::Allowed } else { HostLoopback::Closed };
+        let nat = request.nat.map_or(self.0.config.nat, Nat::of);
+        let network = Network { nat, loopback, link: None };
+        // That it can be had is known before anything is made; what it is then is found out at the start.
+        let _ = self.link_for(network).await?;
         let vmm = self.0.vmms.choose(request.vmm.as_deref()).await?;
+        let vmm = self.0.vmms.for_network(vmm, nat).await?;
         let image = self.image_for(&operation, &request).await?;
         let kernel = self.kernel_for(&operation, &image).await?;
         let vmm = match vmm.machine() {
@@ -63,12 +76,13 @@ impl Engine {
         let _ = self.packed_files().await?;
         operation.checkpoint()?;
         let summary = format!(
-            "{} vCPU · {} · {} disk · {} · {}",
+            "{} vCPU · {} · {} disk · {} · {}{}",
             sizes.vcpu.0,
             model::size::human(sizes.memory.0),
             model::size::human(sizes.disk.0),
             image.name,
-            vmm.label()
+            vmm.label(),
+            if nat.is_on() { " · NAT" } else { "" }
         );
         operation.emit(Event::Plan { summary });
 
@@ -86,7 +100,7 @@ impl Engine {
             kernel: kernel.id.clone(),
             vmm: vmm.name().to_owned(),
             sizes,
-            network: Network::default(),
+            network,
             env: serde_json::to_string(&env).expect("words are strings"),
             ready: request.wait.map(view::ready),
             rm: request.rm,

@@ -68,6 +68,57 @@ pub fn a_guest_reboots() {
     check(MachineEnd::Reset, 32, &["running", "stopped"]);
 }
 
+/// The companion of a VM's network.
+fn companion(world: &World) -> Option<u32> {
+    crate::scene::companions(world.home()).into_iter().next()
+}
+
+fn kill(pid: u32) {
+    let process = host::proc::ProcessId::of(pid).unwrap().open().unwrap().unwrap();
+    process.signal(host::proc::Signal::Kill).unwrap();
+}
+
+/// Whatever goes wrong when it is replaced, it is replaced: by this daemon later, or by the next one.
+#[test]
+pub fn a_companion_dies() {
+    const POINTS: usize = 12;
+    if testkit::need::namespaces().is_none() {
+        return;
+    }
+    for number in 0..POINTS {
+        for fault in [Fault::Fail, Fault::Kill] {
+            let mut world = World::new();
+            world.prepare(&[CreateNat("a")]);
+            let old = companion(&world).unwrap();
+            world.faults.arm(&[(number, fault)]);
+            world.faults.watch_all(world.engine());
+            kill(old);
+            let replaced = |world: &World| companion(world).is_some_and(|new| new != old);
+            wait_until(SOON, "the point is met", || world.faults.met() > number || replaced(&world));
+            if world.faults.killed() {
+                world.reopen();
+            }
+            world.faults.disarm();
+            let is_well = || {
+                let vm = world.engine().vm_show("a").unwrap();
+                replaced(&world)
+                    && vm.network.is_some_and(|network| network.trouble.is_none())
+                    && world.look().leaks.is_empty()
+            };
+            wait_until(SOON, "there is another one", is_well);
+            assert_eq!(state(&world), "running, nat", "{fault:?} at {number}");
+        }
+    }
+    let world = World::new();
+    world.prepare(&[CreateNat("a")]);
+    let old = companion(&world).unwrap();
+    world.faults.arm(&[]);
+    kill(old);
+    let is_well = || world.engine().vm_show("a").unwrap().network.unwrap().trouble.is_none();
+    wait_until(SOON, "there is another one", || world.faults.met() >= POINTS && is_well());
+    assert_eq!(world.faults.disarm().len(), POINTS);
+}
+
 /// Lets another daemon find `entry` in the place of the process of VM `a`, whose id is given.
 fn with_process(world: &mut World, change: impl Fn(ProcessEntry) -> ProcessEntry) -> u32 {
     world.prepare(&[Create("a")]);

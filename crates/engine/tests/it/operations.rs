@@ -14,7 +14,7 @@ use engine::{
     fault::{Moment, Point},
 };
 use image::oci::Digest;
-use model::{config::SigningKey, location::Location};
+use model::{config::SigningKey, location::Location, network::Nat};
 use testkit::{
     catalog::{Publisher, entry},
     images::Tar,
@@ -124,6 +124,43 @@ fn grow() {
 fn grow_of_a_running_vm() {
     let changes = &["a/overlay.ext4", "a/work.ext4"];
     check(&Case { changes, ..case(Grow("a"), &[Create("a")], 6, &[]) });
+}
+
+#[test]
+fn create_with_a_network() {
+    if testkit::need::namespaces().is_some() {
+        check(&case(CreateNat("a"), &[], 50, &["vm a error, nat"]));
+    }
+}
+
+#[test]
+fn start_with_a_network() {
+    if testkit::need::namespaces().is_some() {
+        let ran = &["vm a error, nat", "vm a stopped, nat"];
+        check(&case(Start("a"), &[CreateNat("a"), Stop("a")], 30, ran));
+    }
+}
+
+#[test]
+fn stop_with_a_network() {
+    if testkit::need::namespaces().is_some() {
+        check(&case(Stop("a"), &[CreateNat("a")], 16, &["vm a error, nat", "vm a stopped, nat"]));
+    }
+}
+
+#[test]
+fn nat_of_a_stopped_vm() {
+    if testkit::need::namespaces().is_some() {
+        check(&case(SetNat("a", Nat::On), &[Create("a"), Stop("a")], 2, &[]));
+    }
+}
+
+#[test]
+fn nat_of_a_running_vm() {
+    if testkit::need::namespaces().is_some() {
+        check(&case(SetNat("a", Nat::Off), &[CreateNat("a")], 8, &[]));
+        check(&case(SetNat("a", Nat::On), &[CreateNat("a"), SetNat("a", Nat::Off)], 10, &[]));
+    }
 }
 
 #[test]
@@ -294,15 +331,16 @@ fn kernel_delete() {
 /// Where each kind of operation goes through its faults. A kind without a line does not compile.
 fn lines(kind: Kind) -> &'static [fn()] {
     match kind {
-        Kind::VmCreate => &[create, create_unstarted, create_owned],
-        Kind::VmStart => &[first_start, start],
-        Kind::VmStop => &[stop],
+        Kind::VmCreate => &[create, create_unstarted, create_owned, create_with_a_network],
+        Kind::VmStart => &[first_start, start, start_with_a_network],
+        Kind::VmStop => &[stop, stop_with_a_network],
         Kind::VmRestart => &[restart],
         Kind::VmKill => &[kill],
         Kind::VmDelete => &[delete, delete_of_a_running_vm],
-        Kind::VmSet => &[grow, grow_of_a_running_vm],
+        Kind::VmSet => &[grow, grow_of_a_running_vm, nat_of_a_stopped_vm, nat_of_a_running_vm],
         Kind::VmReset => &[reset],
         Kind::VmReboot => &[end::a_guest_reboots],
+        Kind::VmReconnect => &[end::a_companion_dies],
         Kind::VmAutoStop => &[auto_stop],
         Kind::WorkspacePrepare | Kind::WorkspaceExport => {
             &[workspace_fault::any_fault_leaves_what_can_be_done_again]

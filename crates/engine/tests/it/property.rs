@@ -91,6 +91,7 @@ impl Model {
             ImportKernel(_) => add(&mut next.kernel)?,
             DeleteKernel(_) => remove(&mut next.kernel)?,
             PruneCache => {}
+            CreateNat(_) | SetNat(..) => unreachable!("these sequences have no networks"),
             Prepare(..) | Export(..) => unreachable!("these sequences have no workspaces"),
             CreateOf(..) | ImportKernelInPlace(_) | PruneImages | PullKernel(..) | RefreshCatalogs => {
                 unreachable!("these sequences have no tags and no catalogs")

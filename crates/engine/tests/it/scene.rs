@@ -34,10 +34,12 @@ impl Scene {
         let store = Store::open(&state.join("banger.db")).unwrap();
         let mut scene = Self::default();
         let mut processes = processes(home);
+        let mut companions = companions(home);
         let mut ledger = store.ledger_list(None).unwrap();
         let (mut vms, mut images, mut kernels) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         for vm in store.vm_list().unwrap() {
-            scene.seen.insert(format!("vm {} {}", vm.name, vm.state));
+            let nat = if vm.network.nat.is_on() { ", nat" } else { "" };
+            scene.seen.insert(format!("vm {} {}{nat}", vm.name, vm.state));
             if matches!(vm.state, State::Starting | State::Stopping | State::Deleting) {
                 scene.leaks.push(format!("{} is {} while nothing is under way", vm.name, vm.state));
             }
@@ -59,10 +61,18 @@ impl Scene {
             }
             if runs {
                 missing.extend(["run_directory", "process"]);
+                if vm.network.nat.is_on() && vm.network.link.is_some() {
+                    missing.insert("companion");
+                }
             }
             for entry in own {
                 if !(entry.taken && missing.remove(entry.undo.kind())) {
                     scene.leaks.push(format!("ledger: {entry:?} of {} in {}", vm.name, vm.state));
+                }
+                if let Undo::Companion(process) = &entry.undo
+                    && !companions.remove(&process.pid)
+                {
+                    scene.leaks.push(format!("{}: its companion is not there", vm.name));
                 }
                 if let Undo::Process(process) = &entry.undo {
                     match processes.remove(&process.pid) {
@@ -104,6 +114,7 @@ impl Scene {
             }
         }
         scene.leaks.extend(ledger.iter().map(|entry| format!("ledger: {entry:?} of nothing")));
+        scene.leaks.extend(companions.iter().map(|pid| format!("companion {pid} of nothing")));
         scene
             .leaks
             .extend(processes.iter().map(|(pid, place)| format!("process {pid} in {}", place.display())));
@@ -131,7 +142,7 @@ impl Scene {
         let disks = NewDisk::ALL.map(NewDisk::file);
         for entry in names(directory) {
             match entry.as_str() {
-                "console.log" | "console.log.1" | "vmm.log" => {}
+                "console.log" | "console.log.1" | "vmm.log" | "network.log" => {}
                 "run" if runs => {}
                 disk if disks.contains(&disk) => {
                     let about = std::fs::metadata(directory.join(disk)).unwrap();
@@ -149,6 +160,18 @@ impl Scene {
 fn names(directory: &Path) -> Vec<String> {
     let name = |path: PathBuf| path.file_name().unwrap().to_string_lossy().into_owned();
     tree::list(directory).into_iter().map(name).collect()
+}
+
+/// The processes that connect a network to the world and log below `home`. They have no working directory of ours.
+pub fn companions(home: &Path) -> BTreeSet<u32> {
+    let log = home.join("state/vms").display().to_string();
+    let is_ours = |pid: &u32| {
+        let words = host::fs::read(Path::new(&format!("/proc/{pid}/cmdline"))).unwrap_or_default();
+        let program = words.split(|byte| *byte == 0).next().unwrap_or_default();
+        program.ends_with(b"pasta") && String::from_utf8_lossy(&words).contains(&log)
+    };
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(is_ours).collect()
 }
 
 /// The processes whose working directory is below `home`, with that directory.

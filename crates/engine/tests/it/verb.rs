@@ -3,7 +3,7 @@
 use std::{io::Cursor, path::Path, time::Duration};
 
 use engine::{Engine, Error, Kind, Operation};
-use model::{VmId, signal::Signal};
+use model::{VmId, network::Nat, signal::Signal};
 use testkit::images::Tar;
 use wire::control::{
     BuildImage, CreateVm, ExportWorkspace, ImportImage, ImportKernel, Outcome, PrepareWorkspace, PullImage,
@@ -18,6 +18,8 @@ pub enum Verb {
     CreateOwned(&'static str),
     /// Of another image than the smallest one, and not started.
     CreateOf(&'static str, &'static str),
+    /// With a network.
+    CreateNat(&'static str),
     Start(&'static str),
     Stop(&'static str),
     Restart(&'static str),
@@ -27,6 +29,8 @@ pub enum Verb {
     AutoStop(&'static str),
     /// Both disks.
     Grow(&'static str),
+    /// NAT on or off.
+    SetNat(&'static str, Nat),
     Reset(&'static str),
     ImportImage(&'static str),
     /// From the catalog by name, or from a registry by its reference.
@@ -56,16 +60,18 @@ impl Verb {
     /// What kind of operation it is.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Create(_) | Self::CreateUnstarted(_) | Self::CreateOwned(_) | Self::CreateOf(..) => {
-                Kind::VmCreate
-            }
+            Self::Create(_)
+            | Self::CreateUnstarted(_)
+            | Self::CreateOwned(_)
+            | Self::CreateNat(_)
+            | Self::CreateOf(..) => Kind::VmCreate,
             Self::Start(_) => Kind::VmStart,
             Self::Stop(_) => Kind::VmStop,
             Self::Restart(_) => Kind::VmRestart,
             Self::Kill(_) => Kind::VmKill,
             Self::Delete(_) => Kind::VmDelete,
             Self::AutoStop(_) => Kind::VmAutoStop,
-            Self::Grow(_) => Kind::VmSet,
+            Self::Grow(_) | Self::SetNat(..) => Kind::VmSet,
             Self::Reset(_) => Kind::VmReset,
             Self::ImportImage(_) => Kind::ImageImport,
             Self::PullImage(_) => Kind::ImagePull,
@@ -108,6 +114,13 @@ impl Verb {
             Self::Grow(name) => {
                 let size = Some(80 << 20);
                 let wish = SetVm { disk_size: size, overlay_size: size, ..SetVm::default() };
+                engine.vm_set(operation, name.to_owned(), wish).await
+            }
+            Self::CreateNat(name) => {
+                engine.vm_create(operation, CreateVm { nat: Some(true), ..vm(name) }).await
+            }
+            Self::SetNat(name, nat) => {
+                let wish = SetVm { nat: Some(nat.is_on()), ..SetVm::default() };
                 engine.vm_set(operation, name.to_owned(), wish).await
             }
             Self::Reset(name) => engine.vm_reset(operation, name.to_owned(), None).await,

@@ -412,7 +412,7 @@ impl Drop for World {
         if self.daemon.is_some() {
             self.close();
         }
-        for pid in self.processes().into_keys() {
+        for pid in self.processes().into_keys().chain(scene::companions(&self.home)) {
             let process = host::proc::ProcessId::of(pid).and_then(|id| id.open());
             if let Ok(Some(process)) = process {
                 let _ = process.signal(host::proc::Signal::Kill);

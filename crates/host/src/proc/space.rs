@@ -91,6 +91,15 @@ impl Namespaces {
             Ok(file.into())
         };
         let opened = open("user").and_then(|user| Ok(Self { user, net: open("net")? }));
+        // Whoever enters must never change the network that this process itself is in.
+        let own = rustix::fs::stat("/proc/self/ns/net").map(|stat| stat.st_ino);
+        let opened = opened.and_then(|namespaces| {
+            let theirs = rustix::fs::fstat(&namespaces.net).map(|stat| stat.st_ino);
+            match (own, theirs) {
+                (Ok(own), Ok(theirs)) if own != theirs => Ok(namespaces),
+                _ => Err(Error::new("enter the network of", id, io::Error::other("it has none of its own"))),
+            }
+        });
         // A pid that was still its own afterwards was its own when they were opened.
         match (opened, id.open()?) {
             (_, None) => Ok(None),

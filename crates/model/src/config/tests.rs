@@ -108,7 +108,7 @@ fn every_key_refuses_what_is_none_of_its_values() {
         ("catalog_key", Value::Integer(1), "it cannot be a number"),
         ("vmm", text("xen"), "it is one of auto, firecracker, qemu"),
         ("accelerator", text("hvf"), "it is one of auto, kvm, tcg"),
-        ("vmm", Value::Other("a boolean"), "it cannot be a boolean"),
+        ("vmm", Value::Switch(true), "it cannot be a boolean"),
         ("qemu_bin", text("qemu"), "it is an absolute path"),
         ("qemu_bin", text("~/qemu"), "it is an absolute path"),
         ("firecracker_bin", text("firecracker"), "it is an absolute path"),

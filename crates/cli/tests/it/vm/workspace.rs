@@ -195,6 +195,9 @@ const MISE: &str = "#!/bin/sh\n[ \"$1\" = exec ] && shift 2 && exec \"$@\"\necho
 fn tools_that_a_repository_pins_are_installed_for_who_works_there() {
     let Some(home) = home() else { return };
     let Some(busybox) = need::program("busybox", "busybox") else { return };
+    if need::namespaces().is_none() {
+        return;
+    }
     let tar = with_busybox(&busybox).file("bin/mise", 0o755, MISE.as_bytes()).finish();
     let imported = home.run_with(&["image", "import", "-", "--name", "mise"], &tar);
     assert!(imported.status.success(), "{}", imported.stderr);
@@ -203,7 +206,7 @@ fn tools_that_a_repository_pins_are_installed_for_who_works_there() {
     fs::write(repo.join("mise.toml"), "[tools]\n").unwrap();
     git(&repo, &["add", "mise.toml"]);
     let run = |words: &[&str], input: &str| {
-        let words = [&["vm", "run", place, "--image", "mise", "--memory", "256M"], words].concat();
+        let words = [&["vm", "run", place, "--nat", "--image", "mise", "--memory", "256M"], words].concat();
         let ran = home.run_with(&words, input.as_bytes());
         assert_eq!(ran.code(), 0, "{}", ran.stderr);
         ran
@@ -226,13 +229,22 @@ fn tools_that_a_repository_pins_are_installed_for_who_works_there() {
     fs::write(repo.join("mise.toml"), "broken\n").unwrap();
     let broken = run(&["-d", "--name", "broken"], "");
     assert_eq!(broken.text(), "broken");
-    let told =
-        "warning: mise install ended with 1, perhaps for want of a network: banger vm exec broken -- cat";
+    let told = "warning: mise install ended with 1: banger vm exec broken -- cat";
     assert!(broken.stderr.contains(told), "{}", broken.stderr);
-    let without =
-        home.run(&["vm", "run", place, "-d", "--name", "without", "--image", "busybox", "--memory", "256M"]);
+    let without = home.run(&[
+        "vm", "run", place, "-d", "--nat", "--name", "without", "--image", "busybox", "--memory", "256M",
+    ]);
     assert_eq!((without.code(), without.text().as_str()), (0, "without"), "{}", without.stderr);
     assert!(without.stderr.contains("without has no mise"), "{}", without.stderr);
+    // Where they could not be fetched nothing is made, and both ways out are named.
+    let refused = home.run(&["vm", "run", place, "-d", "--name", "never", "--image", "busybox"]);
+    assert_eq!(refused.code(), 2, "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("--nat") && refused.stderr.contains("--no-bootstrap"),
+        "{}",
+        refused.stderr
+    );
+    assert!(!home.ok(&["vm", "list"]).contains("never"));
 }
 
 /// Stands for mise as it runs a command: sets a variable, and becomes it.
