@@ -75,17 +75,27 @@ impl KernelFiles {
     }
 }
 
-/// The config of the VM of `record` for one boot on `machine`.
+/// What a VM boots on this time.
+#[derive(Debug)]
+pub struct Hardware<'a> {
+    /// The kind of machine.
+    pub machine: Machine,
+    /// Opens sessions on its agent's channel, where that needs one.
+    pub secret: &'a Secret,
+    /// Its network card, where it has one.
+    pub nic: Option<Nic>,
+}
+
+/// The config of the VM of `record` for one boot on `hardware`.
 pub fn config(
     record: &store::Vm,
     image: &store::Image,
     writable: &[[u8; 16]],
     kernel: &KernelFiles,
-    secret: &Secret,
     ssh: guest::Ssh,
-    machine: Machine,
-    nic: Option<Nic>,
+    hardware: Hardware<'_>,
 ) -> Config {
+    let Hardware { machine, secret, nic } = hardware;
     let (channel, end) = match machine {
         Machine::Pc => (guest::Channel::VirtioSerial { secret: secret.to_hex() }, guest::End::Poweroff),
         Machine::Firecracker => (guest::Channel::Vsock, guest::End::Reboot),

@@ -185,7 +185,8 @@ impl Engine {
         clock.phase("disks");
 
         let ssh = self.0.ssh.for_guest(record.id);
-        let config = payload::config(record, &image, &uuids, &kernel, &secret, ssh, vmm.machine(), nic);
+        let hardware = payload::Hardware { machine: vmm.machine(), secret: &secret, nic };
+        let config = payload::config(record, &image, &uuids, &kernel, ssh, hardware);
         let (base_dir, agent, target) = (self.paths().payloads(), self.0.agent.clone(), run.join(INITRD));
         let name = record.name.clone();
         let modules_disk = kernel.modules_uuid.is_some();
