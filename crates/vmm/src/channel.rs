@@ -3,6 +3,10 @@
 //! `wire::session` has the protocol and why it is needed; here are its waits. The host's marker is resent until the guest
 //! echoes it, and everything that arrives meanwhile is read and dropped, or both sides could block on full buffers. A
 //! connection on which nothing comes back for a while may be one that lost its way in QEMU, so it is made again.
+//!
+//! A session that is dropped says so and reads on until nothing comes any more. Of a connection that is closed while the guest is held
+//! up, QEMU forgets a buffer of the guest's for good (`discard_throttle_data` in its `hw/char/virtio-serial-bus.c`), and when all 128
+//! are gone the port never takes a byte again.
 
 use std::{
     io,
@@ -15,8 +19,9 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::UnixStream,
+    runtime::Handle,
     sync::OwnedSemaphorePermit,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep_until, timeout},
 };
 use wire::session::{self, Event, Nonce, Receiver, Secret};
 
@@ -28,6 +33,10 @@ const WEDGED: Duration = Duration::from_secs(3);
 const READ: usize = 64 << 10;
 /// What is collected before it is written: what the port takes at once.
 const BATCH: usize = 32 << 10;
+/// A guest from which nothing came for so long has stopped sending for a session that ended.
+const QUIET: Duration = Duration::from_millis(100);
+/// What it may take until then.
+const LEAVING: Duration = Duration::from_secs(2);
 
 /// Opens a session on `stream`; `None` where no echo came in time and a new connection may help.
 ///
@@ -74,7 +83,7 @@ pub(crate) async fn open(stream: UnixStream, secret: &Secret) -> io::Result<Opti
     }
     let stream = reader.reunite(writer).expect("both halves are of one stream");
     // What is left of a marker has to go first; the guest takes the same one twice.
-    Ok(Some(Session {
+    Ok(Some(Session(Some(Open {
         stream,
         receiver,
         incoming: Bytes::new(),
@@ -82,12 +91,15 @@ pub(crate) async fn open(stream: UnixStream, secret: &Secret) -> io::Result<Opti
         buffer: buffer.into_boxed_slice(),
         state: State::Open,
         permit: None,
-    }))
+    }))))
 }
 
-/// A session that is open, as a byte stream.
+/// A session that is open, as a byte stream. There until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Session {
+pub(crate) struct Session(Option<Open>);
+
+#[derive(Debug)]
+struct Open {
     stream: UnixStream,
     receiver: Receiver,
     incoming: Bytes,
@@ -108,10 +120,16 @@ enum State {
 impl Session {
     /// Keeps `permit` for as long as the session lives.
     pub(crate) fn holding(mut self, permit: OwnedSemaphorePermit) -> Self {
-        self.permit = Some(permit);
+        self.open().permit = Some(permit);
         self
     }
 
+    fn open(&mut self) -> &mut Open {
+        self.0.as_mut().expect("there until it is dropped")
+    }
+}
+
+impl Open {
     fn poll_drain(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.outgoing.is_empty() {
             let written = ready!(Pin::new(&mut self.stream).poll_write(context, &self.outgoing))?;
@@ -122,6 +140,33 @@ impl Session {
         }
         Poll::Ready(Ok(()))
     }
+
+    /// Tells the guest that the session is over, and reads what it sent before it heard that.
+    async fn leave(mut self) {
+        if self.state == State::Open {
+            session::end(&mut self.outgoing);
+        }
+        let (mut reader, mut writer) = self.stream.split();
+        let drain = async {
+            loop {
+                tokio::select! {
+                    // Both ways at once, or both sides may wait for each other.
+                    read = timeout(QUIET, reader.read(&mut self.buffer)) => match read {
+                        Ok(Ok(count @ 1..)) => self.receiver.push(&self.buffer[..count]),
+                        Ok(Ok(0) | Err(_)) | Err(_) => return,
+                    },
+                    Ok(1..) = writer.write_buf(&mut self.outgoing), if !self.outgoing.is_empty() => {}
+                }
+                while let Some(event) = self.receiver.next_event() {
+                    // A guest that says so too is through.
+                    if matches!(event, Event::Ended | Event::Broken) && self.outgoing.is_empty() {
+                        return;
+                    }
+                }
+            }
+        };
+        let _ = timeout(LEAVING, drain).await;
+    }
 }
 
 impl AsyncRead for Session {
@@ -130,7 +175,7 @@ impl AsyncRead for Session {
         context: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let this = &mut *self;
+        let this = self.open();
         while this.incoming.is_empty() {
             match this.receiver.next_event() {
                 Some(Event::Data(bytes)) => this.incoming = bytes,
@@ -163,39 +208,40 @@ impl AsyncWrite for Session {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if self.state == State::Finished {
+        let this = self.open();
+        if this.state == State::Finished {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
-        if self.outgoing.len() >= BATCH {
-            ready!(self.poll_drain(context))?;
+        if this.outgoing.len() >= BATCH {
+            ready!(this.poll_drain(context))?;
         }
         let taken = bytes.len().min(session::MAX_PAYLOAD);
         if taken > 0 {
-            session::data(&bytes[..taken], &mut self.outgoing);
+            session::data(&bytes[..taken], &mut this.outgoing);
         }
         Poll::Ready(Ok(taken))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_drain(context)
+        self.open().poll_drain(context)
     }
 
     /// Ends the session both ways: the port knows no half of one.
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.state == State::Open {
-            session::end(&mut self.outgoing);
-            self.state = State::Finished;
+        let this = self.open();
+        if this.state == State::Open {
+            session::end(&mut this.outgoing);
+            this.state = State::Finished;
         }
-        self.poll_drain(context)
+        this.poll_drain(context)
     }
 }
 
 impl Drop for Session {
-    /// Tells the guest where that takes no wait; else it finds out by the next marker.
+    /// Leaves in peace. Where there is no runtime any more, this program is about to end, and its sockets with it.
     fn drop(&mut self) {
-        if self.state == State::Open && self.outgoing.is_empty() {
-            session::end(&mut self.outgoing);
-            let _ = self.stream.try_write(&self.outgoing);
+        if let (Some(open), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
+            runtime.spawn(open.leave());
         }
     }
 }

@@ -211,7 +211,8 @@ mod cases {
         /// More than all buffers between here and the guest hold.
         const BULK: usize = 2 << 20;
         let machine = subject.start(&subject.plan()).await;
-        for round in 0..200u32 {
+        // More than a port has buffers, each of which a careless end would cost.
+        for round in 0..300u32 {
             let channel = session(&*machine, "echo").await;
             let (mut reader, mut writer) = tokio::io::split(channel);
             let byte = round as u8;
