@@ -7,9 +7,10 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
 };
 
-use crate::{need, token::Issuer};
+use crate::{home::wait_until, need, token::Issuer};
 
 /// The user that a registry with [`Access::Password`] knows, and the password.
 pub const USER: (&str, &str) = ("user", "secret");
@@ -164,7 +165,8 @@ impl Registry {
         run(command.arg(format!("docker://{}/{name}", self.address())));
     }
 
-    /// The requests so far by the program that calls itself `agent`, as `GET /v2/x/manifests/y`.
+    /// The requests so far by the program that calls itself `agent`, as `GET /v2/x/manifests/y`. The log is written after the answer: who
+    /// knows how many there are waits with [`Registry::requests_of`].
     ///
     /// # Panics
     /// Where its log cannot be read.
@@ -173,6 +175,17 @@ impl Registry {
         let log = fs::read_to_string(self.dir.join(LOG)).expect("it was made at the start");
         let of = log.lines().filter(|line| line.contains(&format!("\"{agent}")));
         of.filter_map(|line| Some(line.split('"').nth(1)?.trim_end_matches(" HTTP/1.1").to_owned())).collect()
+    }
+
+    /// The same, once there are `count` of them.
+    ///
+    /// # Panics
+    /// Where there are not so many within ten seconds.
+    #[must_use]
+    pub fn requests_of(&self, agent: &str, count: usize) -> Vec<String> {
+        let there = || self.requests(agent).len() >= count;
+        wait_until(Duration::from_secs(10), "the registry has told of its requests", there);
+        self.requests(agent)
     }
 }
 

@@ -80,6 +80,8 @@ fn every_key_takes_its_values() {
         ("vm_defaults.memory", Value::Integer(96), sizes(Wish { memory: Some(96 * MIB), ..Wish::default() })),
         ("vm_defaults.disk_size", text("64m"), sizes(Wish { disk: Some(64 * MIB), ..Wish::default() })),
         ("vm_defaults.overlay_size", text("2GiB"), sizes(Wish { overlay: Some(2 * GIB), ..Wish::default() })),
+        ("vm_defaults.nat", Value::Switch(true), Config { nat: Nat::On, ..base.clone() }),
+        ("vm_defaults.nat", Value::Switch(false), base.clone()),
     ];
     for key in KEYS {
         assert!(cases.iter().any(|(name, ..)| *name == key.name), "{} is tested", key.name);
@@ -140,6 +142,8 @@ fn every_key_refuses_what_is_none_of_its_values() {
         ("vm_defaults.disk_size", text("9T"), "it is from 64 MiB to 8 TiB"),
         ("vm_defaults.overlay_size", text("1M"), "it is from 64 MiB to 8 TiB"),
         ("vm_defaults.overlay_size", Value::Other("a table"), "it cannot be a table"),
+        ("vm_defaults.nat", text("true"), "it cannot be a string"),
+        ("vm_defaults.nat", Value::Integer(1), "it cannot be a number"),
     ];
     for key in KEYS {
         assert!(cases.iter().any(|(name, ..)| *name == key.name), "{} is tested", key.name);
