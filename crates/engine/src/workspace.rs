@@ -471,10 +471,15 @@ impl Engine {
                 untracked == Untracked::Left
                     && Repository::is_untouched(&git, &found.host_path, &base).unwrap_or(false)
             };
+            let runtime = tokio::runtime::Handle::current();
             let (moved, quick) = std::thread::scope(|scope| {
-                let quick = scope.spawn(quick);
+                let quick = scope.spawn(|| {
+                    // A thread of its own is outside of the runtime, by which git is watched.
+                    let _inside = runtime.enter();
+                    quick()
+                });
                 let moved = Repository::has_moved(&git, &found.host_path, text, &found.head);
-                (moved, quick.join().unwrap_or(false))
+                (moved, quick.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
             });
             let differs = || {
                 let mode = again.as_ref().map(|words| words.mode).unwrap_or_default();

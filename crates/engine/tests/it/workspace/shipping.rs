@@ -1,7 +1,11 @@
 //! What is shipped of a repository, and what is not.
 
+use std::os::unix::fs::MetadataExt;
+
+use testkit::home::wait_until;
+
 use super::*;
-use crate::verb::Verb;
+use crate::{verb::Verb, world::SOON};
 
 #[test]
 fn what_is_shipped_is_what_git_knows() {
@@ -61,6 +65,25 @@ fn what_is_shipped_is_what_git_knows() {
     fs::remove_dir_all(pair.host()).unwrap();
     assert_eq!(now(), (false, false), "what is gone is not told");
     world.prepare(&[Delete("a")]);
+}
+
+#[test]
+fn files_that_have_lain_for_a_while_are_known_by_their_stamps() {
+    let world = world();
+    let pair = Pair::new();
+    write(&pair.host(), "known", b"1");
+    pair.commit();
+    // A file that was changed a moment ago is read instead.
+    let lain = || {
+        let changed = fs::metadata(pair.host().join("known")).unwrap().ctime();
+        host::clock::now_ms() / 1000 > u64::try_from(changed).unwrap() + 3
+    };
+    wait_until(SOON, "the file has lain for a while", lain);
+    prepare(&world, pair.request()).unwrap();
+    let changed = || world.wait(world.engine().workspace_show("a")).unwrap().changed;
+    assert!(!changed());
+    write(&pair.host(), "known", b"2");
+    assert!(changed());
 }
 
 #[test]
