@@ -15,19 +15,17 @@ use model::{boot, end::MachineEnd};
 use tokio::{
     io::DuplexStream,
     sync::{Semaphore, watch},
-    time::timeout,
 };
 use wire::session::Secret;
 
 use crate::{
     Accelerator, AdoptError, AgentError, Backend, Channel, ControlError, Disk, End, Future, LaunchError,
-    Machine, MachinePlan, MachineStatus, Place, Report, SpawnError, Spawned, held::Held, ring::Ring,
-    task::Task, watcher,
+    Machine, MachinePlan, MachineStatus, Place, Report, SpawnError, Spawned, held::Held, launch::KILLED,
+    ring::Ring, task::Task, watcher,
 };
 
 /// What a channel holds on its way.
 const BUFFER: usize = 64 << 10;
-const KILLED: Duration = Duration::from_secs(30);
 
 /// The guest: serves one channel until its stream ends.
 pub type Guest = dyn Fn(DuplexStream, Control) -> Future<'static, ()> + Send + Sync;
@@ -217,10 +215,6 @@ impl FakeMachine {
             _watcher: watcher,
         })
     }
-
-    async fn gone(&self) -> Result<(), ControlError> {
-        timeout(KILLED, self.ended()).await.map(drop).map_err(|_| ControlError::Timeout(KILLED))
-    }
 }
 
 impl Machine for FakeMachine {
@@ -273,7 +267,7 @@ impl Machine for FakeMachine {
     fn quit(&self, _grace: Duration) -> Future<'_, Result<(), ControlError>> {
         Box::pin(async {
             self.control.end(MachineEnd::Quit);
-            self.gone().await
+            watcher::gone(self.end.clone(), KILLED).await
         })
     }
 
@@ -284,7 +278,7 @@ impl Machine for FakeMachine {
     fn kill(&self) -> Future<'_, Result<(), ControlError>> {
         Box::pin(async {
             self.process.signal(Signal::Kill)?;
-            self.gone().await
+            watcher::gone(self.end.clone(), KILLED).await
         })
     }
 

@@ -258,11 +258,6 @@ impl FirecrackerMachine {
         let agent = Arc::new(Semaphore::new(1));
         Ok(Self { id, process, place, api, end, quitting, agent, _watcher: watching, _halt: halt })
     }
-
-    /// Waits until the process is gone.
-    async fn gone(&self, patience: Duration) -> Result<(), ControlError> {
-        timeout(patience, self.ended()).await.map(drop).map_err(|_| ControlError::Timeout(patience))
-    }
 }
 
 /// What the end of the process tells, with the end of the console. How it ended is not known of one that was adopted.
@@ -326,7 +321,7 @@ impl Machine for FirecrackerMachine {
         Box::pin(async move {
             self.quitting.store(true, Ordering::Relaxed);
             self.process.signal(Signal::Term)?;
-            match self.gone(grace).await {
+            match watcher::gone(self.end.clone(), grace).await {
                 Ok(()) => Ok(()),
                 Err(_) => self.kill().await,
             }
@@ -340,7 +335,7 @@ impl Machine for FirecrackerMachine {
     fn kill(&self) -> Future<'_, Result<(), ControlError>> {
         Box::pin(async {
             self.process.signal(Signal::Kill)?;
-            self.gone(KILLED).await
+            watcher::gone(self.end.clone(), KILLED).await
         })
     }
 

@@ -247,11 +247,6 @@ impl QemuMachine {
         let agent = Arc::new(Semaphore::new(1));
         Ok(Self { id, process, place, secret, qmp, end, agent, _watcher: watching })
     }
-
-    /// Waits until the process is gone.
-    async fn gone(&self, patience: Duration) -> Result<(), ControlError> {
-        timeout(patience, self.ended()).await.map(drop).map_err(|_| ControlError::Timeout(patience))
-    }
 }
 
 impl Machine for QemuMachine {
@@ -300,7 +295,7 @@ impl Machine for QemuMachine {
             // Whatever it answers, what counts is that it goes.
             let asked = async {
                 let _ = self.qmp.execute("quit").await;
-                self.gone(grace).await
+                watcher::gone(self.end.clone(), grace).await
             };
             match timeout(grace, asked).await {
                 Ok(Ok(())) => Ok(()),
@@ -316,7 +311,7 @@ impl Machine for QemuMachine {
     fn kill(&self) -> Future<'_, Result<(), ControlError>> {
         Box::pin(async {
             self.process.signal(Signal::Kill)?;
-            self.gone(KILLED).await
+            watcher::gone(self.end.clone(), KILLED).await
         })
     }
 

@@ -61,6 +61,11 @@ pub(crate) async fn end_of(mut end: watch::Receiver<Option<End>>) -> End {
     }
 }
 
+/// Waits for the end that a watcher tells, for `patience` at most.
+pub(crate) async fn gone(end: watch::Receiver<Option<End>>, patience: Duration) -> Result<(), ControlError> {
+    timeout(patience, end_of(end)).await.map(drop).map_err(|_| ControlError::Timeout(patience))
+}
+
 /// What there is to watch.
 pub(crate) struct Watcher {
     pub(crate) process: Process,
