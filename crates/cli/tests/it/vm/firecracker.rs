@@ -59,3 +59,22 @@ fn the_word_of_the_command_comes_before_that_of_the_configuration() {
         assert_eq!(home.vm(name)["vmm"], "qemu", "--vmm {word}");
     }
 }
+
+#[test]
+fn a_machine_with_nat_is_not_firecrackers() {
+    let Some(home) = home() else { return };
+    let script = program(&home, "1.12.1");
+    // Taken at its word that KVM works, it is the best one.
+    let home = home
+        .with_env("BANGER_FIRECRACKER_BIN", script.to_str().unwrap())
+        .with_env("BANGER_ACCELERATOR", "kvm");
+    for (name, more, vmm) in [("alone", &[][..], "firecracker"), ("connected", &["--nat"], "qemu")] {
+        let _ = home.ok(&[&create(name)[..], &["--no-start"], more].concat());
+        assert_eq!(home.vm(name)["vmm"], vmm, "{more:?}");
+    }
+    let refused = home.run(&[&create("dev")[..], &["--no-start", "--nat", "--vmm", "firecracker"]].concat());
+    assert!(refused.stderr.contains("under qemu only"), "{}", refused.stderr);
+    let refused = home.run(&["vm", "set", "alone", "--nat", "on"]);
+    assert!(refused.stderr.contains("under qemu only"), "{}", refused.stderr);
+    assert_eq!(home.vm("alone")["nat"], false);
+}
