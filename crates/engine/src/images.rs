@@ -25,11 +25,7 @@ use store::{Ready, Store};
 use wire::control::{self, BuildImage, CreateVm, Event, ImportImage, Outcome};
 
 use crate::{
-    Engine, Error, Operation, Result, blocking, paths,
-    payload::uuid_text,
-    program,
-    saga::{self, chain},
-    view,
+    Engine, Error, Operation, Result, blocking, chain, paths, payload::uuid_text, program, saga, view,
 };
 
 /// What goes into `debian-bookworm`, whatever its variant.

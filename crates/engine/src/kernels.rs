@@ -17,10 +17,7 @@ use wire::control::{self, Event, ImportKernel, Outcome};
 
 use self::bundle::Existing;
 use crate::{
-    Engine, Error, Operation, Result, blocking,
-    images::register::registered_now,
-    program,
-    saga::{self, chain},
+    Engine, Error, Operation, Result, blocking, chain, images::register::registered_now, program, saga,
 };
 
 /// Debian's package that depends on the newest kernel for virtual machines.

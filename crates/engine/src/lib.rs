@@ -57,12 +57,12 @@ pub use clock::Clock;
 pub use error::{Error, Result};
 pub use guest::{GuestError, Output};
 pub use happenings::Listener;
+pub use host::chain;
 use host::{dirs::Dirs, lock::Lock, proc::Program};
 pub use image::catalog::Kind as CatalogKind;
 pub use kind::Kind;
 use model::{VmId, refs::RefError};
 pub use operation::{Follow, Operation, Operations};
-pub use saga::chain;
 use store::{Compatibility, Store};
 use tokio::sync::Mutex;
 pub use vm::{

@@ -18,10 +18,10 @@ use vmm::Place;
 use wire::session::Secret;
 
 use crate::{
-    Engine, Error, Result, blocking,
+    Engine, Error, Result, blocking, chain,
     guest::Guest,
     paths,
-    saga::{chain, is_runtime, keep_disks, process_id, unwind},
+    saga::{is_runtime, keep_disks, process_id, unwind},
     vm::Live,
 };
 

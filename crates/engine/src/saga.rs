@@ -12,7 +12,7 @@ use model::{
 };
 use store::{Entry, Store};
 
-use crate::{Error, Result, blocking, fault::Points, paths::Paths};
+use crate::{Error, Result, blocking, chain, fault::Points, paths::Paths};
 
 /// How long a killed process may take to go. The kernel ends it as soon as it is out of a system call.
 const KILL: Duration = Duration::from_secs(20);
@@ -180,18 +180,6 @@ pub async fn undo_staging<T>(world: &World, id: i64, result: Result<T>) -> Resul
         Err(error) => vec![chain(&error)],
     };
     Err(residue(cause, left))
-}
-
-/// An error with its causes on one line.
-#[must_use]
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
-    }
-    text
 }
 
 /// Makes true what `undo` says. Right also where its effect never happened, half happened, or was undone before.

@@ -22,7 +22,7 @@ use ring::{
 };
 use wire::guest::Ssh;
 
-use crate::{Engine, Result, blocking, saga::chain};
+use crate::{Engine, Result, blocking, chain};
 
 /// The longest file of pins that is read.
 const MAX_PINS: u64 = 16 << 20;

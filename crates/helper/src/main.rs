@@ -21,7 +21,7 @@ fn main() -> ExitCode {
     match serve::run(&places) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            complain(&format!("banger-helper: {}", helper::chain(&error)));
+            complain(&format!("banger-helper: {}", host::chain(&error)));
             ExitCode::FAILURE
         }
     }

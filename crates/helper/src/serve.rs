@@ -13,6 +13,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use host::{
+    chain,
     packet::{PacketListener, Packets},
     proc::{begin_clean, own_uid},
     sock::Peer,
@@ -25,7 +26,6 @@ use wire::helper::{Answer, Ask, MAX_REQUEST, Refusal, Request};
 
 use crate::{
     audit::Audit,
-    chain,
     install::{Install, InstallError},
     network::{Looked, Network, NetworkError},
     places::Places,

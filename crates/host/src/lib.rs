@@ -26,4 +26,4 @@ pub mod stdio;
 pub mod tree;
 pub mod vsock;
 
-pub use error::{Error, Result};
+pub use error::{Error, Result, chain};

@@ -24,7 +24,7 @@ use store::Ready;
 use wire::control::{Event, Outcome, RegisterImage};
 
 use super::{Staged, init_path};
-use crate::{Engine, Error, Operation, Result, blocking, paths, payload::uuid_text, saga, saga::chain};
+use crate::{Engine, Error, Operation, Result, blocking, chain, paths, payload::uuid_text, saga};
 
 /// Who decides at the boot what is init: the guest's agent, which sees what there is.
 const FOUND_BY_GUEST: &str = "agent";

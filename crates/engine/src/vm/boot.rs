@@ -198,7 +198,7 @@ impl Engine {
         // Without it ssh refuses the guest, and all else of it is as usable.
         if let Err(error) = self.pin(record.id, &record.name).await {
             operation.emit(Event::Warning {
-                message: format!("`vm ssh` will not work: {}", crate::saga::chain(&error)),
+                message: format!("`vm ssh` will not work: {}", crate::chain(&error)),
             });
         }
         clock.phase("payload");
@@ -306,13 +306,13 @@ impl Engine {
         let ready = async {
             let answers = tokio::time::timeout(bound, first_health(guest)).await;
             let late = |_| not_ready(format!("its agent did not answer in {} s", bound.as_secs()));
-            let health = answers.map_err(late)?.map_err(|e| not_ready(crate::saga::chain(&e)))?;
+            let health = answers.map_err(late)?.map_err(|e| not_ready(crate::chain(&e)))?;
             if record.ready.unwrap_or(image.ready) == Ready::Agent || health.init_ready.is_none() {
                 return Ok(health);
             }
             operation.stage("waiting for init");
             match tokio::time::timeout(INIT, init_ready(guest)).await {
-                Ok(answer) => answer.map_err(|e| not_ready(crate::saga::chain(&e))),
+                Ok(answer) => answer.map_err(|e| not_ready(crate::chain(&e))),
                 // The guest can be used, and its owner is the one to see what holds it up.
                 Err(_) => {
                     let message =

@@ -49,7 +49,7 @@ impl Engine {
             cell.live.send_replace(None);
             drop(live);
             if let Err(error) = engine.ended_by_itself(id, &end, &turn).await {
-                tracing::error!(vm = %id, error = crate::saga::chain(&error), "a VM ended and could not be cleaned up");
+                tracing::error!(vm = %id, error = crate::chain(&error), "a VM ended and could not be cleaned up");
             }
             drop(turn);
         });

@@ -27,9 +27,9 @@ use wire::control::Outcome;
 
 use super::Live;
 use crate::{
-    Engine, Error, Kind, Operation, Result, blocking,
+    Engine, Error, Kind, Operation, Result, blocking, chain,
     network::{Missing, NetworkError, Probe, Waiting, apply},
-    saga::{Saga, chain, process_entry, process_id, unwind},
+    saga::{Saga, process_entry, process_id, unwind},
     vmms::connects,
 };
 

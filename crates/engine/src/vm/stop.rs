@@ -11,10 +11,7 @@ use model::{
 use wire::{control::Outcome, guest::Poweroff};
 
 use super::Live;
-use crate::{
-    Engine, Error, Operation, Result,
-    saga::{chain, unwind},
-};
+use crate::{Engine, Error, Operation, Result, chain, saga::unwind};
 
 /// How long a VMM may take to close its disks and go once it was told.
 const QUIT: Duration = Duration::from_secs(5);

@@ -21,9 +21,8 @@ use tokio_util::sync::CancellationToken;
 use wire::control::{Code, Event};
 
 use crate::{
-    Engine, Error, Operation, Result, blocking,
+    Engine, Error, Operation, Result, blocking, chain,
     guest::{Guest, GuestError},
-    saga::chain,
     workspace::git::{Call, Git},
 };
 

@@ -19,7 +19,7 @@ use wire::{
 };
 
 use super::Live;
-use crate::{Clock, Engine, Error, Kind, Result, blocking, saga::chain};
+use crate::{Clock, Engine, Error, Kind, Result, blocking, chain};
 
 /// How often, at most, VMs are looked at whether they are unused.
 const LOOK: Duration = Duration::from_secs(30);
