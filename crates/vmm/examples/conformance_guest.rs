@@ -1,13 +1,14 @@
 //! The guest that the conformance suite boots: `/init` of an initramfs, which serves sessions on the agent's port, or one
 //! connection after the other where its configuration says `vsock`.
 //!
-//! A session begins with one line: `echo`, `poweroff`, `reboot`, `panic`, `say N` for N lines on the console, or
-//! `say-later N` for N lines once the session has ended.
+//! A session begins with one line: `echo`, `poweroff`, `reboot`, `panic`, `say N` for N lines on the console,
+//! `say-later N` for N lines once the session has ended, `remember WORD` to keep a word in memory, or `recall` to say it.
 #![expect(clippy::disallowed_methods, clippy::print_stdout, reason = "it is all alone in its guest")]
 
 use std::{
     fs::{self, File, OpenOptions},
     io::{Read, Write},
+    sync::{Mutex, MutexGuard},
     thread,
     time::Duration,
 };
@@ -139,12 +140,17 @@ impl Session {
         let line = String::from_utf8_lossy(&self.line).trim().to_owned();
         match line.as_str() {
             "echo" => self.echo = true,
+            "recall" => return format!("{}\n", remembered()).into_bytes(),
             "poweroff" => drop(reboot(RebootCommand::PowerOff)),
             "reboot" => drop(reboot(RebootCommand::Restart)),
             // The kernel does not survive its init.
             "panic" => std::process::exit(3),
             line => {
                 let (word, count) = line.split_once(' ').unwrap_or((line, "0"));
+                if word == "remember" {
+                    count.clone_into(&mut remembered());
+                    return b"said\n".to_vec();
+                }
                 let count = count.parse().unwrap_or(0);
                 if word == "say-later" {
                     self.later = count;
@@ -156,6 +162,12 @@ impl Session {
         }
         rest
     }
+}
+
+/// The word that was to be remembered last.
+fn remembered() -> MutexGuard<'static, String> {
+    static WORD: Mutex<String> = Mutex::new(String::new());
+    WORD.lock().expect("one thread")
 }
 
 fn say(count: u32) {

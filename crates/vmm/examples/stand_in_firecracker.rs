@@ -26,7 +26,7 @@ use hyper::{
     Method, Request, Response, StatusCode, body::Incoming, server::conn::http1, service::service_fn,
 };
 use hyper_util::rt::TokioIo;
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{UnixListener, UnixStream},
@@ -89,6 +89,60 @@ struct Entropy {}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+struct Vm {
+    state: VmState,
+}
+
+#[derive(Deserialize)]
+enum VmState {
+    Paused,
+    Resumed,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CreateSnapshot {
+    #[expect(dead_code, reason = "it must be there")]
+    snapshot_type: SnapshotType,
+    snapshot_path: String,
+    mem_file_path: String,
+}
+
+#[derive(Deserialize)]
+enum SnapshotType {
+    Full,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LoadSnapshot {
+    snapshot_path: String,
+    mem_backend: MemoryBackend,
+    resume_vm: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MemoryBackend {
+    #[expect(dead_code, reason = "it must be there")]
+    backend_type: BackendType,
+    backend_path: String,
+}
+
+#[derive(Deserialize)]
+enum BackendType {
+    File,
+}
+
+/// What a machine is, as far as it is not its memory: what its snapshots hold beside that.
+#[derive(Clone, Default, Serialize, Deserialize)]
+struct Shape {
+    drives: Vec<(String, String, bool)>,
+    vsock: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Action {
     action_type: ActionType,
 }
@@ -105,6 +159,9 @@ enum ActionType {
 struct Machine {
     boots: bool,
     running: bool,
+    /// Its guest is held.
+    paused: bool,
+    shape: Shape,
     /// Its guest restarts, as soon as who asked for that has the answer.
     restarts: bool,
     /// Id and open file of each drive.
@@ -186,13 +243,32 @@ async fn answer(
 fn handle(method: &Method, path: &str, body: &[u8], machine: &mut Machine) -> Outcome {
     match (method.as_str(), path) {
         ("GET", "/") => {
-            let state = if machine.running { "Running" } else { "Not started" };
+            let state = match machine.running {
+                true if machine.paused => "Paused",
+                true => "Running",
+                false => "Not started",
+            };
             Ok(serde_json::json!({
                 "app_name": "Firecracker", "id": "stand-in", "state": state, "vmm_version": "1.12.1",
             })
             .to_string())
         }
         ("PUT", "/actions") => act(parse(body)?, machine),
+        ("PATCH", "/vm") if machine.running => {
+            machine.paused = matches!(parse::<Vm>(body)?.state, VmState::Paused);
+            Ok(String::new())
+        }
+        ("PUT", "/snapshot/create") if machine.running && machine.paused => {
+            let files: CreateSnapshot = parse(body)?;
+            let shape = serde_json::to_vec(&machine.shape).unwrap();
+            write(&files.snapshot_path, &shape)?;
+            write(&files.mem_file_path, WORD.with_borrow(|word| word.clone()).as_bytes())?;
+            Ok(String::new())
+        }
+        ("PUT", "/snapshot/load") if !machine.boots && machine.drives.is_empty() => {
+            load(&parse(body)?, machine)
+        }
+
         ("PATCH", path) if path.starts_with("/drives/") => {
             let drive: PartialDrive = parse(body)?;
             let known = machine.drives.iter().any(|(id, _)| *id == drive.drive_id);
@@ -227,6 +303,7 @@ fn handle(method: &Method, path: &str, body: &[u8], machine: &mut Machine) -> Ou
                 return Err("the guest's flushes would reach nothing".to_owned());
             }
             let file = open(&drive.path_on_host, !drive.is_read_only)?;
+            machine.shape.drives.push((drive.drive_id.clone(), drive.path_on_host, drive.is_read_only));
             machine.drives.push((drive.drive_id, file));
             Ok(String::new())
         }
@@ -236,6 +313,7 @@ fn handle(method: &Method, path: &str, body: &[u8], machine: &mut Machine) -> Ou
                 return Err("Invalid CID".to_owned());
             }
             machine.vsock = Some(UnixListener::bind(&vsock.uds_path).map_err(|error| error.to_string())?);
+            machine.shape.vsock = Some(vsock.uds_path);
             Ok(String::new())
         }
         ("PUT", "/entropy") => parse::<Entropy>(body).map(|_| String::new()),
@@ -251,6 +329,36 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
 fn open(path: &str, write: bool) -> Result<File, String> {
     let opened = OpenOptions::new().read(true).write(write).open(path);
     opened.map_err(|error| format!("Unable to open the backing file: {error} {path}"))
+}
+
+/// Writes a file of a snapshot, which the API takes in place of one that is there.
+fn write(path: &str, bytes: &[u8]) -> Result<(), String> {
+    std::fs::write(path, bytes).map_err(|error| format!("Cannot write {path}: {error}"))
+}
+
+/// Makes the machine that of a snapshot.
+fn load(files: &LoadSnapshot, machine: &mut Machine) -> Outcome {
+    let read =
+        |path: &str| std::fs::read(path).map_err(|error| format!("Load snapshot error: {path}: {error}"));
+    let shape: Shape = serde_json::from_slice(&read(&files.snapshot_path)?)
+        .map_err(|error| format!("Load snapshot error: Failed to restore from snapshot: {error}"))?;
+    let word = read(&files.mem_backend.backend_path)?;
+    for (id, path, is_read_only) in &shape.drives {
+        machine.drives.push((id.clone(), open(path, !is_read_only)?));
+    }
+    if let Some(path) = &shape.vsock {
+        let listener = UnixListener::bind(path).map_err(|error| error.to_string())?;
+        spawn_local(serve_guest(listener));
+    }
+    WORD.set(String::from_utf8_lossy(&word).into_owned());
+    (machine.boots, machine.running, machine.paused) = (true, true, !files.resume_vm);
+    machine.shape = shape;
+    Ok(String::new())
+}
+
+thread_local! {
+    /// What its guest has in memory.
+    static WORD: RefCell<String> = RefCell::default();
 }
 
 fn act(action: Action, machine: &mut Machine) -> Outcome {
@@ -312,6 +420,10 @@ async fn converse(mut stream: BufReader<UnixStream>) -> std::io::Result<()> {
                 stream.write_all(&buffer[..count]).await?;
             }
         }
+        "recall" => {
+            let word = WORD.with_borrow(|word| word.clone());
+            stream.write_all(format!("{word}\n").as_bytes()).await?;
+        }
         // It halts, and its machine goes on doing nothing.
         "poweroff" => {
             say("[    1.0] reboot: Power off not available: System halted instead\n");
@@ -319,6 +431,10 @@ async fn converse(mut stream: BufReader<UnixStream>) -> std::io::Result<()> {
         }
         "reboot" => restart("[    1.0] reboot: Restarting system\n"),
         "panic" => restart("[    1.0] Kernel panic - not syncing: Attempted to kill init!\n"),
+        line if line.starts_with("remember ") => {
+            WORD.set(line["remember ".len()..].to_owned());
+            stream.write_all(b"said\n").await?;
+        }
         line => {
             let count = line.strip_prefix("say ").and_then(|count| count.parse().ok()).unwrap_or(0);
             for number in 0..count {

@@ -20,8 +20,8 @@ use wire::session::Secret;
 
 use crate::{
     Accelerator, AdoptError, AgentError, Backend, Channel, ControlError, Disk, End, Future, LaunchError,
-    Machine, MachinePlan, MachineStatus, Place, Report, SpawnError, Spawned, held::Held, launch::KILLED,
-    ring::Ring, task::Task, watcher,
+    Machine, MachinePlan, MachineStatus, Place, Report, STATE, SaveError, Saved, Snapshots, SpawnError,
+    Spawned, held::Held, launch::KILLED, ring::Ring, snapshot, task::Task, watcher,
 };
 
 /// What a channel holds on its way.
@@ -57,6 +57,18 @@ pub struct Fake {
     fault: Arc<Mutex<Option<Fault>>>,
     /// How machines ended that their guests or their owner ended. A leaf: held for one look or one entry.
     ends: Arc<Mutex<HashMap<ProcessId, MachineEnd>>>,
+    memories: Memories,
+}
+
+/// What machines have in memory. A leaf: held for one look or one entry.
+type Memories = Arc<Mutex<HashMap<ProcessId, Memory>>>;
+
+/// What a machine has in memory.
+#[derive(Debug, Clone, Default)]
+struct Memory {
+    bytes: Vec<u8>,
+    /// It is paused.
+    held: bool,
 }
 
 impl Fake {
@@ -69,8 +81,8 @@ impl Fake {
             accelerator: Accelerator::Tcg,
             why_not_kvm: Some("it is a fake".to_owned()),
         };
-        let (fault, ends) = (Arc::default(), Arc::default());
-        Self { report, guest: Arc::new(guest), button: PowerButton::Heard, fault, ends }
+        let (fault, ends, memories) = (Arc::default(), Arc::default(), Arc::default());
+        Self { report, guest: Arc::new(guest), button: PowerButton::Heard, fault, ends, memories }
     }
 
     /// The same with guests that take the power button so.
@@ -84,6 +96,20 @@ impl Fake {
         *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(fault);
     }
 
+    /// The machines that live and are paused.
+    #[must_use]
+    pub fn held(&self) -> Vec<ProcessId> {
+        let memories = self.memories.lock().unwrap_or_else(PoisonError::into_inner);
+        let lives = |id: &ProcessId| matches!(id.open(), Ok(Some(process)) if process.is_alive());
+        let held = memories.iter().filter(|(id, memory)| memory.held && lives(id));
+        held.map(|(id, _)| id.clone()).collect()
+    }
+
+    /// Does something to the memory of machine `id`.
+    fn memory<T>(&self, id: &ProcessId, act: impl FnOnce(&mut Memory) -> T) -> T {
+        act(self.memories.lock().unwrap_or_else(PoisonError::into_inner).entry(id.clone()).or_default())
+    }
+
     fn fails(&self, fault: Fault) -> bool {
         self.fault.lock().unwrap_or_else(PoisonError::into_inner).take_if(|next| *next == fault).is_some()
     }
@@ -94,13 +120,25 @@ impl Fake {
 pub struct Control {
     id: ProcessId,
     log_dir: PathBuf,
-    ends: Arc<Mutex<HashMap<ProcessId, MachineEnd>>>,
+    fake: Fake,
 }
 
 impl Control {
+    /// What the machine has in memory: what its guest put there, or what that of a machine did which was saved.
+    #[must_use]
+    pub fn memory(&self) -> Vec<u8> {
+        self.fake.memory(&self.id, |memory| memory.bytes.clone())
+    }
+
+    /// Puts `bytes` there.
+    pub fn remember(&self, bytes: &[u8]) {
+        self.fake.memory(&self.id, |memory| memory.bytes = bytes.to_vec());
+    }
+
     /// Ends the machine in that way.
     pub fn end(&self, what: MachineEnd) {
-        self.ends.lock().unwrap_or_else(PoisonError::into_inner).entry(self.id.clone()).or_insert(what);
+        let ends = &self.fake.ends;
+        ends.lock().unwrap_or_else(PoisonError::into_inner).entry(self.id.clone()).or_insert(what);
         if let Ok(Some(process)) = self.id.open() {
             let _ = process.signal(Signal::Kill);
         }
@@ -138,7 +176,8 @@ impl Backend for Fake {
                 crate::qemu::tap(&mut command, nic)?;
             }
             let gated = command.gated()?;
-            Ok(Box::new(Waiting { gated, place: plan.place, fake: self.clone() }) as Box<dyn Spawned>)
+            let (place, saved) = (plan.place, plan.saved);
+            Ok(Box::new(Waiting { gated, place, saved, fake: self.clone() }) as Box<dyn Spawned>)
         })
     }
 
@@ -158,6 +197,7 @@ impl Backend for Fake {
 struct Waiting {
     gated: Gated,
     place: Place,
+    saved: Option<Saved>,
     fake: Fake,
 }
 
@@ -168,11 +208,19 @@ impl Spawned for Waiting {
 
     fn release(self: Box<Self>) -> Future<'static, Result<Arc<dyn Machine>, LaunchError>> {
         Box::pin(async move {
-            let Self { gated, place, fake } = *self;
+            let Self { gated, place, saved, fake } = *self;
             if fake.fails(Fault::Release) {
                 return Err(LaunchError::Ended { exit: None, lines: vec!["a fault".to_owned()], hint: None });
             }
+            let mut bytes = Vec::new();
+            if let Some(saved) = saved {
+                saved.read(STATE, |piece| {
+                    bytes.extend_from_slice(piece);
+                    Ok(())
+                })?;
+            }
             let process = gated.release().map_err(LaunchError::Execute)?;
+            fake.memory(process.id(), |memory| memory.bytes = bytes);
             let machine = FakeMachine::new(process, place, fake).map_err(LaunchError::Execute)?;
             Ok(Arc::new(machine) as Arc<dyn Machine>)
         })
@@ -192,7 +240,7 @@ struct FakeMachine {
 impl FakeMachine {
     fn new(process: Process, place: Place, fake: Fake) -> host::Result<Self> {
         let control =
-            Control { id: process.id().clone(), log_dir: place.log_dir.clone(), ends: fake.ends.clone() };
+            Control { id: process.id().clone(), log_dir: place.log_dir.clone(), fake: fake.clone() };
         let run_dir = place.run_dir.clone();
         let (sender, end) = watch::channel(None);
         let (watched, ends) = (process.try_clone()?, fake.ends.clone());
@@ -287,7 +335,48 @@ impl Machine for FakeMachine {
     }
 
     fn status(&self) -> Future<'_, Result<MachineStatus, ControlError>> {
-        let alive = self.process.is_alive();
-        Box::pin(async move { Ok(if alive { MachineStatus::Running } else { MachineStatus::Ended }) })
+        let held = self.fake.memory(self.process.id(), |memory| memory.held);
+        let status = match self.process.is_alive() {
+            true if held => MachineStatus::Paused,
+            true => MachineStatus::Running,
+            false => MachineStatus::Ended,
+        };
+        Box::pin(async move { Ok(status) })
+    }
+
+    fn snapshots(&self) -> Option<&dyn Snapshots> {
+        Some(self)
+    }
+}
+
+impl FakeMachine {
+    fn hold(&self, held: bool) -> Result<(), ControlError> {
+        if !self.process.is_alive() {
+            return Err(ControlError::Ended);
+        }
+        self.fake.memory(self.process.id(), |memory| memory.held = held);
+        Ok(())
+    }
+}
+
+impl Snapshots for FakeMachine {
+    fn pause(&self) -> Future<'_, Result<(), ControlError>> {
+        Box::pin(async { self.hold(true) })
+    }
+
+    fn save(&self, directory: PathBuf, limit: u64) -> Future<'_, Result<Saved, SaveError>> {
+        Box::pin(async move {
+            let memory = self.fake.memory(self.process.id(), |memory| memory.clone());
+            if !memory.held {
+                let reason = "it runs".to_owned();
+                return Err(ControlError::Refused { command: "save", reason }.into());
+            }
+            let file = snapshot::collect(memory.bytes.as_slice(), &directory, STATE, limit)?;
+            Ok(Saved { directory, files: vec![file] })
+        })
+    }
+
+    fn resume(&self) -> Future<'_, Result<(), ControlError>> {
+        Box::pin(async { self.hold(false) })
     }
 }

@@ -33,7 +33,7 @@ use wire::{guest::VSOCK_PORT, session::Secret};
 
 use crate::{
     AdoptError, AgentError, Backend, Channel, ControlError, Disk, End, Future, LaunchError, Machine,
-    MachinePlan, MachineStatus, Place, Report, SpawnError, Spawned,
+    MachinePlan, MachineStatus, Place, Report, Snapshots, SpawnError, Spawned,
     console::Console,
     end::{self, Told},
     held::Held,
@@ -46,6 +46,7 @@ use api::Api;
 
 mod api;
 mod probe;
+mod snapshot;
 
 pub(crate) use probe::PRODUCT;
 
@@ -188,12 +189,18 @@ impl Spawned for Waiting {
         Box::pin(async move {
             let Self { gated, console, halted, plan } = *self;
             let (id, place) = (gated.id().clone(), plan.place.clone());
+            if let Some(saved) = &plan.saved {
+                snapshot::prepare(place.run_dir.clone(), saved.clone()).await?;
+            }
             let released = blocking(|| gated.release().map(Unsettled::new)).await;
             let unsettled = released.map_err(LaunchError::Execute)?;
             let api = Api::new(place.run_dir.join(API_SOCKET));
             let start = async {
                 api.appear().await?;
-                api.start(&plan, AGENT_SOCKET).await
+                match plan.saved {
+                    Some(_) => snapshot::restore(&api).await,
+                    None => api.start(&plan, AGENT_SOCKET).await,
+                }
             };
             let started = tokio::select! {
                 started = timeout(COMING_UP, start) => {
@@ -345,6 +352,10 @@ impl Machine for FirecrackerMachine {
             blocking(move || host::fs::grow(&path, bytes)).await?;
             self.api.refresh(disk.role, &disk.file).await
         })
+    }
+
+    fn snapshots(&self) -> Option<&dyn Snapshots> {
+        Some(self)
     }
 
     fn status(&self) -> Future<'_, Result<MachineStatus, ControlError>> {

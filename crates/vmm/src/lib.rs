@@ -6,7 +6,7 @@
 //! Backend::spawn ──▶ Spawned (a process that waits before exec: commit its identity now)
 //!                       │ release
 //!                       ▼
-//! Backend::adopt ──▶ Machine ──▶ agent channel · powerdown · quit · kill · its one end
+//! Backend::adopt ──▶ Machine ──▶ agent channel · powerdown · quit · kill · snapshots · its one end
 //! ```
 //! A machine is a process of its own session and survives this program. Dropping a [`Machine`] lets go of it and nothing
 //! else; [`Backend::adopt`] takes hold of it again. Nothing here decides what a machine's end means: `model::end` does.
@@ -25,6 +25,7 @@ mod launch;
 mod machine;
 mod probe;
 mod qmp;
+mod snapshot;
 mod task;
 mod watcher;
 
@@ -33,3 +34,4 @@ pub use machine::{
     LaunchError, Machine, MachinePlan, MachineStatus, Nic, Place, Report, SpawnError, Spawned,
 };
 pub use probe::{ProbeError, Settings};
+pub use snapshot::{Damage, MEMORY, STATE, SaveError, Saved, SavedFile, Snapshots};

@@ -12,6 +12,8 @@ use model::{
 use tokio::io::{AsyncRead, AsyncWrite};
 use wire::session::Secret;
 
+use crate::{Damage, Saved, Snapshots};
+
 /// A boxed future, so that the traits can be used as objects.
 pub type Future<'a, T> = Pin<Box<dyn std::future::Future<Output = T> + Send + 'a>>;
 
@@ -47,6 +49,9 @@ pub struct MachinePlan {
     pub nic: Option<Nic>,
     /// Opens sessions on the agent's channel; the guest's config carries the same.
     pub secret: Secret,
+    /// What it goes on from instead of booting: another machine that was saved, of a plan that has the same processors, memory,
+    /// disks and card, and of the same build of its VMM. The initramfs is not read then.
+    pub saved: Option<Saved>,
 }
 
 /// One raw disk. Its role gives the serial and whether it is read-only.
@@ -175,6 +180,9 @@ pub trait Machine: Send + Sync {
     /// Enlarges the writable disk `disk` of its plan to `bytes`: its file, and what the guest sees of it.
     fn grow_disk(&self, disk: Disk, bytes: u64) -> Future<'_, Result<(), ControlError>>;
 
+    /// What saves it, where its VMM can.
+    fn snapshots(&self) -> Option<&dyn Snapshots>;
+
     /// What the VMM says of the machine.
     fn status(&self) -> Future<'_, Result<MachineStatus, ControlError>>;
 }
@@ -241,6 +249,9 @@ pub enum LaunchError {
         /// What to try, where that is known.
         hint: Option<&'static str>,
     },
+    /// What it was to go on from is not what was saved.
+    #[error("the saved machine is damaged")]
+    Damaged(#[source] Damage),
     /// It does not answer.
     #[error("the VMM does not answer on its control socket{}", lines_text(.lines))]
     Control {
@@ -258,7 +269,7 @@ impl LaunchError {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Ended { hint, .. } => *hint,
-            Self::Execute(_) | Self::Control { .. } => None,
+            Self::Execute(_) | Self::Damaged(_) | Self::Control { .. } => None,
         }
     }
 }

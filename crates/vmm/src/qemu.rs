@@ -5,7 +5,7 @@
 //! directory, where the next daemon finds them.
 
 use std::{
-    os::unix::net::UnixListener,
+    os::unix::net::{UnixListener, UnixStream as StdStream},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -30,7 +30,7 @@ use wire::session::Secret;
 
 use crate::{
     AdoptError, AgentError, Backend, Channel, ControlError, Disk, End, Future, LaunchError, Machine,
-    MachinePlan, MachineStatus, Nic, Place, Report, SpawnError, Spawned, channel,
+    MachinePlan, MachineStatus, Nic, Place, Report, Snapshots, SpawnError, Spawned, channel,
     console::Console,
     end::Told,
     launch::{ADOPTION, COMING_UP, KILLED, Unsettled, blocking, stream},
@@ -38,9 +38,11 @@ use crate::{
     qmp::Qmp,
     watcher::{self, Watcher},
 };
+use snapshot::Feed;
 
 mod arguments;
 mod probe;
+mod snapshot;
 
 pub(crate) use probe::PRODUCT;
 
@@ -90,7 +92,7 @@ impl Backend for Qemu {
         let (program, accelerator) = (self.report.program.clone(), self.report.accelerator);
         Box::pin(async move {
             let (place, secret) = (plan.place.clone(), plan.secret.clone());
-            let (gated, control, console) = blocking(move || {
+            let (gated, control, console, feed) = blocking(move || {
                 let run_dir = &plan.place.run_dir;
                 let mut command = Command::new(Program::Qemu(program)).dir(run_dir);
                 let mut socket = |name: &str| -> host::Result<_> {
@@ -104,17 +106,30 @@ impl Backend for Qemu {
                 // Its one client comes later, and until then may not be another one.
                 let agent_fd = command.pass(sock::listen(&run_dir.join(AGENT_SOCKET))?);
                 let tap = plan.nic.as_ref().map(|nic| tap(&mut command, nic)).transpose()?.flatten();
-                let sockets =
-                    arguments::Sockets { control: control_fd, console: console_fd, agent: agent_fd, tap };
+                let (feed, saved) = match &plan.saved {
+                    Some(saved) => {
+                        let (stream, theirs) = StdStream::pair()
+                            .map_err(|e| host::Error::new("make", "a pair of sockets", e))?;
+                        (Some(Feed { saved: saved.clone(), stream }), Some(command.pass(theirs)))
+                    }
+                    None => (None, None),
+                };
+                let sockets = arguments::Sockets {
+                    control: control_fd,
+                    console: console_fd,
+                    agent: agent_fd,
+                    tap,
+                    saved,
+                };
                 let command = command
                     .args(arguments::arguments(&plan, accelerator, sockets)?)
                     .stderr(watcher::fresh_log(&plan.place.log_dir)?);
-                Ok::<_, SpawnError>((command.gated()?, control, console))
+                Ok::<_, SpawnError>((command.gated()?, control, console, feed))
             })
             .await?;
             let console = Console::start(stream(console)?, &place.log_dir, |_| {})?;
             let control = stream(control)?;
-            Ok(Box::new(Waiting { gated, control, console, place, secret }) as Box<dyn Spawned>)
+            Ok(Box::new(Waiting { gated, control, console, feed, place, secret }) as Box<dyn Spawned>)
         })
     }
 
@@ -181,6 +196,7 @@ struct Waiting {
     gated: Gated,
     control: UnixStream,
     console: Console,
+    feed: Option<Feed>,
     place: Place,
     secret: Secret,
 }
@@ -192,7 +208,7 @@ impl Spawned for Waiting {
 
     fn release(self: Box<Self>) -> Future<'static, Result<Arc<dyn Machine>, LaunchError>> {
         Box::pin(async move {
-            let Self { gated, control, console, place, secret } = *self;
+            let Self { gated, control, console, feed, place, secret } = *self;
             let id = gated.id().clone();
             let unsettled = blocking(|| gated.release().map(Unsettled::new));
             let unsettled = unsettled.await.map_err(LaunchError::Execute)?;
@@ -200,7 +216,14 @@ impl Spawned for Waiting {
                 negotiated = Qmp::negotiate(control, COMING_UP) => negotiated,
                 ended = watcher::ended(unsettled.process()) => ended.and(Err(ControlError::Ended)),
             };
-            match negotiated {
+            let up = match (negotiated, feed) {
+                (Ok((qmp, listener)), Some(feed)) => {
+                    let restored = feed.restore(&qmp).await?;
+                    restored.map(|()| (qmp, listener))
+                }
+                (negotiated, _) => negotiated,
+            };
+            match up {
                 Ok((qmp, listener)) => {
                     let process = unsettled.settle();
                     let watcher = Watcher { process, place: place.clone(), console };
@@ -320,6 +343,10 @@ impl Machine for QemuMachine {
             let arguments = json!({ "node-name": disk.role.name(), "size": bytes });
             self.qmp.execute_with("block_resize", arguments).await.map(drop)
         })
+    }
+
+    fn snapshots(&self) -> Option<&dyn Snapshots> {
+        Some(self)
     }
 
     fn status(&self) -> Future<'_, Result<MachineStatus, ControlError>> {

@@ -114,7 +114,8 @@ impl Qmp {
         self.execute_within(ANSWER, command, arguments).await
     }
 
-    async fn execute_within(
+    /// The same with an answer that may take as long as `patience`.
+    pub(crate) async fn execute_within(
         &self,
         patience: Duration,
         command: &'static str,

@@ -412,6 +412,7 @@ fn plan(
         disks: disks.collect(),
         nic,
         secret,
+        saved: None,
     }
 }
 

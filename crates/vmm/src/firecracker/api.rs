@@ -18,6 +18,8 @@ use crate::{ControlError, MachinePlan, MachineStatus, launch::stream, task::Task
 
 /// When a request that was not answered is given up.
 const ANSWER: Duration = Duration::from_secs(5);
+/// The same of one that writes or maps a machine's memory, on a disk that is slow.
+const WHOLE: Duration = Duration::from_secs(600);
 /// The longest answer.
 const LONGEST: usize = 64 << 10;
 /// Between two looks for a socket that is not there yet.
@@ -75,6 +77,35 @@ struct Entropy {}
 #[derive(Serialize)]
 struct Action {
     action_type: &'static str,
+}
+
+/// `PATCH /vm`.
+#[derive(Serialize)]
+struct Vm {
+    state: &'static str,
+}
+
+/// `PUT /snapshot/create`.
+#[derive(Serialize)]
+struct CreateSnapshot<'a> {
+    snapshot_type: &'static str,
+    snapshot_path: &'a str,
+    mem_file_path: &'a str,
+}
+
+/// `PUT /snapshot/load`.
+#[derive(Serialize)]
+struct LoadSnapshot {
+    snapshot_path: &'static str,
+    mem_backend: MemoryBackend,
+    resume_vm: bool,
+}
+
+/// Where the memory of a snapshot comes from. It is mapped privately: what a machine changes in it is its own.
+#[derive(Serialize)]
+struct MemoryBackend {
+    backend_type: &'static str,
+    backend_path: &'static str,
 }
 
 /// The answer of `GET /`.
@@ -137,6 +168,37 @@ impl Api {
         self.put("/actions", &Action { action_type: "InstanceStart" }).await
     }
 
+    /// Holds the machine.
+    pub(super) async fn pause(&self) -> Result<(), ControlError> {
+        self.change_vm("Paused").await
+    }
+
+    /// Lets it go on.
+    pub(super) async fn resume(&self) -> Result<(), ControlError> {
+        self.change_vm("Resumed").await
+    }
+
+    async fn change_vm(&self, state: &'static str) -> Result<(), ControlError> {
+        self.call_within(WHOLE, Method::PATCH, "/vm", body(&Vm { state })).await.map(drop)
+    }
+
+    /// Writes the held machine's devices to `state` and its memory to `memory`, both in its directory.
+    pub(super) async fn save(&self, state: &str, memory: &str) -> Result<(), ControlError> {
+        let files = CreateSnapshot { snapshot_type: "Full", snapshot_path: state, mem_file_path: memory };
+        self.call_within(WHOLE, Method::PUT, "/snapshot/create", body(&files)).await.map(drop)
+    }
+
+    /// Has it go on from what was saved so, instead of being set up.
+    pub(super) async fn restore(
+        &self,
+        state: &'static str,
+        memory: &'static str,
+    ) -> Result<(), ControlError> {
+        let mem_backend = MemoryBackend { backend_type: "File", backend_path: memory };
+        let files = LoadSnapshot { snapshot_path: state, mem_backend, resume_vm: true };
+        self.call_within(WHOLE, Method::PUT, "/snapshot/load", body(&files)).await.map(drop)
+    }
+
     /// What it says of its machine.
     pub(super) async fn status(&self) -> Result<MachineStatus, ControlError> {
         let answer = self.call(Method::GET, "/", Bytes::new()).await?;
@@ -164,6 +226,16 @@ impl Api {
     }
 
     async fn call(&self, method: Method, path: &'static str, body: Bytes) -> Result<Bytes, ControlError> {
+        self.call_within(ANSWER, method, path, body).await
+    }
+
+    async fn call_within(
+        &self,
+        patience: Duration,
+        method: Method,
+        path: &'static str,
+        body: Bytes,
+    ) -> Result<Bytes, ControlError> {
         let call = async {
             let socket = match host::sock::connect(&self.socket) {
                 Ok(socket) => socket,
@@ -199,7 +271,7 @@ impl Api {
             let fault: Fault = serde_json::from_slice(&body).map_err(|_| ControlError::Protocol)?;
             Err(ControlError::Refused { command: path, reason: fault.fault_message })
         };
-        timeout(ANSWER, call).await.unwrap_or(Err(ControlError::Timeout(ANSWER)))
+        timeout(patience, call).await.unwrap_or(Err(ControlError::Timeout(patience)))
     }
 }
 

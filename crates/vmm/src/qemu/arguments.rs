@@ -18,6 +18,8 @@ pub(super) struct Sockets {
     pub(super) agent: RawFd,
     /// The tap, where the machine is in a namespace with one.
     pub(super) tap: Option<RawFd>,
+    /// Where what was saved comes from, where the machine goes on from that.
+    pub(super) saved: Option<RawFd>,
 }
 
 const MIB: u64 = 1 << 20;
@@ -48,10 +50,14 @@ pub(super) fn arguments(
     put("-m", format!("{}M", plan.memory / MIB));
     put("-name", plain_name("name", &plan.name)?.to_owned());
     put("-kernel", plain_name("kernel", &plan.kernel)?.to_owned());
-    put("-initrd", plain_name("initrd", &plan.initrd)?.to_owned());
+    let Sockets { control, console, agent, tap, saved } = sockets;
+    match saved {
+        // The kernel is needed even so: what starts it is a device with memory of its own.
+        Some(saved) => put("-incoming", format!("fd:{saved}")),
+        None => put("-initrd", plain_name("initrd", &plan.initrd)?.to_owned()),
+    }
     put("-append", plan.command_line.clone());
 
-    let Sockets { control, console, agent, tap } = sockets;
     let socket = |id: &str, fd: RawFd| format!("socket,id={id},fd={fd},server=on,wait=off");
     put("-chardev", socket("control", control));
     put("-mon", "chardev=control,mode=control".to_owned());
@@ -130,10 +136,11 @@ mod tests {
             ],
             nic: None,
             secret: wire::session::Secret::new([0; 16]),
+            saved: None,
         }
     }
 
-    const SOCKETS: Sockets = Sockets { control: 10, console: 11, agent: 12, tap: None };
+    const SOCKETS: Sockets = Sockets { control: 10, console: 11, agent: 12, tap: None, saved: None };
 
     #[test]
     fn disks_have_serials_and_flushes_and_only_private_ones_are_written() {
@@ -174,6 +181,15 @@ mod tests {
         );
         assert_eq!(words(&on(Link::BuiltIn), None)[1], "user,id=net,ipv6=off");
         assert!(arguments(&on(Link::Namespace), Accelerator::Tcg, SOCKETS).is_err(), "a tap is needed");
+    }
+
+    #[test]
+    fn what_was_saved_takes_the_place_of_the_initramfs() {
+        let words = |saved| arguments(&plan(), Accelerator::Tcg, Sockets { saved, ..SOCKETS }).unwrap();
+        let has = |words: &[String], word: &str| words.iter().any(|w| w == word);
+        let (boots, goes_on) = (words(None), words(Some(13)));
+        assert!(has(&boots, "-initrd") && !has(&boots, "-incoming"));
+        assert!(!has(&goes_on, "-initrd") && has(&goes_on, "fd:13") && has(&goes_on, "-kernel"));
     }
 
     #[test]

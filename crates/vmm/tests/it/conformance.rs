@@ -5,9 +5,9 @@ use std::{fs, time::Duration};
 
 use model::end::MachineEnd;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use vmm::{AgentError, ControlError, MachineStatus};
+use vmm::{AgentError, ControlError, LaunchError, Machine, MachineStatus, STATE, Saved, Snapshots};
 
-use crate::subject::{Subject, console, deadline, end_by, kill, processes_in, session, within};
+use crate::subject::{Subject, ask, console, deadline, end_by, kill, processes_in, session, within};
 
 /// Runs a case on every backend.
 macro_rules! conformance {
@@ -61,6 +61,9 @@ conformance! {
     the_power_button_is_pressed
     sessions_wait_for_each_other
     sessions_are_killed_in_mid_transfer
+    a_saved_machine_goes_on_in_others
+    a_save_that_is_given_up_leaves_the_machine_running
+    what_was_saved_and_changed_is_refused
 }
 
 mod cases {
@@ -207,6 +210,119 @@ mod cases {
         kill(&*machine).await;
     }
 
+    pub async fn a_saved_machine_goes_on_in_others(subject: Subject) {
+        let plan = subject.plan();
+        let machine = subject.start(&plan).await;
+        assert_eq!(ask(&*machine, "remember before").await, "said");
+        // One is open, as a daemon's always is.
+        let mut open = session(&*machine, "echo").await;
+        echo(&mut open, b"before").await;
+        let saved = save(&subject, &*machine, "saved").await;
+        echo(&mut open, b"and after").await;
+        drop(open);
+        assert_eq!(ask(&*machine, "recall").await, "before", "the origin goes on");
+        assert_eq!(ask(&*machine, "remember origin").await, "said");
+
+        let first = subject.start(&subject.clone_of(&plan, &saved)).await;
+        let second = subject.start(&subject.clone_of(&plan, &saved)).await;
+        for (clone, word) in [(&first, "first"), (&second, "second")] {
+            assert_eq!(clone.status().await.unwrap(), MachineStatus::Running);
+            assert_eq!(ask(&**clone, "recall").await, "before", "it goes on from there");
+            assert_eq!(ask(&**clone, &format!("remember {word}")).await, "said");
+        }
+        for (machine, word) in [(&machine, "origin"), (&first, "first"), (&second, "second")] {
+            assert_eq!(ask(&**machine, "recall").await, word, "each has its own memory");
+        }
+        // A clone is a machine like any other.
+        let saved = save(&subject, &*first, "saved-again").await;
+        kill(&*first).await;
+        let third = subject.start(&subject.clone_of(&plan, &saved)).await;
+        assert_eq!(ask(&*third, "recall").await, "first");
+        assert_eq!(end_by(&*third, "poweroff").await.what, MachineEnd::Poweroff);
+        kill(&*second).await;
+        assert_eq!(end_by(&*machine, "poweroff").await.what, MachineEnd::Poweroff);
+    }
+
+    pub async fn a_save_that_is_given_up_leaves_the_machine_running(subject: Subject) {
+        let plan = subject.plan();
+        let machine = subject.start(&plan).await;
+        assert_eq!(ask(&*machine, "remember it").await, "said");
+        let own = snapshots(&*machine);
+        within("the pause", own.pause()).await.unwrap();
+        // Given up at once, and in its midst.
+        for name in ["at-once", "in-its-midst"] {
+            let directory = subject.fresh(name);
+            let begun = async {
+                tokio::task::yield_now().await;
+                while name == "in-its-midst" && !directory.join(STATE).exists() {
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::select! {
+                biased;
+                _ = own.save(directory.clone(), LIMIT) => {}
+                () = begun => {}
+            }
+            within("the resumption", own.resume()).await.unwrap();
+            within("one that is not needed", own.resume()).await.unwrap();
+            assert_eq!(ask(&*machine, "recall").await, "it");
+            within("the pause", own.pause()).await.unwrap();
+        }
+        // Too large for what it may have; then whoever held the machine is gone.
+        let refused = within("the save", own.save(subject.fresh("large"), 1)).await;
+        assert!(matches!(refused, Err(vmm::SaveError::TooLarge(1))), "{refused:?}");
+        let id = machine.id().clone();
+        drop(machine);
+        let adopted = subject.backend.adopt(id, plan.place.clone(), plan.secret.clone());
+        let machine = within("the adoption", adopted).await.unwrap().expect("it lives");
+        assert_eq!(machine.status().await.unwrap(), MachineStatus::Paused);
+        within("the resumption", snapshots(&*machine).resume()).await.unwrap();
+        assert_eq!(machine.status().await.unwrap(), MachineStatus::Running);
+        let saved = save(&subject, &*machine, "saved").await;
+        kill(&*machine).await;
+        let clone = subject.start(&subject.clone_of(&plan, &saved)).await;
+        assert_eq!(ask(&*clone, "recall").await, "it");
+        kill(&*clone).await;
+    }
+
+    pub async fn what_was_saved_and_changed_is_refused(subject: Subject) {
+        let plan = subject.plan();
+        let machine = subject.start(&plan).await;
+        assert_eq!(ask(&*machine, "remember it").await, "said");
+        let saved = save(&subject, &*machine, "saved").await;
+        kill(&*machine).await;
+        let path = saved.directory.join(STATE);
+        let whole = fs::read(&path).unwrap();
+        let refuse = async |what: &str| {
+            let clone = subject.clone_of(&plan, &saved);
+            let spawned = subject.backend.spawn(clone.clone()).await.unwrap();
+            let Err(error) = within("the refusal", spawned.release()).await else {
+                panic!("{what}: it came up")
+            };
+            assert!(matches!(error, LaunchError::Damaged(_)), "{what}: {error:?}");
+            let gone = async {
+                while !processes_in(&clone.place.run_dir).is_empty() {
+                    tokio::task::yield_now().await;
+                }
+            };
+            within("the end of what was refused", gone).await;
+        };
+        let mut changed = whole.clone();
+        // Both at its head, which a VMM reads closely, and in memory, of which it knows nothing.
+        for at in [0, whole.len() / 2] {
+            changed[at] ^= 0xff;
+            fs::write(&path, &changed).unwrap();
+            refuse("changed").await;
+            changed[at] ^= 0xff;
+        }
+        fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+        refuse("cut").await;
+        fs::remove_file(&path).unwrap();
+        refuse("missing").await;
+        fs::write(&path, &whole).unwrap();
+        kill(&*subject.start(&subject.clone_of(&plan, &saved)).await).await;
+    }
+
     pub async fn sessions_are_killed_in_mid_transfer(subject: Subject) {
         /// More than all buffers between here and the guest hold.
         const BULK: usize = 2 << 20;
@@ -233,6 +349,25 @@ mod cases {
         drop(channel);
         within("the quit", machine.quit(Duration::from_secs(10))).await.unwrap();
     }
+}
+
+/// What saves `machine`.
+fn snapshots(machine: &dyn Machine) -> &dyn Snapshots {
+    machine.snapshots().expect("every backend can")
+}
+
+/// More than any machine of the suite has to save.
+const LIMIT: u64 = 1 << 30;
+
+/// Saves `machine`, which goes on then.
+async fn save(subject: &Subject, machine: &dyn Machine, name: &str) -> Saved {
+    let snapshots = snapshots(machine);
+    within("the pause", snapshots.pause()).await.unwrap();
+    assert_eq!(machine.status().await.unwrap(), MachineStatus::Paused);
+    let saved = within("the save", snapshots.save(subject.fresh(name), LIMIT)).await.unwrap();
+    assert_eq!(machine.status().await.unwrap(), MachineStatus::Paused, "it is held until it is let go");
+    within("the resumption", snapshots.resume()).await.unwrap();
+    saved
 }
 
 /// Sends `bytes` to a session that echoes, and expects them back.

@@ -143,7 +143,24 @@ impl Subject {
             ],
             nic: None,
             secret,
+            saved: None,
         }
+    }
+
+    /// A machine to be that goes on from where one of `plan` was saved, on copies of its disks as they are now.
+    pub fn clone_of(&self, plan: &MachinePlan, saved: &vmm::Saved) -> MachinePlan {
+        let clone = self.plan();
+        for disk in &clone.disks {
+            fs::copy(plan.place.run_dir.join(&disk.file), clone.place.run_dir.join(&disk.file)).unwrap();
+        }
+        MachinePlan { saved: Some(saved.clone()), secret: plan.secret.clone(), ..clone }
+    }
+
+    /// A new directory beside those of machines.
+    pub fn fresh(&self, name: &str) -> PathBuf {
+        let path = self.directory.join(name);
+        fs::create_dir(&path).unwrap();
+        path
     }
 
     /// A machine that runs.
@@ -203,6 +220,14 @@ pub async fn session(machine: &dyn Machine, line: &str) -> Channel {
     channel
 }
 
+/// Says `line` in a session of its own; gives the line that answers.
+pub async fn ask(machine: &dyn Machine, line: &str) -> String {
+    let mut stream = BufReader::new(session(machine, line).await);
+    let mut answer = String::new();
+    within("the answer", stream.read_line(&mut answer)).await.unwrap();
+    answer.trim_end().to_owned()
+}
+
 /// Has the guest end its machine, and waits for that.
 pub async fn end_by(machine: &dyn Machine, line: &str) -> End {
     let _channel = session(machine, line).await;
@@ -240,6 +265,14 @@ async fn serve(stream: DuplexStream, control: Control) {
                     return;
                 }
             }
+        }
+        "recall" => {
+            let _ = stream.write_all(&control.memory()).await;
+            let _ = stream.write_all(b"\n").await;
+        }
+        line if line.starts_with("remember ") => {
+            control.remember(&line.as_bytes()["remember ".len()..]);
+            let _ = stream.write_all(b"said\n").await;
         }
         "poweroff" => control.end(MachineEnd::Poweroff),
         "reboot" => control.end(MachineEnd::Reset),
