@@ -23,6 +23,13 @@ pub enum Binding {
     Detached,
 }
 
+impl Binding {
+    /// That of a request that says `detach`, or not.
+    pub fn of(detach: bool) -> Self {
+        if detach { Self::Detached } else { Self::Bound }
+    }
+}
+
 /// The answer to the request that began `operation`.
 pub fn answer(engine: Engine, operation: Operation, binding: Binding) -> Response {
     if binding == Binding::Detached {

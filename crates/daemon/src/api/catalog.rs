@@ -5,12 +5,11 @@ use axum::{
     extract::{Path as Segment, State},
     routing::{get, post},
 };
-use engine::{CatalogKind, Kind};
-use tokio::sync::oneshot;
-use wire::control::{Catalog, Catalogs, ErrorBody, Outcome};
+use engine::{CatalogKind, Engine, Kind};
+use wire::control::{Catalog, Catalogs, ErrorBody};
 
-use super::{App, end_of, ended, look};
-use crate::fail::Fail;
+use super::{App, look};
+use crate::{events::Binding, fail::Fail};
 
 /// Its routes.
 pub fn routes() -> Router<App> {
@@ -35,14 +34,7 @@ pub async fn catalog_show(
 /// Gets newer catalogs from where they are configured to be.
 #[utoipa::path(post, path = "/v1/catalogs/refresh", responses((status = 200, body = Catalogs)))]
 pub async fn catalog_refresh(State(app): State<App>) -> Result<Json<Catalogs>, Fail> {
-    let (sender, refreshed) = oneshot::channel();
-    let refresh = app.engine.begin(Kind::CatalogRefresh, "", |engine, operation| async move {
-        // Nobody listens any more where the client has gone.
-        let _ = sender.send(engine.catalog_refresh(&operation).await?);
-        Ok(Outcome::None)
-    });
     // Who goes away does not want it any more.
-    let _bound = refresh.token().clone().drop_guard();
-    let _ = end_of(&refresh).await?;
-    Ok(Json(refreshed.await.map_err(|_| ended())?))
+    let refresh = |engine: Engine, operation| async move { engine.catalog_refresh(&operation).await };
+    Ok(Json(app.complete(Kind::CatalogRefresh, "", Binding::Bound, refresh).await?))
 }

@@ -8,16 +8,15 @@ use axum::{
     response::Response,
     routing::{get, post},
 };
-use engine::Kind;
-use tokio::sync::oneshot;
+use engine::{Engine, Kind};
 use tokio_util::io::{StreamReader, SyncIoBridge};
 use wire::control::{
-    self, BuildImage, CacheContent, ErrorBody, Images, ImportImage, Outcome, PullImage, RegisterImage,
+    self, BuildImage, CacheContent, ErrorBody, Images, ImportImage, PullImage, RegisterImage,
 };
 
-use super::{App, Detach, end_of, ended, look, parse};
+use super::{App, Detach, look, parse};
 use crate::{
-    events::{Binding, answer},
+    events::Binding,
     extract::{Params, Payload},
     fail::Fail,
     upload::upload,
@@ -62,10 +61,11 @@ pub async fn image_delete(
     Segment(name): Segment<String>,
 ) -> Result<StatusCode, Fail> {
     let subject = name.clone();
-    let delete = app
-        .engine
-        .begin(Kind::ImageDelete, &subject, |engine, operation| engine.image_delete(operation, name));
-    let _ = end_of(&delete).await?;
+    let _ = app
+        .complete(Kind::ImageDelete, &subject, Binding::Detached, |engine, operation| {
+            engine.image_delete(operation, name)
+        })
+        .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -80,12 +80,10 @@ pub async fn image_import(
     Params(how): Params<ImportImage>,
     body: Body,
 ) -> Response {
-    let subject = name.clone();
-    let operation = app.engine.begin(Kind::ImageImport, &subject, |engine, operation| {
+    app.operate(Kind::ImageImport, name, Binding::Bound, |engine, operation, name| {
         let reader = SyncIoBridge::new(StreamReader::new(upload(body, operation.token().clone())));
         engine.image_import(operation, name, how, reader)
-    });
-    answer(app.engine, operation, Binding::Bound)
+    })
 }
 
 /// Records a file system that stays where it is as an image.
@@ -99,11 +97,9 @@ pub async fn image_register(
     Payload(body): Payload,
 ) -> Result<Response, Fail> {
     let how: RegisterImage = parse(&body)?;
-    let subject = name.clone();
-    let operation = app.engine.begin(Kind::ImageRegister, &subject, |engine, operation| {
+    Ok(app.operate(Kind::ImageRegister, name, Binding::of(detach.detach), |engine, operation, name| {
         engine.image_register(operation, name, how)
-    });
-    Ok(answer(app.engine, operation, detach.binding()))
+    }))
 }
 
 /// Copies the file of a registered image into the store.
@@ -114,11 +110,7 @@ pub async fn image_promote(
     Segment(name): Segment<String>,
     Params(detach): Params<Detach>,
 ) -> Response {
-    let subject = name.clone();
-    let operation = app
-        .engine
-        .begin(Kind::ImagePromote, &subject, |engine, operation| engine.image_promote(operation, name));
-    answer(app.engine, operation, detach.binding())
+    app.operate(Kind::ImagePromote, name, Binding::of(detach.detach), Engine::image_promote)
 }
 
 /// Builds an image from a recipe.
@@ -130,11 +122,12 @@ pub async fn image_build(
     Payload(body): Payload,
 ) -> Result<Response, Fail> {
     let build: BuildImage = parse(&body)?;
-    let subject = build.recipe.clone();
-    let operation = app
-        .engine
-        .begin(Kind::ImageBuild, &subject, |engine, operation| engine.image_build(operation, build));
-    Ok(answer(app.engine, operation, detach.binding()))
+    Ok(app.operate(
+        Kind::ImageBuild,
+        build.recipe.clone(),
+        Binding::of(detach.detach),
+        |engine, operation, _| engine.image_build(operation, build),
+    ))
 }
 
 /// Pulls an image of the catalog, or from a registry.
@@ -146,10 +139,12 @@ pub async fn image_pull(
     Payload(body): Payload,
 ) -> Result<Response, Fail> {
     let pull: PullImage = parse(&body)?;
-    let subject = pull.reference.clone();
-    let operation =
-        app.engine.begin(Kind::ImagePull, &subject, |engine, operation| engine.image_pull(operation, pull));
-    Ok(answer(app.engine, operation, detach.binding()))
+    Ok(app.operate(
+        Kind::ImagePull,
+        pull.reference.clone(),
+        Binding::of(detach.detach),
+        |engine, operation, _| engine.image_pull(operation, pull),
+    ))
 }
 
 /// The images whose name a newer one has, and that no VM uses.
@@ -161,14 +156,8 @@ pub async fn image_prunable(State(app): State<App>) -> Result<Json<Images>, Fail
 /// Removes these, and says which there were.
 #[utoipa::path(post, path = "/v1/image-prunes", responses((status = 200, body = Images)))]
 pub async fn image_prune(State(app): State<App>) -> Result<Json<Images>, Fail> {
-    let (sender, pruned) = oneshot::channel();
-    let prune = app.engine.begin(Kind::ImagePrune, "", |engine, operation| async move {
-        // Nobody listens any more where the client has gone.
-        let _ = sender.send(engine.image_prune(&operation).await?);
-        Ok(Outcome::None)
-    });
-    let _ = end_of(&prune).await?;
-    Ok(Json(pruned.await.map_err(|_| ended())?))
+    let prune = |engine: Engine, operation| async move { engine.image_prune(&operation).await };
+    Ok(Json(app.complete(Kind::ImagePrune, "", Binding::Detached, prune).await?))
 }
 
 /// What is in the cache of blobs.
@@ -180,12 +169,6 @@ pub async fn image_cache(State(app): State<App>) -> Result<Json<CacheContent>, F
 /// Empties the cache of blobs, and says what was in it.
 #[utoipa::path(post, path = "/v1/image-cache/prune", responses((status = 200, body = CacheContent)))]
 pub async fn image_cache_prune(State(app): State<App>) -> Result<Json<CacheContent>, Fail> {
-    let (sender, pruned) = oneshot::channel();
-    let prune = app.engine.begin(Kind::ImageCachePrune, "", |engine, _| async move {
-        // Nobody listens any more where the client has gone.
-        let _ = sender.send(engine.image_cache_prune().await?);
-        Ok(Outcome::None)
-    });
-    let _ = end_of(&prune).await?;
-    Ok(Json(pruned.await.map_err(|_| ended())?))
+    let prune = |engine: Engine, _| async move { engine.image_cache_prune().await };
+    Ok(Json(app.complete(Kind::ImageCachePrune, "", Binding::Detached, prune).await?))
 }

@@ -10,9 +10,9 @@ use axum::{
 use engine::Kind;
 use wire::control::{self, ErrorBody, ImportKernel, Kernels, PullKernel};
 
-use super::{App, Detach, end_of, look, parse};
+use super::{App, Detach, look, parse};
 use crate::{
-    events::answer,
+    events::Binding,
     extract::{Params, Payload},
     fail::Fail,
 };
@@ -50,10 +50,11 @@ pub async fn kernel_delete(
     Segment(name): Segment<String>,
 ) -> Result<StatusCode, Fail> {
     let subject = name.clone();
-    let delete = app
-        .engine
-        .begin(Kind::KernelDelete, &subject, |engine, operation| engine.kernel_delete(operation, name));
-    let _ = end_of(&delete).await?;
+    let _ = app
+        .complete(Kind::KernelDelete, &subject, Binding::Detached, |engine, operation| {
+            engine.kernel_delete(operation, name)
+        })
+        .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -68,11 +69,9 @@ pub async fn kernel_import(
     Payload(body): Payload,
 ) -> Result<Response, Fail> {
     let from: ImportKernel = parse(&body)?;
-    let subject = name.clone();
-    let operation = app
-        .engine
-        .begin(Kind::KernelImport, &subject, |engine, operation| engine.kernel_import(operation, name, from));
-    Ok(answer(app.engine, operation, detach.binding()))
+    Ok(app.operate(Kind::KernelImport, name, Binding::of(detach.detach), |engine, operation, name| {
+        engine.kernel_import(operation, name, from)
+    }))
 }
 
 /// Gets a kernel of the catalog.
@@ -85,9 +84,7 @@ pub async fn kernel_pull(
     Payload(body): Payload,
 ) -> Result<Response, Fail> {
     let pull: PullKernel = parse(&body)?;
-    let subject = name.clone();
-    let operation = app
-        .engine
-        .begin(Kind::KernelPull, &subject, |engine, operation| engine.kernel_pull(operation, name, pull));
-    Ok(answer(app.engine, operation, detach.binding()))
+    Ok(app.operate(Kind::KernelPull, name, Binding::of(detach.detach), |engine, operation, name| {
+        engine.kernel_pull(operation, name, pull)
+    }))
 }

@@ -14,12 +14,18 @@ use std::path::Path;
 use axum::{
     Router,
     extract::{DefaultBodyLimit, Request},
+    response::Response,
 };
-use engine::{Engine, Operation};
+use engine::{Engine, Kind, Operation};
 use serde::Deserialize;
+use tokio::sync::oneshot;
 use wire::control::{self, ErrorBody, Outcome};
 
-use crate::{events::Binding, exec::Streams, fail::Fail};
+use crate::{
+    events::{Binding, answer},
+    exec::Streams,
+    fail::Fail,
+};
 
 /// The largest JSON body; an environment may be long.
 const MAX_JSON: usize = 4 << 20;
@@ -31,6 +37,56 @@ pub struct App {
     pub engine: Engine,
     streams: Streams,
     socket: String,
+}
+
+impl App {
+    /// Begins `work` on what is called `name` as an operation, whose events are the answer.
+    fn operate<F>(
+        self,
+        kind: Kind,
+        name: String,
+        binding: Binding,
+        work: impl FnOnce(Engine, Operation, String) -> F,
+    ) -> Response
+    where
+        F: Future<Output = Result<Outcome, engine::Error>> + Send + 'static,
+    {
+        let operation =
+            self.engine.begin(kind, &name.clone(), |engine, operation| work(engine, operation, name));
+        answer(self.engine, operation, binding)
+    }
+
+    /// Does `work` as an operation and answers with what came of it alone. One that is not [bound](Binding::Bound) goes on where
+    /// its client goes away.
+    async fn complete<F, T>(
+        self,
+        kind: Kind,
+        name: &str,
+        binding: Binding,
+        work: impl FnOnce(Engine, Operation) -> F,
+    ) -> Result<T, Fail>
+    where
+        F: Future<Output = Result<T, engine::Error>> + Send + 'static,
+        T: Send + 'static,
+    {
+        let (sender, result) = oneshot::channel();
+        let operation = self.engine.begin(kind, name, |engine, operation| {
+            let work = work(engine, operation);
+            async move {
+                // Nobody listens any more where the client has gone.
+                let _ = sender.send(work.await?);
+                Ok(Outcome::None)
+            }
+        });
+        let _bound = (binding == Binding::Bound).then(|| operation.token().clone().drop_guard());
+        let mut follow = operation.follow();
+        while let Some(event) = follow.next().await {
+            if let control::Event::Failed { error } = event {
+                return Err(Fail(error));
+            }
+        }
+        result.await.map_err(|_| ended())
+    }
 }
 
 /// All routes of the control API.
@@ -70,19 +126,6 @@ fn ended() -> Fail {
     Fail(ErrorBody::new(control::Code::Internal, "it ended unexpectedly"))
 }
 
-/// What came of an operation that has no stream. It goes on where its client goes away, so that nothing is done by halves.
-async fn end_of(operation: &Operation) -> Result<Outcome, Fail> {
-    let mut follow = operation.follow();
-    while let Some(event) = follow.next().await {
-        match event {
-            control::Event::Done { result } => return Ok(result),
-            control::Event::Failed { error } => return Err(Fail(error)),
-            _ => {}
-        }
-    }
-    Err(ended())
-}
-
 /// A JSON body, whose errors are told like all others.
 fn parse<T: for<'a> Deserialize<'a>>(body: &[u8]) -> Result<T, Fail> {
     serde_json::from_slice(body)
@@ -103,11 +146,5 @@ fn flag<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<bool, D::Er
         "" | "true" | "1" => Ok(true),
         "false" | "0" => Ok(false),
         other => Err(serde::de::Error::custom(format!("{other:?} is neither true nor false"))),
-    }
-}
-
-impl Detach {
-    fn binding(&self) -> Binding {
-        if self.detach { Binding::Detached } else { Binding::Bound }
     }
 }

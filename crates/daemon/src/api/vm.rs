@@ -10,7 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use engine::{Kind, Source};
+use engine::{Engine, Kind, Source};
 use model::signal::Signal;
 use serde::Deserialize;
 use wire::control::{self, AllStats, CreateVm, ErrorBody, SetVm, Vms, Wait};
@@ -18,7 +18,7 @@ use wire::control::{self, AllStats, CreateVm, ErrorBody, SetVm, Vms, Wait};
 use super::{App, Detach, flag, look, parse};
 use crate::{
     connect,
-    events::{Binding, answer},
+    events::Binding,
     exec,
     extract::{Params, Payload},
     fail::Fail,
@@ -74,9 +74,9 @@ pub async fn vm_create(
         (false, false) => Binding::Bound,
     };
     let subject = request.name.clone().unwrap_or_else(|| "(unnamed)".to_owned());
-    let operation =
-        app.engine.begin(Kind::VmCreate, &subject, |engine, operation| engine.vm_create(operation, request));
-    Ok(answer(app.engine, operation, binding))
+    Ok(app.operate(Kind::VmCreate, subject, binding, |engine, operation, _| {
+        engine.vm_create(operation, request)
+    }))
 }
 
 /// One VM.
@@ -108,11 +108,9 @@ pub async fn vm_start(
     Segment(reference): Segment<String>,
     Params(query): Params<StartQuery>,
 ) -> Response {
-    let subject = reference.clone();
-    let operation = app.engine.begin(Kind::VmStart, &subject, |engine, operation| {
+    app.operate(Kind::VmStart, reference, Binding::of(query.detach), |engine, operation, reference| {
         engine.vm_start(operation, reference, query.wait)
-    });
-    answer(app.engine, operation, Detach { detach: query.detach }.binding())
+    })
 }
 
 /// Stops a VM, losing nothing that its guest had written.
@@ -123,10 +121,7 @@ pub async fn vm_stop(
     Segment(reference): Segment<String>,
     Params(detach): Params<Detach>,
 ) -> Response {
-    let subject = reference.clone();
-    let operation =
-        app.engine.begin(Kind::VmStop, &subject, |engine, operation| engine.vm_stop(operation, reference));
-    answer(app.engine, operation, detach.binding())
+    app.operate(Kind::VmStop, reference, Binding::of(detach.detach), Engine::vm_stop)
 }
 
 /// Stops a VM if it runs and starts it.
@@ -137,11 +132,7 @@ pub async fn vm_restart(
     Segment(reference): Segment<String>,
     Params(detach): Params<Detach>,
 ) -> Response {
-    let subject = reference.clone();
-    let operation = app
-        .engine
-        .begin(Kind::VmRestart, &subject, |engine, operation| engine.vm_restart(operation, reference));
-    answer(app.engine, operation, detach.binding())
+    app.operate(Kind::VmRestart, reference, Binding::of(detach.detach), Engine::vm_restart)
 }
 
 /// How a VM is killed.
@@ -172,11 +163,9 @@ pub async fn vm_kill(
             ))
         })?,
     };
-    let subject = reference.clone();
-    let operation = app
-        .engine
-        .begin(Kind::VmKill, &subject, move |engine, operation| engine.vm_kill(operation, reference, signal));
-    Ok(answer(app.engine, operation, Detach { detach: query.detach }.binding()))
+    Ok(app.operate(Kind::VmKill, reference, Binding::of(query.detach), |engine, operation, reference| {
+        engine.vm_kill(operation, reference, signal)
+    }))
 }
 
 /// Removes a VM with everything of it.
@@ -187,11 +176,7 @@ pub async fn vm_delete(
     Segment(reference): Segment<String>,
     Params(detach): Params<Detach>,
 ) -> Response {
-    let subject = reference.clone();
-    let operation = app
-        .engine
-        .begin(Kind::VmDelete, &subject, |engine, operation| engine.vm_delete(operation, reference));
-    answer(app.engine, operation, detach.binding())
+    app.operate(Kind::VmDelete, reference, Binding::of(detach.detach), Engine::vm_delete)
 }
 
 /// Gives a VM another size.
@@ -204,11 +189,9 @@ pub async fn vm_set(
     Payload(body): Payload,
 ) -> Result<Response, Fail> {
     let request: SetVm = parse(&body)?;
-    let subject = reference.clone();
-    let operation = app
-        .engine
-        .begin(Kind::VmSet, &subject, |engine, operation| engine.vm_set(operation, reference, request));
-    Ok(answer(app.engine, operation, detach.binding()))
+    Ok(app.operate(Kind::VmSet, reference, Binding::of(detach.detach), |engine, operation, reference| {
+        engine.vm_set(operation, reference, request)
+    }))
 }
 
 /// Of what image a system overlay is made new.
@@ -230,11 +213,9 @@ pub async fn vm_reset(
     Segment(reference): Segment<String>,
     Params(query): Params<ResetQuery>,
 ) -> Response {
-    let subject = reference.clone();
-    let operation = app.engine.begin(Kind::VmReset, &subject, |engine, operation| {
+    app.operate(Kind::VmReset, reference, Binding::of(query.detach), |engine, operation, reference| {
         engine.vm_reset(operation, reference, query.image)
-    });
-    answer(app.engine, operation, Detach { detach: query.detach }.binding())
+    })
 }
 
 /// Runs a command in a VM: the connection becomes a stream of frames.

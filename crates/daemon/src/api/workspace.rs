@@ -14,7 +14,7 @@ use wire::control::{self, Changes, ErrorBody, ExportWorkspace, PrepareWorkspace,
 
 use super::{App, Detach, look, parse};
 use crate::{
-    events::answer,
+    events::Binding,
     extract::{Params, Payload},
     fail::Fail,
 };
@@ -61,11 +61,12 @@ pub async fn workspace_prepare(
     Payload(body): Payload,
 ) -> Result<Response, Fail> {
     let request: PrepareWorkspace = parse(&body)?;
-    let subject = reference.clone();
-    let operation = app.engine.begin(Kind::WorkspacePrepare, &subject, |engine, operation| {
-        engine.vm_prepare(operation, reference, request)
-    });
-    Ok(answer(app.engine, operation, detach.binding()))
+    Ok(app.operate(
+        Kind::WorkspacePrepare,
+        reference,
+        Binding::of(detach.detach),
+        |engine, operation, reference| engine.vm_prepare(operation, reference, request),
+    ))
 }
 
 /// Makes a patch of what a guest changed, to be fetched afterwards.
@@ -79,11 +80,12 @@ pub async fn workspace_export(
     Payload(body): Payload,
 ) -> Result<Response, Fail> {
     let request: ExportWorkspace = parse(&body)?;
-    let subject = reference.clone();
-    let operation = app.engine.begin(Kind::WorkspaceExport, &subject, |engine, operation| {
-        engine.vm_export(operation, reference, request)
-    });
-    Ok(answer(app.engine, operation, detach.binding()))
+    Ok(app.operate(
+        Kind::WorkspaceExport,
+        reference,
+        Binding::of(detach.detach),
+        |engine, operation, reference| engine.vm_export(operation, reference, request),
+    ))
 }
 
 /// The patch of an export; the last few of a VM are kept.
