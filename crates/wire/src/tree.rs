@@ -11,6 +11,7 @@
 mod listing;
 
 pub use listing::{Listing, ListingError};
+use model::workspace::MAX_CHANGED_BYTES;
 use serde::{Deserialize, Serialize};
 
 use crate::Word;
@@ -120,6 +121,18 @@ pub struct Known {
     pub kind: Kind,
     /// Its SHA-256 in hexadecimal; of a link that of its target.
     pub sha256: String,
+    /// How many bytes it has: what has another size is another content, and need not be read to be told so. What was noted before
+    /// there was this has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
+}
+
+impl Known {
+    /// Whether something of this kind and size may be it, which only its digest tells then.
+    #[must_use]
+    pub fn may_be(&self, kind: Kind, size: u64) -> bool {
+        self.kind == kind && self.size.map_or(size <= MAX_CHANGED_BYTES, |known| known == size)
+    }
 }
 
 /// What an agent says of a file that was wanted.
@@ -182,6 +195,23 @@ mod tests {
         }
         assert_eq!(Picked::parse([5; HEADER]), None);
         assert_eq!(Picked::parse([0, 0, 0, 0, 0, 0, 0, 0, 1]), None, "nothing is no content");
+    }
+
+    #[test]
+    fn only_what_is_as_large_may_be_what_is_known() {
+        let known = |size| Known { kind: Kind::File, sha256: String::new(), size };
+        for (size, kind, found, may_be) in [
+            (Some(3), Kind::File, 3, true),
+            (Some(3), Kind::File, 4, false),
+            (Some(3), Kind::Executable, 3, false),
+            (None, Kind::File, MAX_CHANGED_BYTES, true),
+            (None, Kind::File, 1 << 40, false),
+        ] {
+            assert_eq!(known(size).may_be(kind, found), may_be, "{size:?} {kind:?} {found}");
+        }
+        let line = serde_json::to_string(&known(None)).unwrap();
+        assert_eq!(line, r#"{"kind":"file","sha256":""}"#, "as it was released");
+        assert_eq!(serde_json::from_str::<Known>(&line).unwrap(), known(None));
     }
 
     #[test]

@@ -94,7 +94,12 @@ impl<W: Write> Pack<W> {
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => self.file(dir, name, path),
             FileType::Symlink => {
-                let target = fs::readlinkat(dir, name, Vec::new())?;
+                let target = match fs::readlinkat(dir, name, Vec::new()) {
+                    Ok(target) => target,
+                    // It is none any more.
+                    Err(Errno::NOENT | Errno::INVAL) => return Ok(()),
+                    Err(error) => return Err(error.into()),
+                };
                 let target = PathBuf::from(OsString::from_vec(target.into_bytes()));
                 self.out.append_link(&mut header(stat, EntryType::Symlink), path, target)
             }
@@ -110,7 +115,7 @@ impl<W: Write> Pack<W> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let file = match fs::openat(dir, name, flags, Mode::empty()) {
             Ok(file) => file,
-            Err(Errno::NOENT | Errno::LOOP) => return Ok(()),
+            Err(Errno::NOENT | Errno::LOOP | Errno::NXIO) => return Ok(()),
             Err(e) => return Err(e.into()),
         };
         let stat = fs::fstat(&file)?;

@@ -55,13 +55,19 @@ fn pick_one(top: &Top, path: &Path, known: Option<&Known>, out: &mut impl Write)
         Err(error) => return Err(error.into()),
     };
     match kind(&stat) {
-        Some(kind @ (Kind::File | Kind::Executable)) => file(dir.as_fd(), name, kind, known, out),
+        Some(Kind::File | Kind::Executable) => file(dir.as_fd(), name, known, out),
         Some(Kind::Link) => {
-            let target = fs::readlinkat(&dir, name, Vec::new())?.into_bytes();
-            if is_known(known, Kind::Link, || Ok(Sha256::digest(&target).into()))? {
+            let target = match fs::readlinkat(&dir, name, Vec::new()) {
+                Ok(target) => target.into_bytes(),
+                // It is none any more.
+                Err(Errno::NOENT | Errno::INVAL) => return Ok(false),
+                Err(error) => return Err(error.into()),
+            };
+            let size = target.len() as u64;
+            if is_known(known, Kind::Link, size, || Ok(Sha256::digest(&target).into()))? {
                 out.write_all(&Picked::Same.header())?;
             } else {
-                out.write_all(&Picked::Content(Kind::Link, target.len() as u64).header())?;
+                out.write_all(&Picked::Content(Kind::Link, size).header())?;
                 out.write_all(&target)?;
             }
             Ok(true)
@@ -70,25 +76,23 @@ fn pick_one(top: &Top, path: &Path, known: Option<&Known>, out: &mut impl Write)
     }
 }
 
-fn file(
-    dir: BorrowedFd<'_>,
-    name: &OsStr,
-    kind: Kind,
-    known: Option<&Known>,
-    out: &mut impl Write,
-) -> io::Result<bool> {
+fn file(dir: BorrowedFd<'_>, name: &OsStr, known: Option<&Known>, out: &mut impl Write) -> io::Result<bool> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let mut file = match fs::openat(dir, name, flags, Mode::empty()) {
         Ok(file) => File::from(file),
-        Err(Errno::NOENT | Errno::LOOP) => return Ok(false),
+        // The last is of a socket, or of a device that nobody drives.
+        Err(Errno::NOENT | Errno::LOOP | Errno::NXIO) => return Ok(false),
         Err(error) => return Err(error.into()),
     };
-    if is_known(known, kind, || hash(&mut file))? {
+    // What is open counts, which need not be what was looked at: a device would be read without an end.
+    let stat = fs::fstat(&file)?;
+    let Some(kind @ (Kind::File | Kind::Executable)) = kind(&stat) else { return Ok(false) };
+    let size = u64::try_from(stat.st_size).unwrap_or_default();
+    if is_known(known, kind, size, || hash(&mut file, size))? {
         out.write_all(&Picked::Same.header())?;
         return Ok(true);
     }
     file.rewind()?;
-    let size = file.metadata()?.len();
     out.write_all(&Picked::Content(kind, size).header())?;
     // Its length is promised; one that shrinks meanwhile ends in zeros, one that grows is cut.
     io::copy(&mut file.chain(io::repeat(0)).take(size), out)?;
@@ -98,17 +102,20 @@ fn file(
 fn is_known(
     known: Option<&Known>,
     kind: Kind,
+    size: u64,
     digest: impl FnOnce() -> io::Result<[u8; 32]>,
 ) -> io::Result<bool> {
-    let Some(known) = known.filter(|known| known.kind == kind) else { return Ok(false) };
+    let Some(known) = known.filter(|known| known.may_be(kind, size)) else { return Ok(false) };
     Ok(model::hex::encode(&digest()?) == known.sha256)
 }
 
-fn hash(file: &mut File) -> io::Result<[u8; 32]> {
+/// The digest of the first `size` bytes: one that grows meanwhile is read no further.
+fn hash(file: &mut File, size: u64) -> io::Result<[u8; 32]> {
+    let mut content = file.take(size);
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; PIECE];
     loop {
-        match file.read(&mut buffer)? {
+        match content.read(&mut buffer)? {
             0 => return Ok(hasher.finalize().into()),
             count => hasher.update(&buffer[..count]),
         }

@@ -4,8 +4,10 @@ use std::{
     io::{Read, Write},
     os::unix::fs::{MetadataExt, PermissionsExt, symlink},
     path::Path,
+    sync::atomic::{AtomicBool, Ordering},
 };
 
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use tar::{Builder, EntryType, Header};
 use wire::{
     control::{Code, ErrorBody},
@@ -230,7 +232,7 @@ fn a_tree_is_listed_without_git_and_without_following() {
     }
     std::fs::set_permissions(top.join("run"), std::fs::Permissions::from_mode(0o755)).unwrap();
     symlink("../outside", top.join("link")).unwrap();
-    rustix::fs::mkfifoat(rustix::fs::CWD, top.join("fifo"), rustix::fs::Mode::RUSR).unwrap();
+    rustix::fs::mkfifoat(CWD, top.join("fifo"), Mode::RUSR).unwrap();
     with_agent(async |port| {
         let mut client = port.client().await;
         let target = format!("/v1/tree/list?path={}", top.display());
@@ -315,12 +317,15 @@ fn contents_come_in_order_and_only_of_what_differs() {
     symlink("../outside", top.join("link")).unwrap();
     // printf content | sha256sum
     let sha256 = "ed7002b439e9ac845f22357d822bac1444730fbdb6016d3ec9432297b9ec9f73".to_owned();
-    let known = |kind, sha256: &str| Some(Known { kind, sha256: sha256.to_owned() });
+    let known = |kind, sha256: &str| Some(Known { kind, sha256: sha256.to_owned(), size: None });
+    let sized = |size| Some(Known { kind: Kind::File, sha256: sha256.clone(), size: Some(size) });
     let wanted = [
         ("a/file", None),
         ("a/file", known(Kind::File, &sha256)),
         ("a/file", known(Kind::Executable, &sha256)),
         ("a/file", known(Kind::File, &sha256.replace('e', "f"))),
+        ("a/file", sized(7)),
+        ("a/file", sized(8)),
         ("gone/file", None),
         ("a", None),
         ("link/secret", None),
@@ -345,13 +350,106 @@ fn contents_come_in_order_and_only_of_what_differs() {
         let file = (Picked::Content(Kind::File, 7), "content".to_owned());
         assert_eq!(next(), file);
         assert_eq!(next(), (Picked::Same, String::new()));
-        assert_eq!([next(), next()], [file.clone(), file]);
+        assert_eq!([next(), next()], [file.clone(), file.clone()]);
+        assert_eq!([next(), next()], [(Picked::Same, String::new()), file]);
         for what in ["gone", "a directory", "through a link", "outside"] {
             assert_eq!(next(), (Picked::Gone, String::new()), "{what}");
         }
         assert_eq!(next(), (Picked::Content(Kind::Link, 10), "../outside".to_owned()));
         assert!(rest.is_empty());
     });
+}
+
+/// What changes while it is read ends all the same, and is as long as was said.
+#[test]
+fn what_does_not_hold_still_is_read_to_an_end() {
+    let scratch = Scratch::new("tree-restless");
+    let top = &scratch.0;
+    host::fs::write_atomic(&top.join("grows"), b"").unwrap();
+    let sparse = host::fs::create_new(&top.join("sparse")).unwrap();
+    sparse.set_len(1 << 40).unwrap();
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let over = Over(&is_over);
+        // One that grows and shrinks, and one that is a file, a link to what has no end, or a fifo in turn.
+        scope.spawn(|| {
+            let mut grows = host::fs::append(&top.join("grows")).unwrap();
+            while !is_over.load(Ordering::Relaxed) {
+                (0..64).for_each(|_| grows.write_all(&[b'x'; 4096]).unwrap());
+                grows.set_len(0).unwrap();
+            }
+        });
+        scope.spawn(|| {
+            host::fs::write_atomic(&top.join("one"), b"content").unwrap();
+            symlink("/dev/zero", top.join("two")).unwrap();
+            mknodat(CWD, top.join("three"), FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+            while !is_over.load(Ordering::Relaxed) {
+                for name in ["one", "two", "three"] {
+                    host::fs::rename(&top.join(name), &top.join("turns")).unwrap();
+                    host::fs::rename(&top.join("turns"), &top.join(name)).unwrap();
+                }
+            }
+        });
+        // By the size that it has it is known to be another, and by its digest only what may be read.
+        let known = |size| Some(Known { kind: Kind::File, sha256: "00".repeat(32), size });
+        let wanted = [
+            ("sparse", known(Some(0))),
+            ("sparse", known(None)),
+            ("grows", known(None)),
+            ("turns", known(None)),
+        ];
+        let wanted = wanted.map(|(path, known)| Wanted { path: path.into(), known });
+        let restless: Vec<_> = wanted[2..].iter().cycle().take(400).cloned().collect();
+        let read = |wanted: &[Wanted]| {
+            let mut answer = Vec::new();
+            agent::tree::pick(top, wanted, &mut answer).unwrap();
+            answer
+        };
+        let mut rest = &read(&restless)[..];
+        for wanted in &restless {
+            let (header, after) = rest.split_first_chunk().unwrap();
+            let length = match Picked::parse(*header).unwrap() {
+                Picked::Content(_, length) => usize::try_from(length).unwrap(),
+                Picked::Gone => 0,
+                Picked::Same => panic!("{wanted:?} is never what is known"),
+            };
+            rest = &after[length..];
+        }
+        assert!(rest.is_empty());
+        drop(over);
+        // Of a terabyte only so much comes as somebody takes.
+        for wanted in &wanted[..2] {
+            let mut first = First(Vec::new());
+            agent::tree::pick(top, std::slice::from_ref(wanted), &mut first).unwrap_err();
+            assert_eq!(first.0, Picked::Content(Kind::File, 1 << 40).header());
+        }
+    });
+}
+
+/// Says at its end, whatever that is, that all is over.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Takes the first bytes that are written and no more.
+struct First(Vec<u8>);
+
+impl Write for First {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if !self.0.is_empty() {
+            return Err(std::io::ErrorKind::BrokenPipe.into());
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 #[test]

@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
-use model::workspace::{GuestPathError, TreePathError};
+use model::{
+    size::human,
+    workspace::{GuestPathError, MAX_CHANGED_BYTES, TreePathError},
+};
 use wire::{control::Code, tree::ListingError};
 
 use super::repository::path_of;
@@ -147,6 +150,18 @@ pub enum WorkspaceError {
         /// How many.
         limit: u64,
     },
+    /// The guest changed more than is taken.
+    #[error(
+        "the guest changed more than the {} that are taken; its file {path:?} has {}",
+        human(MAX_CHANGED_BYTES),
+        human(*bytes)
+    )]
+    TooLarge {
+        /// The largest of its files, or the one that was too much.
+        path: PathBuf,
+        /// How large that is.
+        bytes: u64,
+    },
     /// A name in the guest's tree is not taken.
     #[error("the file {path:?} of the guest is not taken")]
     Path {
@@ -254,6 +269,7 @@ impl WorkspaceError {
             Self::Guest { .. } | Self::GuestGone => Code::Guest,
             Self::Malformed(_)
             | Self::TooMuch { .. }
+            | Self::TooLarge { .. }
             | Self::Path { .. }
             | Self::Link { .. }
             | Self::Converted { .. }
@@ -278,6 +294,9 @@ impl WorkspaceError {
             Self::BranchExists(_) => Some("another name, or --force to give up what it has".to_owned()),
             Self::Lost { .. } | Self::Converted { .. } | Self::InSubmodule(_) => {
                 Some("banger vm workspace export --output FILE, and git apply FILE".to_owned())
+            }
+            Self::TooLarge { .. } => {
+                Some("remove it in the guest, or add it to a .gitignore there where it is new".to_owned())
             }
             Self::NoCommit(_) => Some("ship more history: --depth or --full-history".to_owned()),
             _ => None,

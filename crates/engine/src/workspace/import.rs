@@ -75,7 +75,7 @@ impl<'a> Import<'a> {
         self.changes.extend_from_slice(format!("M {} :{} ", mode(kind), self.marks).as_bytes());
         quote(path, &mut self.changes);
         self.changes.push(b'\n');
-        Ok(Known { kind, sha256: model::hex::encode(&hasher.finalize()) })
+        Ok(Known { kind, sha256: model::hex::encode(&hasher.finalize()), size: Some(size) })
     }
 
     /// Makes all of it the tree `target`, on top of the tree `base` where that is said.
@@ -142,6 +142,6 @@ mod tests {
         assert_eq!(seen, b"abc\0", "a file that shrank is filled");
         // printf 'abc\0' | sha256sum
         let sha256 = "dc1114cd074914bd872cc1f9a23ec910ea2203bc79779ab2e17da25782a624fc".to_owned();
-        assert_eq!(known.unwrap(), Known { kind: Kind::Executable, sha256 });
+        assert_eq!(known.unwrap(), Known { kind: Kind::Executable, sha256, size: Some(4) });
     }
 }

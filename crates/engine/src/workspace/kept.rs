@@ -52,8 +52,9 @@ pub async fn look(
     scratch: &Arc<Scratch>,
 ) -> Result<Option<Kept>> {
     let (files, mut stamps) = (base.files()?, base.stamps()?);
-    let is_there =
-        |(path, known): (&Vec<u8>, &Known)| listed.get(path).is_some_and(|entry| entry.kind == known.kind);
+    let is_there = |(path, known): (&Vec<u8>, &Known)| {
+        listed.get(path).is_some_and(|entry| known.may_be(entry.kind, entry.size))
+    };
     if !files.iter().all(is_there) {
         return Ok(None);
     }
@@ -137,7 +138,7 @@ async fn git_directory(
         let from = base.checkout("").join(repository::path_of(&name));
         let mut file = host::fs::open(&from)?;
         let sha256 = sha256(&mut file).map_err(|e| host::Error::path("read", &from, e))?;
-        let known = Some(Known { kind: Kind::File, sha256 });
+        let known = Some(Known { kind: Kind::File, sha256, size: Some(host::fs::size(&from)?) });
         references.push(Wanted { path: members::inside(&own, &name).into(), known });
     }
     if !all_same(guest, path, &references).await? {

@@ -80,13 +80,12 @@ pub async fn take(
         .filter(|(path, entry)| !is_untouched(path, entry))
         .map(|(path, entry)| Wanted {
             path: (*path).clone().into(),
-            known: files.get(*path).filter(|known| known.kind == entry.kind).cloned(),
+            known: files.get(*path).filter(|known| known.may_be(entry.kind, entry.size)).cloned(),
         })
         .collect();
-    // What is new has to come whole, so too much of that is known before any of it is read there.
-    let new = taken.iter().filter(|(path, _)| !files.contains_key(**path));
-    let bytes = new.fold(0_u64, |sum, (_, entry)| sum.saturating_add(entry.size));
-    limit("changed bytes", bytes, MAX_CHANGED_BYTES)?;
+    // What cannot be what is known has to come whole, so too much of that is told before any of it is read there.
+    let whole = wanted.iter().filter(|wanted| wanted.known.is_none());
+    check_bytes(whole.map(|wanted| (wanted.path.as_bytes(), listed[wanted.path.as_bytes()].size)))?;
     let gone: Vec<Vec<u8>> = files.keys().filter(|path| !taken.contains_key(path)).cloned().collect();
     let pieces = pick(guest, path, &wanted).await?;
     let (git, base, shipped) = (git.clone(), base.clone(), shipped.to_owned());
@@ -150,6 +149,17 @@ fn is_rules(path: &[u8]) -> bool {
 
 fn limit(what: &'static str, count: u64, limit: u64) -> Result<()> {
     if count > limit { Err(WorkspaceError::TooMuch { what, limit }) } else { Ok(()) }
+}
+
+/// That files of these paths and sizes are not more than is taken.
+fn check_bytes<'a>(files: impl Iterator<Item = (&'a [u8], u64)> + Clone) -> Result<()> {
+    let sum = files.clone().fold(0_u64, |sum, (_, size)| sum.saturating_add(size));
+    match files.max_by_key(|(_, size)| *size) {
+        Some((path, bytes)) if sum > MAX_CHANGED_BYTES => {
+            Err(WorkspaceError::TooLarge { path: path_of(path), bytes })
+        }
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// Everything in the tree by path.
@@ -357,7 +367,9 @@ fn build(
             count += 1;
             bytes = bytes.saturating_add(size);
             limit("changed files", count, MAX_CHANGED)?;
-            limit("changed bytes", bytes, MAX_CHANGED_BYTES)?;
+            if bytes > MAX_CHANGED_BYTES {
+                return Err(WorkspaceError::TooLarge { path: path_of(path), bytes: size });
+            }
             take_one(&mut import, path, kind, size, &mut pieces)?;
             told(Through { files: count, bytes })?;
         }

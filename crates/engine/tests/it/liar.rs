@@ -34,6 +34,10 @@ pub enum Lie {
     WrongCount,
     /// A file of a terabyte that never ends.
     Terabyte,
+    /// A file that was shipped, listed as a terabyte.
+    Swollen,
+    /// A file that was shipped and is listed as it was, but a terabyte when it is asked for.
+    Swelling,
     /// More small files than are taken, one after the other.
     ManyFiles,
     /// More files of patterns than are read.
@@ -113,8 +117,12 @@ fn line(line: &Line) -> Vec<u8> {
 }
 
 fn file(path: &str) -> Vec<u8> {
+    file_of(path, 1)
+}
+
+fn file_of(path: &str, size: u64) -> Vec<u8> {
     let entry =
-        Entry { path: Word::from(path), kind: Kind::File, size: 1, stamp: None, fresh: false, set_id: false };
+        Entry { path: Word::from(path), kind: Kind::File, size, stamp: None, fresh: false, set_id: false };
     line(&Line::Entry(entry))
 }
 
@@ -140,6 +148,8 @@ fn list(lie: Lie) -> Box<dyn Iterator<Item = Bytes> + Send> {
             let begin = Bytes::from_static(b"{\"entry\":{\"path\":\"");
             Box::new(std::iter::once(begin).chain(std::iter::repeat(Bytes::from_static(&[b'x'; 4096]))))
         }
+        Lie::Swollen => one([file_of("file", 1 << 40), line(&Line::End(1))].concat()),
+        Lie::Swelling => one([file_of("file", 2), line(&Line::End(1))].concat()),
         Lie::Deep => named(&[&format!("{}x", "d/".repeat(3000))], 1),
         Lie::CutList => one(file("new")),
         Lie::WrongCount => named(&["new"], 2),
@@ -170,7 +180,7 @@ fn pick(lie: Lie) -> Box<dyn Iterator<Item = Bytes> + Send> {
     };
     let one = |bytes: Bytes| Box::new(std::iter::once(bytes));
     match lie {
-        Lie::Terabyte => {
+        Lie::Terabyte | Lie::Swelling => {
             let zeros = std::iter::repeat(Bytes::from_static(&[0; 64 << 10]));
             Box::new(std::iter::once(content(Kind::File, 1 << 40, b"")).chain(zeros))
         }
@@ -183,6 +193,7 @@ fn pick(lie: Lie) -> Box<dyn Iterator<Item = Bytes> + Send> {
         Lie::More => Box::new(std::iter::repeat(content(Kind::File, 1, b"x"))),
         Lie::EndlessNames
         | Lie::EndlessName
+        | Lie::Swollen
         | Lie::Deep
         | Lie::CutList
         | Lie::WrongCount

@@ -70,7 +70,9 @@ fn an_agent_that_lies_is_refused() {
         (Lie::Deep, "is not taken"),
         (Lie::CutList, "malformed"),
         (Lie::WrongCount, "malformed"),
-        (Lie::Terabyte, "more changed bytes than are taken"),
+        (Lie::Terabyte, "changed more than the 2 GiB that are taken; its file \"new\" has 1 TiB"),
+        (Lie::Swollen, "changed more than the 2 GiB that are taken; its file \"file\" has 1 TiB"),
+        (Lie::Swelling, "changed more than the 2 GiB that are taken; its file \"file\" has 1 TiB"),
         (Lie::ManyFiles, "more changed files than are taken"),
         (Lie::ManyPatterns, "more files of ignore patterns than are taken"),
         (Lie::CutContent, "malformed"),
@@ -127,12 +129,49 @@ fn a_guests_absurd_tree_is_refused_or_comes_back_as_it_is() {
     prepare(&world, pair.request()).unwrap();
     let (guest, before) = (pair.guest(), everything(&pair.host()));
 
-    // A sparse file of a terabyte: its size is known before a byte of it is asked for.
-    fs::File::create(guest.join("sparse")).unwrap().set_len(1 << 40).unwrap();
-    let error = export(&world, None).unwrap_err();
-    assert!(error.code == Code::Refused && error.message.contains("changed bytes"), "{error:?}");
-    is_untouched(&world, &pair, &before, "a terabyte");
-    fs::remove_file(guest.join("sparse")).unwrap();
+    // A sparse file of a terabyte, a new one or one that was shipped: its size is known before a byte of it is read, there too.
+    for name in ["sparse", "file"] {
+        fs::File::create(guest.join(name)).unwrap().set_len(1 << 40).unwrap();
+        let error = export(&world, None).unwrap_err();
+        assert!(error.code == Code::Refused, "{error:?}");
+        assert!(error.message.contains(&format!("its file {name:?} has 1 TiB")), "{error:?}");
+        is_untouched(&world, &pair, &before, "a terabyte");
+        let error = prepare(&world, pair.request()).unwrap_err();
+        assert_eq!(error.code, Code::Conflict, "it is work like any other");
+        fs::remove_file(guest.join(name)).unwrap();
+        prepare(&world, PrepareWorkspace { force: true, ..pair.request() }).unwrap();
+    }
+    assert_eq!(export(&world, None).unwrap().1, b"");
+
+    // What has no content, or another one each time, in the place of a file that was shipped.
+    let gone = |what: &str| {
+        let (_, _, changes) = export(&world, None).unwrap();
+        let found: Vec<_> = changes.changes.iter().map(|change| (change.kind, change.path.clone())).collect();
+        assert_eq!(found, [(ChangeKind::Deleted, Word::from("file"))], "{what}");
+        is_untouched(&world, &pair, &before, what);
+        fs::remove_file(guest.join("file")).unwrap();
+    };
+    fs::remove_file(guest.join("file")).unwrap();
+    fifo(&guest.join("file"));
+    gone("a fifo");
+    let socket = std::os::unix::net::UnixListener::bind(guest.join("file")).unwrap();
+    gone("a socket");
+    drop(socket);
+    // /dev/zero and /dev/kmsg, where this test may make them.
+    for minor in ["5", "11"] {
+        let made = Command::new("mknod").arg(guest.join("file")).args(["c", "1", minor]).output().unwrap();
+        if made.status.success() {
+            gone("a device without an end");
+        }
+    }
+    for target in ["/proc/self/mem", "/proc/self/fd/0", "/dev/zero"] {
+        symlink(target, guest.join("file")).unwrap();
+        let error = export(&world, None).unwrap_err();
+        assert!(error.code == Code::Refused && error.message.contains("out of the tree"), "{error:?}");
+        is_untouched(&world, &pair, &before, target);
+        fs::remove_file(guest.join("file")).unwrap();
+    }
+    prepare(&world, PrepareWorkspace { force: true, ..pair.request() }).unwrap();
 
     // Directories deeper than any path can be long, made from within.
     let name = "d".repeat(200);
