@@ -99,31 +99,18 @@ impl Reach {
     /// What was said of NAT, if anything was.
     #[must_use]
     pub fn nat(self) -> Option<bool> {
-        match (self.nat, self.no_nat) {
-            (true, _) => Some(true),
-            (false, true) => Some(false),
-            (false, false) => None,
-        }
+        said(self.nat, self.no_nat)
     }
-}
-
-/// On or off.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Switch {
-    /// It does
-    On,
-    /// It does not
-    Off,
 }
 
 /// What an old machine reaches from now on.
 #[derive(Debug, Clone, Copy, Args)]
 pub struct NewReach {
-    /// Whether they reach the world; at once where they run with a network card
-    #[arg(long, value_name = "on|off", num_args = 0..=1, default_missing_value = "on", value_enum, hide_possible_values = true)]
-    nat: Option<Switch>,
-    /// The same as --nat off
-    #[arg(long, conflicts_with = "nat")]
+    /// Let them reach the world; at once where they run with a network card
+    #[arg(long, overrides_with = "no_nat")]
+    nat: bool,
+    /// Do not; at once
+    #[arg(long)]
     no_nat: bool,
     /// Where nothing can keep them from there: let them reach what listens on this host's loopback too
     #[arg(long)]
@@ -134,11 +121,16 @@ impl NewReach {
     /// What was said of NAT, if anything was.
     #[must_use]
     pub fn nat(self) -> Option<bool> {
-        match (self.nat, self.no_nat) {
-            (Some(switch), _) => Some(switch == Switch::On),
-            (None, true) => Some(false),
-            (None, false) => None,
-        }
+        said(self.nat, self.no_nat)
+    }
+}
+
+/// What a flag and its opposite say together.
+fn said(on: bool, off: bool) -> Option<bool> {
+    match (on, off) {
+        (true, _) => Some(true),
+        (false, true) => Some(false),
+        (false, false) => None,
     }
 }
 

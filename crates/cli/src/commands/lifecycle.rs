@@ -49,10 +49,18 @@ pub async fn kill(context: &Context, args: KillArgs) -> Result<(), Error> {
 /// `vm set`.
 ///
 /// # Errors
-/// As [`several::each`].
+/// As [`several::each`]; where a word for NAT would be taken for a machine.
 pub async fn set(context: &Context, args: SetArgs) -> Result<(), Error> {
     let Size { vcpu, memory, disk_size, overlay_size } = args.size;
     let (nat, allow_host_loopback) = (args.reach.nat(), args.reach.allow_host_loopback);
+    // Else `vm set dev --nat off` would let dev reach the world, and miss a machine called so.
+    if let (Some(_), Some(word)) = (nat, args.refs.refs.iter().find(|word| matches!(&word[..], "on" | "off")))
+    {
+        return Err(Error::Usage {
+            message: format!("--nat takes no value, and {word:?} would be a machine"),
+            hint: Some("--nat, or --no-nat; a machine that is called so goes by its id"),
+        });
+    }
     let body = Some(SetVm { vcpu, memory, disk_size, overlay_size, nat, allow_host_loopback });
     change(context, &args.refs, &Ask { body, ..Ask::plain("set") }).await
 }

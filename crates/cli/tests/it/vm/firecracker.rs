@@ -74,7 +74,7 @@ fn a_machine_with_nat_is_not_firecrackers() {
     }
     let refused = home.run(&[&create("dev")[..], &["--no-start", "--nat", "--vmm", "firecracker"]].concat());
     assert!(refused.stderr.contains("under qemu only"), "{}", refused.stderr);
-    let refused = home.run(&["vm", "set", "alone", "--nat", "on"]);
+    let refused = home.run(&["vm", "set", "alone", "--nat"]);
     assert!(refused.stderr.contains("under qemu only"), "{}", refused.stderr);
     assert_eq!(home.vm("alone")["nat"], false);
 }

@@ -248,7 +248,7 @@ fn a_guest_reaches_the_world_with_nat_and_nothing_without() {
     ]);
     let mut flow = testkit::home::spawn_apart(flow);
     established.recv_timeout(SOON).unwrap();
-    let _ = home.ok(&["vm", "set", "dev", "--nat", "off"]);
+    let _ = home.ok(&["vm", "set", "dev", "--no-nat"]);
     assert_eq!(cut.recv_timeout(SOON).unwrap(), 0, "the flow was cut");
     let _ = flow.kill();
     let _ = flow.wait();
@@ -259,7 +259,7 @@ fn a_guest_reaches_the_world_with_nat_and_nothing_without() {
     assert!(!nft(pid, "list ruleset").contains("masquerade"));
 
     // On again, as it runs; and it is still on for a daemon that finds it again.
-    let _ = home.ok(&["vm", "set", "dev", "--nat", "on"]);
+    let _ = home.ok(&["vm", "set", "dev", "--nat"]);
     assert_eq!(fetch(&home, SERVER), format!("hello {HOST}"));
     let before = companion(&home).unwrap();
     home.kill_9(home.daemon_pid());
@@ -353,7 +353,7 @@ fn without_nat_there_is_no_card_and_it_comes_with_the_next_start() {
     let _ = home.ok(&create("dev"));
     assert!(home.vm("dev")["network"].is_null());
     assert_eq!(guest(&home, "ls /sys/class/net"), "lo");
-    let set = home.run(&["vm", "set", "dev", "--nat", "on", "-v"]);
+    let set = home.run(&["vm", "set", "dev", "--nat", "-v"]);
     assert_eq!(set.code(), 0, "{}", set.stderr);
     assert!(set.stderr.contains("at its next start"), "{}", set.stderr);
     let _ = home.ok(&["vm", "restart", "dev"]);
