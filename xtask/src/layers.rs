@@ -66,7 +66,7 @@ pub const RESERVED: &[(&str, &[&str])] = &[
     ("minisign-verify", &["image"]),
     ("ring", &["engine"]),
     ("rusqlite", &["store"]),
-    ("tar", &["image", "engine", "cli", "agent", "testkit"]),
+    ("tar", &["image", "cli", "agent", "testkit"]),
     ("tokio", &["agent", "vmm", "image", "engine", "daemon", "cli", "testkit"]),
     ("tokio-util", &["agent", "vmm", "image", "engine", "daemon", "cli", "testkit"]),
     ("toml", &["daemon", "helper", "xtask"]),

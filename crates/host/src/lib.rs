@@ -4,6 +4,7 @@
 //! done to which path or process.
 #![expect(clippy::disallowed_methods, reason = "this crate is the door that the lint points to")]
 
+pub mod archive;
 pub mod clock;
 pub mod dirs;
 pub mod env;

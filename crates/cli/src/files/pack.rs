@@ -1,14 +1,15 @@
-//! Writes files of this host as a tar. They are root's in it: the host's users mean nothing to a guest.
+//! Writes files of this host as a tar for a guest.
 
 use std::{
     ffi::OsStr,
-    io::{self, Read, Write},
-    os::unix::ffi::OsStrExt,
-    path::{Path, PathBuf},
+    io::{self, Write},
+    path::Path,
 };
 
-use host::tree::{Entry, Tree};
-use tar::{Builder, EntryType, Header};
+use host::{
+    archive::{Archive, Item, PackError},
+    tree::Tree,
+};
 
 use super::{FilesError, Left};
 
@@ -18,80 +19,30 @@ use super::{FilesError, Left};
 /// # Errors
 /// Where something cannot be read, or `out` takes no more.
 pub fn pack(tree: &Tree, name: &OsStr, called: &OsStr, out: impl Write) -> Result<Left, FilesError> {
-    let mut out = Builder::new(out);
-    let mut left = Left::default();
-    let mut todo = vec![PathBuf::from(name)];
-    while let Some(path) = todo.pop() {
-        // The first name of all of them is `name`.
-        let below: PathBuf = path.components().skip(1).collect();
-        let there =
-            if below.as_os_str().is_empty() { PathBuf::from(called) } else { Path::new(called).join(&below) };
-        let failed = |cause: host::Error| FilesError::Host(path.clone(), Box::new(cause));
-        match tree.entry(&path).map_err(failed)? {
-            Some(Entry::File { file, size, mode, mtime }) => {
-                let mut header = header(EntryType::Regular, mode);
-                header.set_size(size);
-                header.set_mtime(mtime);
-                // Its length is promised; one that shrinks meanwhile ends in zeros, one that grows is cut.
-                let mut content = Watched { file, failure: None }.chain(io::repeat(0)).take(size);
-                let added = out.append_data(&mut header, &there, &mut content);
-                let (watched, _) = content.into_inner().into_inner();
-                match (watched.failure, added) {
-                    (Some(cause), _) => return Err(FilesError::Host(path, Box::new(cause))),
-                    (None, Err(_)) => return Err(FilesError::Gone),
-                    (None, Ok(())) => {}
-                }
-            }
-            Some(Entry::Link(target)) => {
-                let target = OsStr::from_bytes(&target);
-                let mut header = header(EntryType::Symlink, 0o777);
-                out.append_link(&mut header, &there, target).map_err(|_| FilesError::Gone)?;
-            }
-            Some(Entry::Other) => match tree.names(&path).map_err(failed)? {
-                Some(names) => {
-                    let mode = tree.mode(&path).map_err(failed)?;
-                    // The slash at its end tells a directory also to those who do not look at the type.
-                    let mut header = header(EntryType::Directory, mode);
-                    out.append_data(&mut header, there.join(""), io::empty())
-                        .map_err(|_| FilesError::Gone)?;
-                    todo.extend(names.into_iter().rev().map(|name| path.join(name)));
-                }
-                None => left.out(&path),
-            },
-            // It went since it was listed.
-            None if path.as_os_str() != name => {}
-            None => {
-                return Err(FilesError::Host(path, Box::new(io::Error::from(io::ErrorKind::NotFound))));
-            }
+    let mut archive = Archive::new(out);
+    let (mut left, mut found) = (Left::default(), false);
+    archive.tree(tree, Path::new(name), Path::new(called), |path, item| {
+        found = true;
+        match item {
+            Item::File(mode, _) | Item::Directory(mode) => return Ok(mode),
+            Item::Special => left.out(path),
+            Item::Link => {}
         }
+        Ok::<_, FilesError>(0)
+    })?;
+    if !found {
+        let cause = io::Error::from(io::ErrorKind::NotFound);
+        return Err(FilesError::Host(name.into(), Box::new(cause)));
     }
-    out.into_inner().and_then(|mut out| out.flush()).map_err(|_| FilesError::Gone)?;
+    archive.finish().map_err(|_| FilesError::Gone)?;
     Ok(left)
 }
 
-/// A file whose failure is told from that of whoever it is written to.
-struct Watched {
-    file: std::fs::File,
-    failure: Option<io::Error>,
-}
-
-impl Read for Watched {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.file.read(buffer).inspect_err(|error| {
-            if error.kind() != io::ErrorKind::Interrupted {
-                self.failure = Some(error.kind().into());
-            }
-        })
+impl From<PackError> for FilesError {
+    fn from(error: PackError) -> Self {
+        match error {
+            PackError::From(path, cause) => Self::Host(path, Box::new(cause)),
+            PackError::To(_) => Self::Gone,
+        }
     }
-}
-
-fn header(kind: EntryType, mode: u32) -> Header {
-    let mut header = Header::new_gnu();
-    header.set_entry_type(kind);
-    header.set_size(0);
-    header.set_mode(mode);
-    header.set_uid(0);
-    header.set_gid(0);
-    header.set_mtime(host::clock::now_ms() / 1000);
-    header
 }

@@ -5,18 +5,19 @@
 
 use std::{
     ffi::OsStr,
-    io::{self, Read},
-    os::unix::ffi::OsStrExt,
+    io,
     path::{Path, PathBuf},
 };
 
 use bytes::Bytes;
-use host::tree::{Entry, Tree};
+use host::{
+    archive::{Archive, Item, PackError},
+    tree::Tree,
+};
 use model::{
     copy::CopyPath,
     sync::{FileSync, MAX_SYNCED, MAX_SYNCED_FILES},
 };
-use tar::{Builder, EntryType, Header};
 use tokio_util::sync::CancellationToken;
 use wire::control::{Code, Event};
 
@@ -63,20 +64,21 @@ pub struct Packed {
 /// # Errors
 /// Why one of them cannot be: by its number, counted from one.
 pub fn pack(entries: &[FileSync]) -> Result<Packed> {
-    let mut packing = Packing { tar: Builder::new(Vec::new()), files: 0, warnings: Vec::new() };
+    let mut packing = Packing { archive: Archive::new(Vec::new()), files: 0, bytes: 0, warnings: Vec::new() };
     for (entry, number) in entries.iter().zip(1..) {
         let packed = packing.entry(entry, number);
         packed.map_err(|cause| Error::FileSync { number, file: entry.host.as_str().to_owned(), cause })?;
     }
-    let Packing { tar, files, warnings } = packing;
+    let Packing { archive, files, warnings, .. } = packing;
     // An archive of nothing is two blocks of zeros, and nobody has to be asked to take them.
-    let tar = if files == 0 { Vec::new() } else { tar.into_inner().expect("memory takes all") };
+    let tar = if files == 0 { Vec::new() } else { archive.finish().expect("memory takes all") };
     Ok(Packed { tar, warnings })
 }
 
 struct Packing {
-    tar: Builder<Vec<u8>>,
+    archive: Archive<Vec<u8>>,
     files: usize,
+    bytes: u64,
     warnings: Vec<String>,
 }
 
@@ -98,78 +100,36 @@ impl Packing {
         let name = name.ok_or_else(|| SyncError::Outside(found.clone()))?;
         // From here on by way of no link: what was one was resolved.
         let tree = Tree::open(&home)?;
-        if matches!(tree.entry(name)?, Some(Entry::Other)) && tree.names(name)?.is_none() {
-            return Err(SyncError::Kind(found));
-        }
-        let mut todo = vec![name.to_owned()];
-        while let Some(path) = todo.pop() {
-            let below = path.strip_prefix(name).expect("it is below");
-            let mut there = PathBuf::from(entry.guest.as_str());
-            if !below.as_os_str().is_empty() {
-                there.push(below);
+        let Self { archive, files, bytes, warnings } = self;
+        archive.tree(&tree, name, Path::new(entry.guest.as_str()), |path, item| {
+            *files += 1;
+            if let Item::File(_, size) = item {
+                *bytes = bytes.saturating_add(size);
             }
-            self.one(&tree, &path, &there, entry.mode, &mut todo)?;
-        }
-        Ok(())
-    }
-
-    /// Packs what lies at `path`, called `there`; of a directory itself alone, and what is in it becomes `todo`.
-    fn one(
-        &mut self,
-        tree: &Tree,
-        path: &Path,
-        there: &Path,
-        mode: Option<u32>,
-        todo: &mut Vec<PathBuf>,
-    ) -> Result<(), SyncError> {
-        self.files += 1;
-        if self.files > MAX_SYNCED_FILES {
-            return Err(SyncError::TooMuch);
-        }
-        match tree.entry(path)? {
-            Some(Entry::File { file, size, mode: own, mtime }) => {
-                let taken = self.tar.get_ref().len() as u64;
-                if taken.saturating_add(size) > MAX_SYNCED {
-                    return Err(SyncError::TooMuch);
+            if *files > MAX_SYNCED_FILES || *bytes > MAX_SYNCED {
+                return Err(SyncError::TooMuch);
+            }
+            match item {
+                Item::File(own, _) => Ok(entry.mode.unwrap_or(own & 0o777)),
+                Item::Directory(own) => Ok(own),
+                Item::Special if path == name => Err(SyncError::Kind(found.clone())),
+                Item::Special => {
+                    warnings.push(format!("{} is no file, and stays here", path.display()));
+                    Ok(0)
                 }
-                let mut header = header(EntryType::Regular, mode.unwrap_or(own & 0o777));
-                header.set_size(size);
-                header.set_mtime(mtime);
-                // Its length is promised; one that shrinks meanwhile ends in zeros, one that grows is cut.
-                let content = file.chain(io::repeat(0)).take(size);
-                let added = self.tar.append_data(&mut header, there, content);
-                added.map_err(|e| host::Error::path("read", path, e))?;
+                Item::Link => Ok(0),
             }
-            Some(Entry::Link(target)) => {
-                let mut header = header(EntryType::Symlink, 0o777);
-                let added = self.tar.append_link(&mut header, there, OsStr::from_bytes(&target));
-                added.map_err(|e| host::Error::path("read", path, e))?;
-            }
-            Some(Entry::Other) => match tree.names(path)? {
-                Some(names) => {
-                    let mut header = header(EntryType::Directory, tree.mode(path)?);
-                    let added = self.tar.append_data(&mut header, there.join(""), io::empty());
-                    added.map_err(|e| host::Error::path("read", path, e))?;
-                    todo.extend(names.into_iter().rev().map(|name| path.join(name)));
-                }
-                None => self.warnings.push(format!("{} is no file, and stays here", path.display())),
-            },
-            // It went since it was listed.
-            None => {}
-        }
-        Ok(())
+        })
     }
 }
 
-fn header(kind: EntryType, mode: u32) -> Header {
-    let mut header = Header::new_gnu();
-    header.set_entry_type(kind);
-    header.set_size(0);
-    header.set_mode(mode);
-    header.set_uid(0);
-    header.set_gid(0);
-    header.set_mtime(host::clock::now_ms() / 1000);
-    header
+impl From<PackError> for SyncError {
+    fn from(error: PackError) -> Self {
+        match error {
+            PackError::From(_, cause) => Self::Host(cause),
+            PackError::To(_) => unreachable!("memory takes all"),
+        }
+    }
 }
 
 impl Engine {
@@ -202,11 +162,10 @@ pub async fn introduce(guest: &Guest, identity: Option<String>) -> Result<(), Gu
         Err(GuestError::Refused(body)) if body.code == Code::NotFound => {}
         answer => return answer.map(drop),
     }
-    let mut tar = Builder::new(Vec::new());
-    let mut header = header(EntryType::Regular, 0o644);
-    header.set_size(identity.len() as u64);
-    tar.append_data(&mut header, ".gitconfig", identity.as_bytes()).expect("memory takes all");
-    guest.home_write(Bytes::from(tar.into_inner().expect("memory takes all"))).await
+    let (mut archive, mut content) = (Archive::new(Vec::new()), identity.as_bytes());
+    let (size, now) = (content.len() as u64, host::clock::now_ms() / 1000);
+    archive.file(b".gitconfig", 0o644, size, now, &mut content).expect("memory takes all");
+    guest.home_write(Bytes::from(archive.finish().expect("memory takes all"))).await
 }
 
 /// The settings of git that say who the owner is, as a file of git's. Blocks.

@@ -1,16 +1,18 @@
 //! Shipping: the owner's files and a git directory made for the guest, as one tar, while the same bytes become the base.
 
 use std::{
-    fs::File,
-    io::{self, Read},
+    io::{self, Write},
     path::Path,
 };
 
 use bytes::Bytes;
-use host::tree::{Entry, Tree};
+use host::{
+    archive::Archive,
+    sparse::CopyError,
+    tree::{Entry, Tree},
+};
 use http_body_util::channel::Sender;
 use image::identity::sha256;
-use tar::{EntryType, Header};
 use tokio::runtime::Handle;
 use wire::{
     control::WorkspaceMode,
@@ -31,9 +33,6 @@ use super::{
 };
 
 type Result<T, E = WorkspaceError> = std::result::Result<T, E>;
-
-/// A tar's block.
-const BLOCK: u64 = 512;
 
 /// What is said of a checkout in the guest.
 #[derive(Debug)]
@@ -77,112 +76,27 @@ struct Pipe {
     buffer: Vec<u8>,
 }
 
-impl Pipe {
-    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+impl Write for Pipe {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.buffer.extend_from_slice(bytes);
-        if self.buffer.len() >= PIECE { self.flush() } else { Ok(()) }
+        if self.buffer.len() >= PIECE {
+            self.flush()?;
+        }
+        Ok(bytes.len())
     }
 
-    fn flush(&mut self) -> Result<()> {
+    fn flush(&mut self) -> io::Result<()> {
         let piece = Bytes::from(std::mem::take(&mut self.buffer));
-        self.runtime.block_on(self.sender.send_data(piece)).map_err(|_| WorkspaceError::GuestGone)
+        self.runtime.block_on(self.sender.send_data(piece)).map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 }
 
-/// A tar being written.
-struct Parcel {
-    pipe: Pipe,
-}
+/// The tar of a shipment.
+type Parcel = Archive<Pipe>;
 
-impl Parcel {
-    /// The head of an entry; exactly `size` bytes follow, then [`Parcel::pad`].
-    fn entry(&mut self, path: &[u8], kind: EntryType, mode: u32, size: u64, mtime: u64) -> Result<()> {
-        let mut header = Header::new_gnu();
-        header.set_entry_type(kind);
-        header.set_mode(mode);
-        header.set_uid(0);
-        header.set_gid(0);
-        header.set_size(size);
-        header.set_mtime(mtime);
-        self.long(EntryType::GNULongName, path)?;
-        put(&mut header.as_old_mut().name, path);
-        header.set_cksum();
-        self.pipe.write(header.as_bytes())
-    }
-
-    fn link(&mut self, path: &[u8], target: &[u8]) -> Result<()> {
-        let mut header = Header::new_gnu();
-        header.set_entry_type(EntryType::Symlink);
-        header.set_mode(0o777);
-        header.set_uid(0);
-        header.set_gid(0);
-        header.set_size(0);
-        header.set_mtime(0);
-        self.long(EntryType::GNULongLink, target)?;
-        self.long(EntryType::GNULongName, path)?;
-        // As they are: a library would clean a target up, and it would be another link.
-        put(&mut header.as_old_mut().linkname, target);
-        put(&mut header.as_old_mut().name, path);
-        header.set_cksum();
-        self.pipe.write(header.as_bytes())
-    }
-
-    /// What does not fit a header goes before it.
-    fn long(&mut self, kind: EntryType, text: &[u8]) -> Result<()> {
-        if text.len() <= 100 {
-            return Ok(());
-        }
-        let mut header = Header::new_gnu();
-        header.set_entry_type(kind);
-        put(&mut header.as_old_mut().name, b"././@LongLink");
-        header.set_mode(0);
-        header.set_uid(0);
-        header.set_gid(0);
-        header.set_mtime(0);
-        header.set_size(text.len() as u64 + 1);
-        header.set_cksum();
-        self.pipe.write(header.as_bytes())?;
-        self.pipe.write(text)?;
-        self.pipe.write(b"\0")?;
-        self.pad(text.len() as u64 + 1)
-    }
-
-    fn pad(&mut self, size: u64) -> Result<()> {
-        let rest = usize::try_from(size.next_multiple_of(BLOCK) - size).expect("less than a block");
-        self.pipe.write(&[0; BLOCK as usize][..rest])
-    }
-
-    fn directory(&mut self, path: &[u8]) -> Result<()> {
-        self.entry(&[path, b"/"].concat(), EntryType::Directory, 0o755, 0, host::clock::now_ms() / 1000)
-    }
-
-    fn copy(&mut self, path: &[u8], content: &mut dyn Read, size: u64) -> Result<()> {
-        self.entry(path, EntryType::Regular, 0o644, size, host::clock::now_ms() / 1000)?;
-        let mut content = content.chain(io::repeat(0)).take(size);
-        let mut buffer = vec![0; PIECE];
-        loop {
-            match content.read(&mut buffer).map_err(|e| host::Error::path("read", &path_of(path), e))? {
-                0 => return self.pad(size),
-                count => self.pipe.write(&buffer[..count])?,
-            }
-        }
-    }
-
-    fn file(&mut self, path: &[u8], from: &Path) -> Result<()> {
-        let mut file: File = host::fs::open(from)?;
-        let size = host::fs::size(from)?;
-        self.copy(path, &mut file, size)
-    }
-
-    fn finish(mut self) -> Result<()> {
-        self.pipe.write(&[0; 2 * BLOCK as usize])?;
-        self.pipe.flush()
-    }
-}
-
-fn put(field: &mut [u8], text: &[u8]) {
-    let length = field.len().min(text.len());
-    field[..length].copy_from_slice(&text[..length]);
+/// Why nothing more can be written there.
+fn gone(_: io::Error) -> WorkspaceError {
+    WorkspaceError::GuestGone
 }
 
 /// Ships what of a shipment the guest does not have into `sender`, and makes all of it the shipped tree of its base. `told`
@@ -198,7 +112,7 @@ pub fn ship(
 ) -> Result<Shipped> {
     let Shipment { repository, source, plan, base, checkout, kept } = *shipment;
     let pipe = Pipe { sender, runtime: Handle::current(), buffer: Vec::with_capacity(2 * PIECE) };
-    let mut parcel = Parcel { pipe };
+    let mut parcel = Parcel::new(pipe);
     let tree = Tree::open(source)?;
     let (mut files, mut owners) = (Files::new(), Stamps::new());
     let (mut through, mut sent, mut sent_bytes) = (Through::default(), 0, 0);
@@ -246,7 +160,7 @@ pub fn ship(
     base.write_owners(owners)?;
     base.write_pins(&files)?;
     for path in &plan.submodules {
-        parcel.directory(path)?;
+        parcel.directory(path, 0o755).map_err(gone)?;
     }
     for ((path, base), (_, repository)) in base.members()?.iter().zip(repository.all()) {
         // A branch for the work is that of the repository at the top.
@@ -254,7 +168,7 @@ pub fn ship(
         write_checkout(git, repository, base, branch)?;
         git_directory(path, base, kept, &mut parcel)?;
     }
-    parcel.finish()?;
+    parcel.finish().map_err(gone)?;
     Ok(Shipped { tree, sent, sent_bytes })
 }
 
@@ -265,7 +179,7 @@ pub fn ship(
 pub fn is_same(tree: &Tree, path: &[u8], planned: Planned, known: &Known) -> Result<(bool, u64)> {
     match tree.entry(&path_of(path))? {
         Some(Entry::File { mut file, size, mode, .. }) => {
-            if kind_of(planned, mode) != known.kind {
+            if !known.may_be(kind_of(planned, mode), size) {
                 return Ok((false, size));
             }
             let digest = sha256(&mut file).map_err(|e| host::Error::path("read", &path_of(path), e))?;
@@ -296,16 +210,16 @@ fn one(
         Some(Entry::File { mut file, size, mode, mtime }) => {
             let kind = kind_of(planned, mode);
             let mode = if kind == Kind::Executable { 0o755 } else { 0o644 };
-            parcel.entry(path, EntryType::Regular, mode, size, mtime)?;
+            parcel.begin(path, mode, size, mtime).map_err(gone)?;
             let known = import.file(path, kind, size, &mut file, |bytes| {
                 told(bytes.len() as u64)?;
-                parcel.pipe.write(bytes)
+                parcel.write(bytes).map_err(gone)
             })?;
-            parcel.pad(size)?;
+            parcel.pad(size).map_err(gone)?;
             Ok(Some(known))
         }
         Some(Entry::Link(target)) => {
-            parcel.link(path, &target)?;
+            parcel.link(path, &target).map_err(gone)?;
             let known = import.file(path, Kind::Link, target.len() as u64, &mut &target[..], |_| Ok(()));
             known.map(Some)
         }
@@ -346,23 +260,33 @@ fn git_directory(place: &[u8], base: &Base, kept: Option<&Kept>, parcel: &mut Pa
     for directory in
         ["", "/objects", "/objects/info", "/objects/pack", "/refs", "/refs/heads", "/refs/tags", "/info"]
     {
-        parcel.directory(&inside(directory.as_bytes()))?;
+        parcel.directory(&inside(directory.as_bytes()), 0o755).map_err(gone)?;
     }
     for path in base.packs()? {
         let name = inside(format!("/objects/pack/{}", crate::paths::name_of(&path)).as_bytes());
         if kept.is_none_or(|kept| !kept.packs.contains(&name)) {
-            parcel.file(&name, &path)?;
+            put(parcel, &name, &path)?;
         }
     }
     for name in base.texts()? {
         let from = base.checkout("").join(path_of(&name));
-        parcel.file(&inside(&[b"/", name.as_slice()].concat()), &from)?;
+        put(parcel, &inside(&[b"/", name.as_slice()].concat()), &from)?;
     }
     if host::fs::exists(&git_dir.join("shallow")) {
-        parcel.file(&inside(b"/shallow"), &git_dir.join("shallow"))?;
+        put(parcel, &inside(b"/shallow"), &git_dir.join("shallow"))?;
     }
-    parcel.file(&inside(b"/info/exclude"), &base.excludes())?;
-    parcel.file(&inside(b"/index"), &base.index())
+    put(parcel, &inside(b"/info/exclude"), &base.excludes())?;
+    put(parcel, &inside(b"/index"), &base.index())
+}
+
+/// Puts the file `from` of ours into `parcel` as `path`.
+fn put(parcel: &mut Parcel, path: &[u8], from: &Path) -> Result<()> {
+    let (mut file, size) = (host::fs::open(from)?, host::fs::size(from)?);
+    let written = parcel.file(path, 0o644, size, host::clock::now_ms() / 1000, &mut file);
+    written.map_err(|error| match error {
+        CopyError::From(cause) => host::Error::path("read", from, cause).into(),
+        CopyError::To(cause) => gone(cause),
+    })
 }
 
 /// What the configuration of any checkout begins with.
