@@ -54,6 +54,7 @@ use crate::{
         kernel::kernel_show,
         kernel::kernel_delete,
         kernel::kernel_import,
+        kernel::kernel_promote,
         kernel::kernel_pull,
         catalog::catalog_show,
         catalog::catalog_refresh,

@@ -413,7 +413,11 @@ impl Error {
             Self::Launch { cause, .. } => cause.hint().map(str::to_owned),
             Self::Pull { cause, .. } => pull_hint(cause),
             Self::OtherFile { kind: "kernel", .. } => {
-                Some("put the file back, or import it under another name for other machines".to_owned())
+                Some(
+                    "put the file back, or import it under another name for other machines; banger kernel promote keeps a \
+                     copy of one that is still the same"
+                        .to_owned(),
+                )
             }
             Self::OtherFile { name, .. } => Some(format!(
                 "put the file back, or banger image delete {name} and register it anew; \

@@ -11,13 +11,17 @@ use host::proc::{Command, Program};
 use image::{
     catalog::Kind,
     kernel::{self, KernelManifest, Source},
+    manifest::Registered,
 };
 use model::{KernelName, undo::Undo};
 use wire::control::{self, Event, ImportKernel, Outcome};
 
 use self::bundle::Existing;
 use crate::{
-    Engine, Error, Operation, Result, blocking, chain, images::register::registered_now, program, saga,
+    Engine, Error, Operation, Result, blocking, chain,
+    elsewhere::{Elsewhere, locate, registered_now},
+    paths::Paths,
+    program, saga,
 };
 
 /// Debian's package that depends on the newest kernel for virtual machines.
@@ -88,10 +92,10 @@ impl Engine {
         let entry = self.store().ledger_open(None, operation.id(), &Undo::Staging(id.clone()))?;
         let staging = self.paths().staging().join(&id);
         let target = self.paths().kernels().join(&id);
-        let (task, staged) = (operation.clone(), staging.clone());
+        let (task, paths, staged) = (operation.clone(), self.paths().clone(), staging.clone());
         let stage = blocking(move || {
             host::fs::create_dir(&staged)?;
-            import(&task, id, name, from, &staged)
+            import(&task, &paths, id, name, from, &staged)
         });
         let imported = async {
             let kernel = self.points().around("stage", stage).await?;
@@ -147,22 +151,42 @@ impl Engine {
         }
     }
 
+    /// Copies the bootable file of kernel `name` into the store, where that stays elsewhere, so that it can go; one that is there
+    /// already stays as it is.
+    ///
+    /// # Errors
+    /// Where there is no such kernel, its file is not what was imported, or the copy does not fit.
+    pub async fn kernel_promote(self, operation: Operation, name: String) -> Result<Outcome> {
+        let _claim = operation.cancellable(async { Ok(self.claim(format!("kernel {name}")).await) }).await?;
+        let kernel = self.kernel_named(&name)?;
+        if let Some((elsewhere, registered)) = self.kernel_elsewhere(&kernel)? {
+            elsewhere.check(registered)?;
+            operation.stage("promoting kernel");
+            self.take_in(&operation, elsewhere).await?;
+        }
+        Ok(Outcome::Kernel(Box::new(self.kernel_view(kernel)?)))
+    }
+
     /// Refuses the kernel of the id `id` where its bootable file stays where it is, and is not the one that was imported any
     /// more.
     pub(crate) fn check_kernel_in_place(&self, id: &str) -> Result<()> {
-        let directory = self.paths().kernels().join(id);
-        // One that cannot be read is told of where it is booted.
-        let Ok(manifest) = KernelManifest::read(&directory) else { return Ok(()) };
-        let (Some(registered), Some(boot)) = (manifest.registered, manifest.bootable()) else {
-            return Ok(());
-        };
-        let Some(file) = host::fs::read_link(&directory.join(boot))? else { return Ok(()) };
-        if registered_now(&file).is_ok_and(|now| now == registered) {
-            return Ok(());
-        }
         let kernels = self.store().kernel_list()?;
-        let name = kernels.into_iter().find(|kernel| kernel.id == id).map(|kernel| kernel.name.to_string());
-        Err(Error::OtherFile { kind: "kernel", name: name.unwrap_or_else(|| id.to_owned()), path: file })
+        let Some(kernel) = kernels.into_iter().find(|kernel| kernel.id == id) else { return Ok(()) };
+        self.kernel_elsewhere(&kernel)?.map_or(Ok(()), |(elsewhere, registered)| elsewhere.check(registered))
+    }
+
+    /// Where the bootable file of `kernel` lies, and what it was like when it was imported, where that is not in the store.
+    fn kernel_elsewhere(&self, kernel: &store::Kernel) -> Result<Option<(Elsewhere, Registered)>> {
+        let directory = self.paths().kernels().join(&kernel.id);
+        // One that cannot be read is told of where it is booted.
+        let Ok(manifest) = KernelManifest::read(&directory) else { return Ok(None) };
+        let (Some(registered), Some(boot)) = (manifest.registered, manifest.bootable()) else {
+            return Ok(None);
+        };
+        let (place, record) = (directory.join(boot), manifest.files.get(boot));
+        let (Some(file), Some(record)) = (host::fs::read_link(&place)?, record) else { return Ok(None) };
+        let (name, size, digest) = (kernel.name.to_string(), record.size, record.sha256.clone());
+        Ok(Some((Elsewhere { kind: "kernel", name, place, file, size, digest }, registered)))
     }
 
     /// The kernel `name`.
@@ -190,6 +214,7 @@ impl Engine {
 
 fn import(
     operation: &Operation,
+    paths: &Paths,
     id: String,
     name: KernelName,
     from: ImportKernel,
@@ -200,7 +225,7 @@ fn import(
     let source = match from {
         ImportKernel::Host => Source::Host,
         ImportKernel::InPlace(path) => {
-            let file = file_at(&path)?;
+            let file = locate(paths, "path", &path, "only a vmlinux or a bzImage can stay where it is")?;
             stays = Some((file.clone(), registered_now(&file)?));
             Source::Image(file)
         }
@@ -243,18 +268,6 @@ fn import(
         size: manifest.files.values().map(|file| file.size).sum(),
         created_ms: host::clock::now_ms(),
     })
-}
-
-/// The file at `path`, with no link on the way: what leads there later does not matter.
-fn file_at(path: &str) -> Result<PathBuf> {
-    if !path.starts_with('/') {
-        return Err(Error::invalid("path", path, "it must be absolute"));
-    }
-    let file = host::fs::real_path(Path::new(path))?;
-    if !host::fs::is_file(&file) {
-        return Err(Error::invalid("path", path, "only a vmlinux or a bzImage can stay where it is"));
-    }
-    Ok(file)
 }
 
 /// What kind of source lies at `path`.

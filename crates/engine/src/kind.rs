@@ -48,6 +48,8 @@ pub enum Kind {
     ImageCachePrune,
     /// Makes a kernel bootable.
     KernelImport,
+    /// Takes the file of one that stays elsewhere into the store.
+    KernelPromote,
     /// Takes a kernel from the catalog.
     KernelPull,
     /// Removes one.
@@ -58,7 +60,7 @@ pub enum Kind {
 
 impl Kind {
     /// All there are.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::VmCreate,
         Self::VmStart,
         Self::VmStop,
@@ -81,6 +83,7 @@ impl Kind {
         Self::ImagePrune,
         Self::ImageCachePrune,
         Self::KernelImport,
+        Self::KernelPromote,
         Self::KernelPull,
         Self::KernelDelete,
         Self::CatalogRefresh,
@@ -112,6 +115,7 @@ impl Kind {
             Self::ImagePrune => "image.prune",
             Self::ImageCachePrune => "image.cache.prune",
             Self::KernelImport => "kernel.import",
+            Self::KernelPromote => "kernel.promote",
             Self::KernelPull => "kernel.pull",
             Self::KernelDelete => "kernel.delete",
             Self::CatalogRefresh => "catalog.refresh",

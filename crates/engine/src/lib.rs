@@ -28,6 +28,7 @@ mod clock;
 pub mod config;
 pub mod dns;
 pub mod doctor;
+mod elsewhere;
 mod error;
 pub mod fault;
 pub mod guest;

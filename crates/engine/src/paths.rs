@@ -50,6 +50,19 @@ impl Paths {
         Ok(paths)
     }
 
+    /// Whether `file`, on whose way there is no link, is one of those below these directories.
+    ///
+    /// # Errors
+    /// Where the directories are not found.
+    pub fn hold(&self, file: &Path) -> host::Result<bool> {
+        for top in [&self.dirs.state, &self.dirs.cache, &self.dirs.runtime] {
+            if file.starts_with(host::fs::real_path(top)?) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// The database.
     #[must_use]
     pub fn database(&self) -> PathBuf {

@@ -173,6 +173,12 @@ pub struct BuildArgs {
 pub enum KernelCommand {
     /// Take a kernel from a package, a file, a directory or this host
     Import(ImportKernelArgs),
+    /// Copy the file of a kernel that stays where it is into the store, so that it can go
+    Promote {
+        /// The kernel
+        #[arg(value_parser = |text: &str| KernelName::try_from(text), add = ArgValueCandidates::new(complete::kernels))]
+        name: KernelName,
+    },
     /// Get a kernel of the catalog
     Pull(PullKernelArgs),
     /// List all kernels

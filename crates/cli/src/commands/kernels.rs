@@ -7,7 +7,7 @@ use wire::control::{ImportKernel, Kernel, Kernels, Outcome, PullKernel};
 use super::{Context, absolute, catalogs, several};
 use crate::{
     args::{ImportKernelArgs, KernelCommand, Output, PullKernelArgs},
-    client::{Body, json, path},
+    client::{Body, empty, json, path},
     error::Error,
     progress::Progress,
     signals::Signals,
@@ -22,6 +22,9 @@ use crate::{
 pub async fn run(context: &Context, command: KernelCommand) -> Result<(), Error> {
     match command {
         KernelCommand::Import(args) => import(context, args).await,
+        KernelCommand::Promote { name } => {
+            made(context, &path(&["kernels", name.as_str(), "promote"]), empty()).await
+        }
         KernelCommand::Pull(args) => pull(context, args).await,
         KernelCommand::List(args) if args.available => {
             catalogs::list(context, "kernels", args.format.output).await

@@ -7,7 +7,7 @@ use axum::{
     response::Response,
     routing::{get, post},
 };
-use engine::Kind;
+use engine::{Engine, Kind};
 use wire::control::{self, ErrorBody, ImportKernel, Kernels, PullKernel};
 
 use super::{App, Detach, look, parse};
@@ -23,6 +23,7 @@ pub fn routes() -> Router<App> {
         .route("/v1/kernels", get(kernel_list))
         .route("/v1/kernels/{name}", get(kernel_show).delete(kernel_delete))
         .route("/v1/kernels/{name}/import", post(kernel_import))
+        .route("/v1/kernels/{name}/promote", post(kernel_promote))
         .route("/v1/kernels/{name}/pull", post(kernel_pull))
 }
 
@@ -72,6 +73,17 @@ pub async fn kernel_import(
     Ok(app.operate(Kind::KernelImport, name, Binding::of(detach.detach), |engine, operation, name| {
         engine.kernel_import(operation, name, from)
     }))
+}
+
+/// Copies the file of a kernel that stays where it is into the store.
+#[utoipa::path(post, path = "/v1/kernels/{name}/promote", params(("name" = String, Path), Detach),
+    responses((status = 200, body = control::Event, content_type = "application/x-ndjson")))]
+pub async fn kernel_promote(
+    State(app): State<App>,
+    Segment(name): Segment<String>,
+    Params(detach): Params<Detach>,
+) -> Response {
+    app.operate(Kind::KernelPromote, name, Binding::of(detach.detach), Engine::kernel_promote)
 }
 
 /// Gets a kernel of the catalog.

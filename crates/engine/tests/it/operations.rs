@@ -324,6 +324,11 @@ fn kernel_import_in_place() {
 }
 
 #[test]
+fn kernel_promote() {
+    check(&case(PromoteKernel("new"), &[ImportKernelInPlace("new")], 8, &[]));
+}
+
+#[test]
 fn kernel_delete() {
     check(&case(DeleteKernel("new"), &[ImportKernel("new")], 4, &[]));
 }
@@ -361,6 +366,7 @@ fn lines(kind: Kind) -> &'static [fn()] {
         Kind::ImagePrune => &[image_prune],
         Kind::ImageCachePrune => &[cache_prune],
         Kind::KernelImport => &[kernel_import, kernel_import_in_place],
+        Kind::KernelPromote => &[kernel_promote],
         Kind::KernelDelete => &[kernel_delete],
     }
 }

@@ -43,6 +43,8 @@ struct Model {
     /// Whether its file lies outside of the store; of no meaning without an image.
     registered: bool,
     kernel: bool,
+    /// The same of the kernel.
+    in_place: bool,
 }
 
 impl Model {
@@ -88,12 +90,20 @@ impl Model {
                 remove(&mut next.image)?;
                 next.registered = false;
             }
-            ImportKernel(_) => add(&mut next.kernel)?,
-            DeleteKernel(_) => remove(&mut next.kernel)?,
+            ImportKernel(_) | ImportKernelInPlace(_) => {
+                add(&mut next.kernel)?;
+                next.in_place = matches!(verb, ImportKernelInPlace(_));
+            }
+            PromoteKernel(_) if !self.kernel => return Err(Code::NotFound),
+            PromoteKernel(_) => next.in_place = false,
+            DeleteKernel(_) => {
+                remove(&mut next.kernel)?;
+                next.in_place = false;
+            }
             PruneCache => {}
             CreateNat(_) | SetNat(..) => unreachable!("these sequences have no networks"),
             Prepare(..) | Export(..) => unreachable!("these sequences have no workspaces"),
-            CreateOf(..) | ImportKernelInPlace(_) | PruneImages | PullKernel(..) | RefreshCatalogs => {
+            CreateOf(..) | PruneImages | PullKernel(..) | RefreshCatalogs => {
                 unreachable!("these sequences have no tags and no catalogs")
             }
         }
@@ -125,14 +135,24 @@ impl Model {
         seen.extend(self.vms.iter().map(|(name, state)| format!("vm {name} {state}")));
         let image = if self.registered { "image new, registered" } else { "image new" };
         seen.extend(self.image.then(|| image.to_owned()));
-        seen.extend(self.kernel.then(|| "kernel new".to_owned()));
+        let kernel = if self.in_place { "kernel new, registered" } else { "kernel new" };
+        seen.extend(self.kernel.then(|| kernel.to_owned()));
         seen
     }
 }
 
 /// What is asked of images and kernels.
-const OF_THE_STORE: [fn(&'static str) -> Verb; 7] =
-    [ImportImage, BuildImage, RegisterImage, PromoteImage, DeleteImage, ImportKernel, DeleteKernel];
+const OF_THE_STORE: [fn(&'static str) -> Verb; 9] = [
+    ImportImage,
+    BuildImage,
+    RegisterImage,
+    PromoteImage,
+    DeleteImage,
+    ImportKernel,
+    ImportKernelInPlace,
+    PromoteKernel,
+    DeleteKernel,
+];
 
 fn verb() -> impl Strategy<Value = Verb> {
     let of_vm =

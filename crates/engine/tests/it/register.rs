@@ -113,24 +113,30 @@ fn a_kernel_stays_where_it_is_and_is_used_while_it_is_what_it_was() {
     let Outcome::Kernel(kernel) = import(world.home().join("link")).unwrap() else { panic!() };
     // It is recorded as what it is, not as what led there.
     assert_eq!(kernel.source, file.display().to_string());
-    let how = RegisterImage {
-        rootfs: self::file(&world).display().to_string(),
-        kernel: Some("mine".to_owned()),
-        ..RegisterImage::default()
+    let register_with_kernel = || {
+        let how = RegisterImage {
+            rootfs: self::file(&world).display().to_string(),
+            kernel: Some("mine".to_owned()),
+            ..RegisterImage::default()
+        };
+        world
+            .end(&world.begin_with(Kind::ImageRegister, |engine, operation| {
+                engine.image_register(operation, "new".to_owned(), how)
+            }))
+            .unwrap();
     };
-    world
-        .end(&world.begin_with(Kind::ImageRegister, |engine, operation| {
-            engine.image_register(operation, "new".to_owned(), how)
-        }))
-        .unwrap();
+    register_with_kernel();
     create(&world, "a", "new");
     world.prepare(&[Stop("a"), Start("a"), Stop("a")]);
     assert_eq!(world.look().leaks, Vec::<String>::new());
     let before = host::fs::read(&file).unwrap();
     host::fs::write_atomic(&file, b"another").unwrap();
-    let error = world.run(&Start("a")).unwrap_err();
-    let expected = format!("the file of kernel mine is not the one that was registered: {}", file.display());
-    assert_eq!((error.code, error.message), (Code::Refused, expected));
+    for verb in [Start("a"), PromoteKernel("mine")] {
+        let error = world.run(&verb).unwrap_err();
+        let expected =
+            format!("the file of kernel mine is not the one that was registered: {}", file.display());
+        assert_eq!((error.code, error.message), (Code::Refused, expected));
+    }
     world.prepare(&[Delete("a"), DeleteImage("new"), DeleteKernel("mine")]);
     assert_eq!(host::fs::read(&file).unwrap(), b"another", "it is not ours to remove");
 
@@ -143,7 +149,45 @@ fn a_kernel_stays_where_it_is_and_is_used_while_it_is_what_it_was() {
         assert_eq!(world.look().leaks, Vec::<String>::new());
     }
     host::fs::write_atomic(&file, &before).unwrap();
-    import(file).unwrap();
+    import(file.clone()).unwrap();
+
+    // Once it is in the store the file may go, also for a machine that was made of it.
+    register_with_kernel();
+    create(&world, "b", "new");
+    world.prepare(&[Stop("b"), PromoteKernel("mine")]);
+    host::fs::remove(&file).unwrap();
+    assert_eq!(world.engine().kernel_show("mine").unwrap().source, kernel.source);
+    world.prepare(&[
+        PromoteKernel("mine"),
+        Start("b"),
+        Delete("b"),
+        DeleteImage("new"),
+        DeleteKernel("mine"),
+    ]);
+    assert_eq!(world.look().leaks, Vec::<String>::new());
+}
+
+#[test]
+fn what_is_bangers_own_is_not_registered() {
+    let world = World::new();
+    let own = world.engine().image_show("tiny").unwrap().rootfs;
+    let vmlinux = host::fs::list(&world.home().join("state/kernels")).unwrap()[0].join("vmlinux");
+    symlink(&own, world.home().join("link")).unwrap();
+    let check = |error: ErrorBody| {
+        let why = "it is one of banger's own files, which go with what they belong to; register a copy of it";
+        assert_eq!((error.code, error.causes), (Code::Invalid, vec![why.to_owned()]));
+        assert_eq!(world.look().leaks, Vec::<String>::new());
+    };
+    check(register(&world, "new", &own).unwrap_err());
+    check(register(&world, "new", world.home().join("link").to_str().unwrap()).unwrap_err());
+    let from = ImportKernel::InPlace(vmlinux.display().to_string());
+    check(
+        world
+            .end(&world.begin_with(Kind::KernelImport, |engine, operation| {
+                engine.kernel_import(operation, "mine".to_owned(), from)
+            }))
+            .unwrap_err(),
+    );
 }
 
 #[test]

@@ -101,8 +101,10 @@ impl Scene {
             images.insert(image.id);
         }
         for kernel in store.kernel_list().unwrap() {
-            scene.seen.insert(format!("kernel {}", kernel.name));
-            if !state.join("kernels").join(&kernel.id).join("vmlinux").is_file() {
+            let file = state.join("kernels").join(&kernel.id).join("vmlinux");
+            let elsewhere = if file.is_symlink() { ", registered" } else { "" };
+            scene.seen.insert(format!("kernel {}{elsewhere}", kernel.name));
+            if !file.is_file() {
                 scene.leaks.push(format!("kernel {} has no file", kernel.name));
             }
             kernels.insert(kernel.id);

@@ -51,6 +51,7 @@ pub enum Verb {
     ImportKernel(&'static str),
     /// From a file of this home, where it stays.
     ImportKernelInPlace(&'static str),
+    PromoteKernel(&'static str),
     DeleteKernel(&'static str),
     Prepare(&'static str, Box<PrepareWorkspace>),
     Export(&'static str, ExportWorkspace),
@@ -84,6 +85,7 @@ impl Verb {
             Self::PruneImages => Kind::ImagePrune,
             Self::PruneCache => Kind::ImageCachePrune,
             Self::ImportKernel(_) | Self::ImportKernelInPlace(_) => Kind::KernelImport,
+            Self::PromoteKernel(_) => Kind::KernelPromote,
             Self::DeleteKernel(_) => Kind::KernelDelete,
             Self::Prepare(..) => Kind::WorkspacePrepare,
             Self::Export(..) => Kind::WorkspaceExport,
@@ -162,6 +164,7 @@ impl Verb {
                 let from = ImportKernel::InPlace(home.join(KERNEL).display().to_string());
                 engine.kernel_import(operation, name.to_owned(), from).await
             }
+            Self::PromoteKernel(name) => engine.kernel_promote(operation, name.to_owned()).await,
             Self::Prepare(name, request) => engine.vm_prepare(operation, name.to_owned(), *request).await,
             Self::Export(name, request) => engine.vm_export(operation, name.to_owned(), request).await,
             Self::DeleteKernel(name) => engine.kernel_delete(operation, name.to_owned()).await,
