@@ -14,6 +14,7 @@ mod end;
 mod fault;
 mod guest;
 mod liar;
+mod nginx;
 mod operations;
 mod property;
 mod pull;
