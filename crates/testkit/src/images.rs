@@ -43,6 +43,12 @@ impl Tar {
         self.entry(path, tar::EntryType::Symlink, 0o777, b"", Some(target))
     }
 
+    /// Adds another name of a file, which may be one of a layer below.
+    #[must_use]
+    pub fn hard_link(self, path: &str, target: &str) -> Self {
+        self.entry(path, tar::EntryType::Link, 0o644, b"", Some(target))
+    }
+
     fn entry(
         mut self,
         path: &str,

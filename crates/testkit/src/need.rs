@@ -29,6 +29,18 @@ pub fn qemu() -> Option<PathBuf> {
     program("qemu", &format!("qemu-system-{}", env::consts::ARCH))
 }
 
+/// The right of root to `act`.
+///
+/// # Panics
+/// Where it is required and missing.
+#[must_use]
+pub fn root(act: &str) -> Option<()> {
+    if rustix::process::geteuid().is_root() {
+        return Some(());
+    }
+    missing("root", &format!("no right to {act}"))
+}
+
 /// User and network namespaces with a tap in them, and the programs that make a network of that.
 ///
 /// # Panics

@@ -10,7 +10,12 @@ use std::{
     time::Duration,
 };
 
-use crate::{home::wait_until, need, token::Issuer};
+use crate::{
+    home::wait_until,
+    need,
+    token::Issuer,
+    umoci::{Umoci, run},
+};
 
 /// The user that a registry with [`Access::Password`] knows, and the password.
 pub const USER: (&str, &str) = ("user", "secret");
@@ -26,22 +31,10 @@ const HTPASSWD: &str = "user:$2y$05$r7YVykFjncw4mRgXSIeDpObE/qx0HhTWaLSCrwJeD5cU
 /// Where umoci does not do it.
 #[must_use]
 pub fn layout(layout: &Path, tag: &str, layers: &[&[u8]], hidden: &[&str], config: &[&str]) -> Option<()> {
-    let program = need::program("umoci", "umoci")?;
-    let umoci = |words: &[&str]| run(Command::new(&program).args(words));
-    let image = format!("{}:{tag}", layout.display());
-    if !layout.exists() {
-        umoci(&["init", "--layout", &layout.display().to_string()]);
-    }
-    umoci(&["new", "--image", &image]);
-    let tar = layout.with_extension("tar");
-    for layer in layers {
-        fs::write(&tar, layer).expect("a test's directory is writable");
-        umoci(&["raw", "add-layer", "--image", &image, &tar.display().to_string()]);
-    }
-    for path in hidden {
-        umoci(&["insert", "--rootless", "--image", &image, "--whiteout", path]);
-    }
-    umoci(&[&["config", "--image", &image], config].concat());
+    let umoci = Umoci::begin(layout, tag)?;
+    layers.iter().for_each(|layer| umoci.add(layer));
+    hidden.iter().for_each(|path| umoci.run(&["insert"], &["--rootless", "--whiteout", path]));
+    umoci.run(&["config"], config);
     Some(())
 }
 
@@ -214,9 +207,4 @@ impl Drop for Registry {
         let _ = self.child.wait();
         let _ = fs::remove_dir_all(&self.dir);
     }
-}
-
-fn run(command: &mut Command) {
-    let output = command.stdin(Stdio::null()).output().expect("it starts");
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }

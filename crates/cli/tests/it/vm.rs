@@ -9,6 +9,7 @@ mod crash;
 mod fault;
 mod firecracker;
 mod image;
+mod layers;
 mod life;
 mod network;
 mod refused;

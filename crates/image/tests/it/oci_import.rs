@@ -1,6 +1,6 @@
 //! Images of layers against what umoci unpacks, whichever way they come.
 
-use std::{collections::BTreeMap, fs, io::Read, ops::ControlFlow, path::Path};
+use std::{fs, io::Read, ops::ControlFlow, path::Path};
 
 use image::{
     manifest::RunConfig,
@@ -8,11 +8,16 @@ use image::{
     rootfs::{ImportOptions, Progress},
 };
 
+use testkit::{
+    listing::{Listing, Mount, assert_as_umoci, listing},
+    umoci::Umoci,
+};
+
 use crate::{
     kernel_support::Scratch,
-    oci_support::{Layout, Umoci, skopeo},
+    oci_support::{Layout, skopeo},
     rootfs_refusals::{gzip, zstd},
-    rootfs_support::{Head, Mount, Tar, assert_same, e2fsck, listing},
+    rootfs_support::{Head, Tar, e2fsck},
 };
 
 pub fn import(layout: &Path, out: &Path) -> Result<Imported, OciError> {
@@ -26,9 +31,9 @@ pub fn stream(reader: impl Read, tag: Option<&str>, out: &Path) -> Result<Import
 }
 
 /// What the kernel shows of `image`.
-fn shown(scratch: &Scratch, image: &Path) -> Option<BTreeMap<Vec<u8>, String>> {
+fn shown(scratch: &Scratch, image: &Path) -> Option<Listing> {
     e2fsck(image)?;
-    let mount = Mount::new(scratch, image, "ro,noload,loop")?;
+    let mount = Mount::new(&scratch.dir("mount"), image, "ro,noload,loop")?;
     Some(listing(mount.path()))
 }
 
@@ -39,37 +44,17 @@ fn check(name: &str, layers: &[Tar]) {
     let layout = scratch.path().join("layout");
     let Some(umoci) = Umoci::begin(&layout, "latest") else { return };
     for layer in layers {
-        umoci.add(&scratch, &layer.clone().end());
+        umoci.add(&layer.clone().end());
     }
     let image = scratch.path().join("image");
     import(&layout, &image).unwrap();
     let compare = || {
-        let unpacked = umoci.unpack(&scratch)?;
-        compare_with_umoci(&unpacked, shown(&scratch, &image)?);
+        let unpacked = scratch.path().join("umoci");
+        umoci.unpack(&unpacked)?;
+        assert_as_umoci(&unpacked, shown(&scratch, &image)?);
         Some(())
     };
     compare();
-}
-
-/// Compares listings. umoci gives a directory the time of unpacking, which a listing shows as none, where a whiteout further
-/// up removes something from it; ours keeps what the layer says.
-#[track_caller]
-fn compare_with_umoci(unpacked: &Path, found: BTreeMap<Vec<u8>, String>) {
-    const NONE: &str = "0.000000000";
-    let expected = listing(unpacked);
-    let mut found = found;
-    for (path, text) in &mut found {
-        let made = expected.get(path).is_some_and(|text| text.split(' ').nth(2) == Some(NONE));
-        if made && text.starts_with('4') {
-            *text = text
-                .split(' ')
-                .enumerate()
-                .map(|(at, word)| if at == 2 { NONE } else { word })
-                .collect::<Vec<_>>()
-                .join(" ");
-        }
-    }
-    assert_same(&expected, &found);
 }
 
 fn root() -> Tar {
@@ -216,16 +201,17 @@ fn layers_at_random() {
                     _ => layer.file(&(parents + ".wh..wh..opq"), b""),
                 };
             }
-            umoci.add(&scratch, &layer.end());
+            umoci.add(&layer.end());
         }
         let image = scratch.path().join("image");
         let imported = import(&layout, &image);
         let mut compare = || {
-            let unpacked = umoci.try_unpack(&scratch)?;
+            let unpacked = scratch.path().join("umoci");
+            let is_unpacked = umoci.try_unpack(&unpacked)?;
             // What goes through a file is refused by both.
-            assert_eq!(unpacked.is_some(), imported.is_ok(), "round {round}: {imported:?}");
-            if let Some(unpacked) = unpacked {
-                compare_with_umoci(&unpacked, shown(&scratch, &image)?);
+            assert_eq!(is_unpacked, imported.is_ok(), "round {round}: {imported:?}");
+            if is_unpacked {
+                assert_as_umoci(&unpacked, shown(&scratch, &image)?);
                 compared += 1;
             }
             Some(())
@@ -329,8 +315,9 @@ fn layouts_and_archives_of_real_tools_give_the_same_image() {
     };
     assert_eq!(imported.run, expected);
     let compare = || {
-        let unpacked = umoci.unpack(&scratch)?;
-        compare_with_umoci(&unpacked, shown(&scratch, &image)?);
+        let unpacked = scratch.path().join("umoci");
+        umoci.unpack(&unpacked)?;
+        assert_as_umoci(&unpacked, shown(&scratch, &image)?);
         Some(())
     };
     compare();

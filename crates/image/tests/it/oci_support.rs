@@ -1,10 +1,6 @@
-//! Layouts made by hand, and those that umoci and skopeo make.
+//! Layouts made by hand, and those that skopeo makes.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
-};
+use std::{fs, path::PathBuf, process::Command};
 
 use image::oci::Digest;
 use serde_json::{Value, json};
@@ -78,61 +74,6 @@ impl Layout {
 /// This machine's architecture, as images call it.
 pub fn arch() -> String {
     image::oci::Choice::host().arch
-}
-
-/// umoci on the image `tag` of a layout.
-pub struct Umoci {
-    program: PathBuf,
-    image: String,
-}
-
-impl Umoci {
-    pub fn new(layout: &Path, tag: &str) -> Option<Self> {
-        let program = need::program("umoci", "umoci")?;
-        Some(Self { program, image: format!("{}:{tag}", layout.display()) })
-    }
-
-    /// Begins an empty image in a new layout.
-    pub fn begin(layout: &Path, tag: &str) -> Option<Self> {
-        let umoci = Self::new(layout, tag)?;
-        run(Command::new(&umoci.program).arg("init").arg("--layout").arg(layout));
-        umoci.run(&["new"], &[]);
-        Some(umoci)
-    }
-
-    /// Runs `umoci WORDS --image … MORE`.
-    #[track_caller]
-    pub fn run(&self, words: &[&str], more: &[&str]) {
-        run(Command::new(&self.program).args(words).args(["--image", &self.image]).args(more));
-    }
-
-    /// Adds a tar as a layer, compressed by umoci.
-    #[track_caller]
-    pub fn add(&self, scratch: &Scratch, tar: &[u8]) {
-        let path = scratch.file("layer.tar", tar);
-        self.run(&["raw", "add-layer"], &[path.to_str().unwrap()]);
-    }
-
-    /// Unpacks the image, as root.
-    #[track_caller]
-    pub fn unpack(&self, scratch: &Scratch) -> Option<PathBuf> {
-        self.try_unpack(scratch).map(|unpacked| unpacked.expect("umoci unpacks it"))
-    }
-
-    /// Unpacks the image, as root; `Some(None)` where umoci refuses it.
-    pub fn try_unpack(&self, scratch: &Scratch) -> Option<Option<PathBuf>> {
-        if !rustix::process::geteuid().is_root() {
-            return need::missing("root", "no right to unpack owners and devices");
-        }
-        let out = scratch.path().join("umoci");
-        let output = Command::new(&self.program)
-            .args(["raw", "unpack", "--image", &self.image])
-            .arg(&out)
-            .stdin(Stdio::null())
-            .output()
-            .unwrap();
-        Some(output.status.success().then_some(out))
-    }
 }
 
 /// skopeo, without a policy of the machine's.

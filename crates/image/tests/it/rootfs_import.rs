@@ -12,12 +12,15 @@ use std::{
 
 use image::rootfs::{ImportOptions, import_directory, import_tar, write_dir};
 use model::init::Init;
-use testkit::need;
+use testkit::{
+    listing::{Mount, assert_same, listing},
+    need,
+};
 
 use crate::{
     kernel_support::{Scratch, run},
     rootfs_refusals::{gzip, xz, zstd},
-    rootfs_support::{Head, Mount, Tar, assert_same, e2fsck, features, import, listing, unpack},
+    rootfs_support::{Head, Tar, e2fsck, features, import, unpack},
 };
 
 /// Imports `tar`, compares what the kernel shows with what tar unpacks, and gives the disk space that the image takes.
@@ -35,7 +38,7 @@ fn check_against(name: &str, tar: &[u8], expected: &[u8]) -> u64 {
     let compare = || {
         e2fsck(&image)?;
         let unpacked = unpack(&scratch, "unpacked", expected)?;
-        let mount = Mount::new(&scratch, &image, "ro,noload,loop")?;
+        let mount = Mount::new(&scratch.dir("mount"), &image, "ro,noload,loop")?;
         assert_same(&listing(&unpacked), &listing(mount.path()));
         drop(mount);
         // What tar unpacked is the same image as what it was unpacked from.
@@ -43,7 +46,7 @@ fn check_against(name: &str, tar: &[u8], expected: &[u8]) -> u64 {
         import_directory(&unpacked, &again, &ImportOptions::default(), &mut |_| ControlFlow::Continue(()))
             .unwrap();
         e2fsck(&again)?;
-        let mount = Mount::new(&scratch, &again, "ro,noload,loop")?;
+        let mount = Mount::new(&scratch.dir("mount"), &again, "ro,noload,loop")?;
         assert_same(&listing(&unpacked), &listing(mount.path()));
         Some(())
     };
@@ -203,7 +206,7 @@ fn a_directory_that_is_replaced_takes_all_with_it() {
     import(&tar, &image).unwrap();
     let look = || {
         e2fsck(&image)?;
-        let mount = Mount::new(&scratch, &image, "ro,noload,loop")?;
+        let mount = Mount::new(&scratch.dir("mount"), &image, "ro,noload,loop")?;
         let found = listing(mount.path());
         let names: Vec<_> = found.keys().map(|name| name.escape_ascii().to_string()).collect();
         assert_eq!(names, ["", "d", "d/new", "outside"]);
@@ -299,7 +302,7 @@ fn a_sparse_file_beyond_four_gigabytes() {
     import(&root().pax(&records).file("huge", &[b'x'; 4609]).end(), &image).unwrap();
     let look = || {
         e2fsck(&image)?;
-        let mount = Mount::new(&scratch, &image, "ro,noload,loop")?;
+        let mount = Mount::new(&scratch.dir("mount"), &image, "ro,noload,loop")?;
         let file = fs::File::open(mount.path().join("huge")).unwrap();
         assert_eq!(file.metadata().unwrap().len(), size);
         for (at, expected) in
@@ -332,7 +335,7 @@ fn large_directories_are_indexed() {
         let debugfs = need::program("e2fsck", "debugfs")?;
         let said = run(Command::new(debugfs).args(["-R", "htree /many"]).arg(&image));
         assert!(said.contains("Indirect levels: 1"), "{}", &said[..500]);
-        let mount = Mount::new(&scratch, &image, "ro,noload,loop")?;
+        let mount = Mount::new(&scratch.dir("mount"), &image, "ro,noload,loop")?;
         assert_eq!(fs::read_dir(mount.path().join("many")).unwrap().count(), 70_000);
         for index in 0..70_000 {
             let name = format!("many/entry-with-a-rather-long-name-{index}");
@@ -356,7 +359,7 @@ fn a_large_file_needs_a_tree_of_extents() {
     import_tar(source, &image, &ImportOptions::default(), &mut |_| ControlFlow::Continue(())).unwrap();
     let look = || {
         e2fsck(&image)?;
-        let mount = Mount::new(&scratch, &image, "ro,noload,loop")?;
+        let mount = Mount::new(&scratch.dir("mount"), &image, "ro,noload,loop")?;
         let mut file = fs::File::open(mount.path().join("large")).unwrap();
         let mut buffer = vec![0; 1 << 20];
         let mut seen = 0;
@@ -384,7 +387,7 @@ fn many_small_files_need_many_inodes() {
     import(&tar, &image).unwrap();
     let look = || {
         e2fsck(&image)?;
-        let mount = Mount::new(&scratch, &image, "ro,noload,loop")?;
+        let mount = Mount::new(&scratch.dir("mount"), &image, "ro,noload,loop")?;
         let count: usize =
             (0..500).map(|dir| fs::read_dir(mount.path().join(dir.to_string())).unwrap().count()).sum();
         assert_eq!(count, 140_000);
@@ -493,7 +496,7 @@ fn a_directory_of_this_host() {
     assert!(fs::read(&one).unwrap() == fs::read(&two).unwrap());
     let look = || {
         e2fsck(&one)?;
-        let mount = Mount::new(&scratch, &one, "ro,noload,loop")?;
+        let mount = Mount::new(&scratch.dir("mount"), &one, "ro,noload,loop")?;
         assert_same(&listing(&tree), &listing(mount.path()));
         Some(())
     };

@@ -1,13 +1,7 @@
-//! What the tests of images share: archives made by hand, the oracles, and what a tree looks like.
+//! What the tests of images share: archives made by hand, and the oracles.
 
 use std::{
-    collections::{BTreeMap, HashMap},
-    fs,
     ops::ControlFlow,
-    os::unix::{
-        ffi::OsStrExt,
-        fs::{FileTypeExt, MetadataExt},
-    },
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -36,46 +30,9 @@ pub fn e2fsck(image: &Path) -> Option<()> {
     Some(())
 }
 
-/// A mounted file system, unmounted with the value.
-pub struct Mount(PathBuf);
-
-impl Mount {
-    /// Mounts `image` in `scratch` with `options`, where this machine and user can.
-    pub fn new(scratch: &Scratch, image: &Path, options: &str) -> Option<Self> {
-        let at = scratch.dir("mount");
-        let status = Command::new("mount")
-            .args(["-t", "ext4", "-o", options])
-            .arg(image)
-            .arg(&at)
-            .stdin(Stdio::null())
-            .output()
-            .unwrap();
-        if status.status.success() {
-            return Some(Self(at));
-        }
-        // Where mounting works at all, a refusal is the image's fault.
-        let said = String::from_utf8_lossy(&status.stderr).into_owned();
-        assert!(!rustix::process::geteuid().is_root() || !Path::new("/dev/loop-control").exists(), "{said}");
-        need::missing("loop", "no right to mount loop devices")
-    }
-
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        // Lazily: the child of another test may have a file of it for the moment between its fork and its exec.
-        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
-    }
-}
-
 /// Unpacks `tar` with the system's tar as root, as the oracle of what it means.
 pub fn unpack(scratch: &Scratch, name: &str, tar: &[u8]) -> Option<PathBuf> {
-    if !rustix::process::geteuid().is_root() {
-        return need::missing("root", "no right to unpack owners and devices");
-    }
+    need::root("unpack owners and devices")?;
     let archive = scratch.file(&format!("{name}.tar"), tar);
     let out = scratch.dir(name);
     run(Command::new("tar")
@@ -85,88 +42,6 @@ pub fn unpack(scratch: &Scratch, name: &str, tar: &[u8]) -> Option<PathBuf> {
         .arg("-C")
         .arg(&out));
     Some(out)
-}
-
-/// All that there is to know of the tree below `root`, by path.
-pub fn listing(root: &Path) -> BTreeMap<Vec<u8>, String> {
-    let mut found = BTreeMap::new();
-    let mut names_of_inode = HashMap::new();
-    let mut rest = vec![root.to_owned()];
-    while let Some(path) = rest.pop() {
-        let meta = fs::symlink_metadata(&path).unwrap();
-        if meta.is_dir() {
-            rest.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
-        }
-        let name = path.strip_prefix(root).unwrap().as_os_str().as_bytes().to_vec();
-        names_of_inode.entry(meta.ino()).or_insert_with(Vec::new).push(name.clone());
-        found.insert(name, (path, meta));
-    }
-    for names in names_of_inode.values_mut() {
-        names.sort();
-    }
-    found
-        .into_iter()
-        .map(|(name, (path, meta))| {
-            let kind = meta.file_type();
-            let what = if kind.is_file() {
-                format!("{} bytes {:08x}", meta.size(), crc(&fs::read(&path).unwrap()))
-            } else if kind.is_symlink() {
-                fs::read_link(&path).unwrap().as_os_str().as_bytes().escape_ascii().to_string()
-            } else if kind.is_char_device() || kind.is_block_device() {
-                format!("{}:{}", rustix::fs::major(meta.rdev()), rustix::fs::minor(meta.rdev()))
-            } else {
-                String::new()
-            };
-            let links = if kind.is_dir() { &[][..] } else { &names_of_inode[&meta.ino()][..] };
-            let links: Vec<_> = links.iter().map(|link| link.escape_ascii().to_string()).collect();
-            let (mode, uid, gid) = (meta.mode(), meta.uid(), meta.gid());
-            // Directories that the archive does not list get the time of unpacking from tar. No archive here is as new.
-            let made = kind.is_dir() && meta.mtime() > 1_750_000_000;
-            let (seconds, nanoseconds) = if made { (0, 0) } else { (meta.mtime(), meta.mtime_nsec()) };
-            let text = format!(
-                "{mode:o} {uid}:{gid} {seconds}.{nanoseconds:09} {what} links {} {links:?} {:?}",
-                meta.nlink(),
-                attributes(&path)
-            );
-            (name, text)
-        })
-        .collect()
-}
-
-fn attributes(path: &Path) -> Vec<(String, String)> {
-    let mut names = vec![0; 65536];
-    let length = rustix::fs::llistxattr(path, &mut names[..]).unwrap();
-    let mut found: Vec<_> = names[..length]
-        .split(|byte| *byte == 0)
-        .filter(|name| !name.is_empty())
-        .map(|name| {
-            let mut value = vec![0; 65536];
-            let length = rustix::fs::lgetxattr(path, name, &mut value[..]).unwrap();
-            (name.escape_ascii().to_string(), value[..length].escape_ascii().to_string())
-        })
-        .collect();
-    found.sort();
-    found
-}
-
-fn crc(bytes: &[u8]) -> u32 {
-    let mut crc = flate2::Crc::new();
-    crc.update(bytes);
-    crc.sum()
-}
-
-/// Compares two listings entry by entry.
-#[track_caller]
-pub fn assert_same(expected: &BTreeMap<Vec<u8>, String>, found: &BTreeMap<Vec<u8>, String>) {
-    for (path, expected) in expected {
-        assert_eq!(Some(expected), found.get(path), "{}", path.escape_ascii());
-    }
-    let extra: Vec<_> = found
-        .keys()
-        .filter(|path| !expected.contains_key(*path))
-        .map(|path| path.escape_ascii().to_string())
-        .collect();
-    assert!(extra.is_empty(), "{extra:?}");
 }
 
 /// An archive made by hand, entry by entry.

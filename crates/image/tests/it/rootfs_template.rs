@@ -4,9 +4,11 @@ use std::{fs, process::Command};
 
 use image::template::{Error, Role, ensure, set_uuid};
 
+use testkit::listing::Mount;
+
 use crate::{
     kernel_support::{Scratch, run},
-    rootfs_support::{Mount, e2fsck, features},
+    rootfs_support::{e2fsck, features},
 };
 
 #[test]
@@ -48,7 +50,7 @@ fn a_clone_with_its_own_identity_can_be_written() {
         e2fsck(&disk)?;
         let said = run(Command::new("blkid").args(["-p", "-o", "value", "-s", "UUID"]).arg(&disk));
         assert_eq!(said.trim(), "30313233-3435-3637-3839-616263646566");
-        let mount = Mount::new(&scratch, &disk, "loop")?;
+        let mount = Mount::new(&scratch.dir("mount"), &disk, "loop")?;
         assert_eq!(fs::read_dir(mount.path()).unwrap().count(), 0);
         for index in 0..500 {
             fs::write(mount.path().join(index.to_string()), vec![1; 20_000]).unwrap();
