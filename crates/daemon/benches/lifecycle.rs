@@ -24,11 +24,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use engine::{Engine, Kind, Seams, config::Config};
+use engine::{Engine, Kind, Seams, bridge::Bridge, config::Config};
 use http_body_util::Full;
 use hyper::{Request, Response, body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use model::{VmId, vm::State};
+use model::{VmId, config::NetworkMode, network::Subnet, vm::State};
 use rusqlite::{Connection, types::Value};
 use testkit::{images::Tar, kernel_forge};
 use tokio::runtime::Runtime;
@@ -46,14 +46,16 @@ const CONNECTIONS: usize = 32;
 const BOOT: Duration = Duration::from_secs(1);
 
 fn main() {
-    let world = World::new();
+    // Each leases an address; none is started, which would need the bridge.
+    let bridge = Bridge { subnet: Subnet::of([10, 9, 0, 0].into(), 20), socket: "/nowhere".into() };
+    let world = World::new().reopened(Some(bridge));
     let ours = world.creates(CREATES);
     let bare = world.bare_loop(CREATES);
     println!("creates a second over {CONNECTIONS} connections: {ours:.0}");
     println!("the same transactions in a bare loop: {bare:.0}");
     println!("create --no-start, rate over that of a bare SQLite loop: {:.2} (at least 0.5)", ours / bare);
 
-    let world = world.stopped().reopened();
+    let world = world.stopped().reopened(None);
     println!("reconcile {CREATES} stopped VMs, seconds: {:.2} (at most 1)", world.opened.as_secs_f64());
     drop(world);
 
@@ -86,7 +88,7 @@ impl World {
         std::fs::write(home.join("kernel/vmlinuz"), kernel_forge::vmlinux()).unwrap();
         std::fs::write(home.join("kernel/config"), kernel_forge::CONFIG).unwrap();
         std::fs::write(home.join("agent"), "agent").unwrap();
-        let world = Self::open(home);
+        let world = Self::open(home, None);
         let engine = world.engine.clone().unwrap();
         let kernel = ImportKernel::Path(world.home.join("kernel").display().to_string());
         let kernels = engine.clone();
@@ -104,16 +106,17 @@ impl World {
         world
     }
 
-    fn open(home: PathBuf) -> Self {
+    fn open(home: PathBuf, bridge: Option<Bridge>) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
         let [state, cache, runtime_dir, config] =
             ["state", "cache", "run", "config"].map(|name| home.join(name));
         let dirs = host::dirs::Dirs { state, cache, runtime: runtime_dir, config };
         let fake = Fake::new(|stream, _| -> Future<'static, ()> { Box::pin(guest(stream)) });
-        let seams = Seams { backend: Some(Arc::new(fake)), ..Seams::default() };
+        let seams = Seams { backend: Some(Arc::new(fake)), bridge, ..Seams::default() };
+        let config = Config { network_mode: NetworkMode::Auto, ..Config::default() };
         let socket = dirs.socket();
         let begin = Instant::now();
-        let opening = Engine::open(dirs, Config::default(), home.join("agent"), seams);
+        let opening = Engine::open(dirs, config, home.join("agent"), seams);
         let engine = runtime.block_on(opening).unwrap().expect("nobody else has it");
         let opened = begin.elapsed();
         let (served, at) = (engine.clone(), socket.clone());
@@ -155,6 +158,10 @@ impl World {
         let ids: BTreeSet<&str> = vms.iter().map(|vm| vm.id.as_str()).collect();
         let names: BTreeSet<&str> = vms.iter().map(|vm| vm.name.as_str()).collect();
         assert_eq!((ids.len(), names.len()), (count + 1, count + 1), "with the first one");
+        let store = store::Store::open(&self.home.join("state/banger.db")).unwrap();
+        let addresses: BTreeSet<u16> =
+            store.vm_list().unwrap().iter().filter_map(|vm| vm.network.number).collect();
+        assert_eq!(addresses.len(), count);
         rate
     }
 
@@ -168,7 +175,7 @@ impl World {
         db.pragma_update(None, "synchronous", "NORMAL").unwrap();
         db.pragma_update(None, "foreign_keys", true).unwrap();
         let mut row: Vec<Value> = db
-            .query_row("SELECT * FROM vm LIMIT 1", [], |row| {
+            .query_row("SELECT * FROM vm WHERE host_number IS NOT NULL LIMIT 1", [], |row| {
                 (0..row.as_ref().column_count()).map(|column| row.get(column)).collect()
             })
             .unwrap();
@@ -179,6 +186,11 @@ impl World {
             let (id, name) = (format!("{number:012x}"), format!("vm-{number}"));
             (row[0], row[1]) = (Value::Text(id.clone()), Value::Text(name.clone()));
             let transaction = db.transaction().unwrap();
+            let leased = "SELECT count(*), max(host_number) FROM vm WHERE host_number BETWEEN 2 AND 4094";
+            let highest: Option<i64> =
+                transaction.prepare_cached(leased).unwrap().query_row([], |row| row.get(1)).unwrap();
+            // The last column.
+            *row.last_mut().unwrap() = Value::Integer(highest.map_or(2, |highest| highest + 1));
             let exists = |sql: &str, of: &Value| -> bool {
                 transaction.prepare_cached(sql).unwrap().query_row([of], |row| row.get(0)).unwrap()
             };
@@ -204,12 +216,12 @@ impl World {
         self
     }
 
-    /// The same in another engine, whose machines are found again.
-    fn reopened(mut self) -> Self {
+    /// The same in another engine, with this bridge, whose machines are found again.
+    fn reopened(mut self, bridge: Option<Bridge>) -> Self {
         let home = std::mem::take(&mut self.home);
         self.close();
         drop(self);
-        Self::open(home)
+        Self::open(home, bridge)
     }
 
     /// The median seconds of a create alone, and of one while an image is being imported that takes its time.

@@ -167,7 +167,7 @@ mod tests {
         // A dotted key and a table of the same name cannot stand together; that is the parser's to say.
         assert!(entries("vm_defaults.vcpu = 2\n[vm_defaults]\nmemory = \"1G\"\n").is_err());
         let text = "vmm = 'qemu'\n[vm_defaults]\nvcpu = 0x2\nmemory = \"1G\"\n\
-                    [network]\nmode = 1\n[[file_sync]]\na = 1\n[vmm_]\n";
+                    [jailer]\nmode = 1\n[[file_sync]]\na = 1\n[vmm_]\n";
         let mut found: Vec<_> = entries(text).unwrap().into_iter().map(|e| (e.name, e.value)).collect();
         let Value::Tables(tables) = &mut found[4].1 else { panic!("{found:?}") };
         let table = tables.pop().unwrap();
@@ -177,7 +177,7 @@ mod tests {
             ("vmm", Value::Text("qemu".into())),
             ("vm_defaults.vcpu", Value::Integer(2)),
             ("vm_defaults.memory", Value::Text("1G".into())),
-            ("network", Value::Other("a table")),
+            ("jailer", Value::Other("a table")),
             ("file_sync", Value::Tables(vec![])),
             ("vmm_", Value::Other("a table")),
         ];
@@ -196,7 +196,7 @@ mod tests {
     #[test]
     fn every_mistake_has_its_line_and_a_caret() {
         let text = "# mine\ndefalt_image = 'x'\nstop_timeout = 10\nlog_level = { a = 1 }\n\n\
-                    [network]\nsubnet = '10.0.0.0/8'\n\n[vm_defaults]\n\tmemory = \"0G\"\nvmm = 'qemu'\n";
+                    [jailer]\nbin = '/opt/jailer'\n\n[vm_defaults]\n\tmemory = \"0G\"\nvmm = 'qemu'\n";
         insta::assert_snapshot!(mistakes(text.as_bytes()), @r#"
         config.toml:2:1: unknown key `defalt_image`; is `default_image` meant?
           |
@@ -210,10 +210,10 @@ mod tests {
           |
         4 | log_level = { a = 1 }
           |             ^^^^^^^^^
-        config.toml:6:2: `network` is not supported by this version
+        config.toml:6:2: `jailer` is not supported by this version
           |
-        6 | [network]
-          |  ^^^^^^^
+        6 | [jailer]
+          |  ^^^^^^
         config.toml:10:11: `vm_defaults.memory`: a size must be more than zero
            |
         10 |  memory = "0G"

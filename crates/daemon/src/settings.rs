@@ -112,6 +112,7 @@ fn of_host(field: Field) -> Option<String> {
         | Field::StatsInterval
         | Field::DiskSize
         | Field::OverlaySize
-        | Field::Nat => None,
+        | Field::Nat
+        | Field::NetworkMode => None,
     }
 }

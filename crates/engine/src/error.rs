@@ -153,6 +153,9 @@ pub enum Error {
     /// Nothing can keep a VM with NAT away from this host's own services, and nobody allowed it there.
     #[error("this host does not give a VM with NAT a network of its own")]
     NoNetwork(#[source] crate::network::Missing),
+    /// The bridge that VMs are to be on cannot be used.
+    #[error(transparent)]
+    Bridge(#[from] crate::bridge::BridgeError),
     /// There is no usable VMM on this host.
     #[error("no virtual machine monitor can be used")]
     NoVmm(#[source] vmm::ProbeError),
@@ -363,6 +366,7 @@ impl Error {
             | Self::NoVmm(_)
             | Self::Network { .. }
             | Self::NoNetwork(_)
+            | Self::Bridge(_)
             | Self::Template(_)
             | Self::ReadImage { .. }
             | Self::Program { .. }
@@ -374,7 +378,9 @@ impl Error {
             Self::Store(store::Error::Taken(_)) => Code::Taken,
             Self::Store(store::Error::InUse(_)) => Code::InUse,
             Self::Store(store::Error::Missing) => Code::NotFound,
-            Self::Store(store::Error::Full | store::Error::Disk(_)) => Code::Host,
+            Self::Store(store::Error::Full | store::Error::Disk(_) | store::Error::NoAddress(_)) => {
+                Code::Host
+            }
             Self::Store(
                 store::Error::Newer { .. }
                 | store::Error::Damaged { .. }
@@ -443,6 +449,11 @@ impl Error {
                 Some(format!("choose another --name, or delete the one there is: {name}"))
             }
             Self::Store(store::Error::InUse(_)) => Some("delete what uses it first".to_owned()),
+            Self::Store(store::Error::NoAddress(_)) => Some(
+                "banger vm delete one that is not needed, or choose a larger `subnet`: sudo banger system install --subnet \
+                 10.9.0.0/20"
+                    .to_owned(),
+            ),
             Self::Store(store::Error::Disk(_)) => {
                 Some("look whether the disk of banger's state directory can be written".to_owned())
             }

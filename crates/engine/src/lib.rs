@@ -14,6 +14,7 @@
 //! | `images`, `kernels` | making and publishing them |
 //! | `catalogs` | which catalog is in force, fetching what it names |
 //! | `network` | rules and companion of a VM's network |
+//! | `bridge` | the bridge of root's helper |
 //! | `registry` | fetching what images are made of |
 //! | `guest` | talking to an agent |
 //! | `ssh` | keys and pins for a guest's sshd |
@@ -23,6 +24,7 @@
 //!
 //! No argv, no terminals, no HTTP serving: those are the CLI's and the daemon's.
 
+pub mod bridge;
 mod catalogs;
 mod clock;
 pub mod config;
@@ -100,6 +102,8 @@ struct Inner {
     registries: registry::Settings,
     builder: Program,
     ssh: ssh::Keys,
+    /// The bridge that VMs are on, if they are.
+    bridge: Option<bridge::Bridge>,
     _lock: Lock,
 }
 
@@ -114,6 +118,8 @@ pub struct Seams {
     pub registries: Option<registry::Settings>,
     /// Builds images.
     pub builder: Option<Program>,
+    /// The bridge that root installed for this user.
+    pub bridge: Option<bridge::Bridge>,
     /// What time it is.
     pub clock: Clock,
 }
@@ -127,6 +133,8 @@ impl Engine {
         let paths = Paths::prepare(dirs.clone())?;
         let Some(lock) = host::lock::try_exclusive(&paths.lock())? else { return Ok(None) };
         let ssh = ssh::Keys::ensure(&dirs)?;
+        let installed = || seams.bridge.map_or_else(bridge::Bridge::installed, |bridge| Ok(Some(bridge)));
+        let bridge = bridge::Bridge::by(config.network_mode, installed)?;
         let fresh = Store::check(&paths.database())? == Compatibility::Absent;
         let points = fault::Points::new(seams.faults);
         let store = points.watch(Store::open(&paths.database())?);
@@ -145,6 +153,7 @@ impl Engine {
             registries: seams.registries.unwrap_or_default(),
             builder: seams.builder.unwrap_or(Program::Mmdebstrap),
             ssh,
+            bridge,
             _lock: lock,
         }));
         let happenings = engine.operations().happenings().clone();

@@ -4,18 +4,14 @@
 
 use std::{net::Ipv4Addr, path::Path};
 
-use model::network::{Mac, Subnet};
+use model::network::{BRIDGE_SUBNET, Mac, Subnet, TAP_PREFIX, bridge_subnet};
 use serde::Deserialize;
 use wire::helper::Refusal;
 
 /// The most bytes of the file.
 const LIMIT: u64 = 16 << 10;
-/// How a tap's name begins; the VM's id follows.
-pub const TAP_PREFIX: &str = "bg-";
 /// The longest name of a link.
 const LINK_NAME: usize = 15;
-/// The largest and the smallest subnet.
-const PREFIXES: std::ops::RangeInclusive<u8> = 20..=30;
 
 /// An installation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,7 +55,7 @@ fn default_bridge() -> String {
 }
 
 fn default_subnet() -> String {
-    "172.30.0.0/24".to_owned()
+    BRIDGE_SUBNET.to_string()
 }
 
 impl Install {
@@ -81,22 +77,15 @@ impl Install {
         if !is_name || name.starts_with(TAP_PREFIX) || name.starts_with('-') {
             return Err(format!("`bridge` cannot be {name:?}"));
         }
-        let subnet = subnet(&text.subnet).ok_or_else(|| {
-            format!(
-                "`subnet` cannot be {:?}: it is a private network of {} to {} bits, like {}",
-                text.subnet,
-                PREFIXES.start(),
-                PREFIXES.end(),
-                default_subnet()
-            )
-        })?;
+        let subnet = bridge_subnet(&text.subnet)
+            .map_err(|why| format!("`subnet` cannot be {:?}: {why}", text.subnet))?;
         Ok(Self { owner: text.owner, bridge: text.bridge, subnet })
     }
 
     /// The host's address on the bridge.
     #[must_use]
     pub fn gateway(&self) -> Ipv4Addr {
-        self.subnet.host(1)
+        self.subnet.gateway()
     }
 
     /// The address of the guest that has `number`.
@@ -104,9 +93,7 @@ impl Install {
     /// # Errors
     /// [`Refusal::HostNumber`] where that is nobody's to have.
     pub fn address(&self, number: u16) -> Result<Ipv4Addr, Refusal> {
-        let size = 1u32 << (32 - self.subnet.prefix());
-        let number = u32::from(number);
-        if (2..size - 1).contains(&number) { Ok(self.subnet.host(number)) } else { Err(Refusal::HostNumber) }
+        self.subnet.guest(number).ok_or(Refusal::HostNumber)
     }
 
     /// The bridge's hardware address: always the same, and no guest's.
@@ -115,14 +102,6 @@ impl Install {
         let [a, b, c, _] = self.subnet.address().octets();
         Mac([0x06, b'b', b'g', a, b, c])
     }
-}
-
-/// The private network that `text` is.
-fn subnet(text: &str) -> Option<Subnet> {
-    let (address, prefix) = text.split_once('/')?;
-    let (address, prefix) = (address.parse::<Ipv4Addr>().ok()?, prefix.parse().ok()?);
-    let subnet = Subnet::of(address, prefix);
-    (address.is_private() && PREFIXES.contains(&prefix) && subnet.address() == address).then_some(subnet)
 }
 
 #[cfg(test)]

@@ -7,14 +7,17 @@ use std::{
 };
 
 use host::links::{self, Link, Links, Passage, Reach};
-use model::{VmId, network::Subnet};
+use model::{
+    VmId,
+    network::{Subnet, tap},
+};
 use wire::helper::{Guest, MAX_GUESTS, Refusal, Status};
 
 use crate::{
     filter::{Applied, Filter, FilterError},
     install::Install,
     places::Places,
-    rules::{self, Others, tap, tap_owner},
+    rules::{self, Others, tap_owner},
     state::Guests,
 };
 

@@ -65,6 +65,8 @@ pub enum Field {
     OverlaySize,
     /// Whether a VM for which nothing is said reaches the world.
     Nat,
+    /// How VMs are connected.
+    NetworkMode,
 }
 
 /// What the value of a key is.
@@ -172,10 +174,12 @@ pub const KEYS: &[Key] = &[
         Fallback::Value("8G"), "The most that a VM's changes to its system hold."),
     key(Field::Nat, "vm_defaults.nat", "BANGER_VM_DEFAULTS_NAT", Kind::Switch, Fallback::Value("false"),
         "Whether a VM reaches the world for which neither `--nat` nor `--no-nat` was given."),
+    key(Field::NetworkMode, "network.mode", "BANGER_NETWORK_MODE", Kind::Word(NetworkMode::WORDS), Fallback::Value("auto"),
+        "How VMs are connected: without root (`user`), by the bridge of `banger system install` (`bridge`), or by that where it is installed for this user."),
 ];
 
 /// Keys and tables that are planned and do nothing yet, so they are refused instead of ignored.
-pub const LATER: &[&str] = &["jailer_bin", "jailer", "ssh_key_path", "root_disk", "network"];
+pub const LATER: &[&str] = &["jailer_bin", "jailer", "ssh_key_path", "root_disk"];
 
 /// The list of the owner's files that every start puts into its guest.
 pub const FILE_SYNC: &str = "file_sync";
@@ -245,6 +249,38 @@ impl Vmm {
             Self::Auto => "auto",
             Self::Firecracker => "firecracker",
             Self::Qemu => "qemu",
+        }
+    }
+}
+
+/// How VMs are connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NetworkMode {
+    /// By the bridge where one is installed for this user, else as `User`.
+    Auto,
+    /// Without root, each by itself.
+    User,
+    /// By the bridge that root's helper keeps.
+    Bridge,
+}
+
+impl NetworkMode {
+    const ALL: [Self; 3] = [Self::Auto, Self::User, Self::Bridge];
+    const WORDS: &[&str] = &["auto", "user", "bridge"];
+
+    /// The one of that word.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|mode| mode.as_str() == word)
+    }
+
+    /// Its word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::User => "user",
+            Self::Bridge => "bridge",
         }
     }
 }
@@ -335,6 +371,8 @@ pub struct Config {
     pub sizes: Wish,
     /// Whether a VM for which nothing was said reaches the world.
     pub nat: Nat,
+    /// How VMs are connected.
+    pub network_mode: NetworkMode,
     /// Files of the owner's that every start puts into its guest.
     pub file_sync: Vec<FileSync>,
 }
@@ -358,6 +396,7 @@ impl Default for Config {
             stats_interval: Duration::from_secs(10),
             sizes: Wish::default(),
             nat: Nat::Off,
+            network_mode: NetworkMode::Auto,
             file_sync: Vec::new(),
         }
     }
@@ -558,6 +597,9 @@ impl Config {
                 self.sizes.overlay = Some(bytes(&text, sizing::MIN_DISK, sizing::MAX_DISK)?);
             }
             Field::Nat => self.nat = Nat::of(word(&text, SWITCH)? == "true"),
+            Field::NetworkMode => {
+                self.network_mode = NetworkMode::from_word(&text).ok_or(Wrong::Word(NetworkMode::WORDS))?;
+            }
         }
         Ok(())
     }
@@ -588,6 +630,7 @@ impl Config {
             Field::DiskSize => disk(self.sizes.disk),
             Field::OverlaySize => disk(self.sizes.overlay),
             Field::Nat => self.nat.is_on().to_string(),
+            Field::NetworkMode => self.network_mode.as_str().to_owned(),
         })
     }
 }

@@ -3,12 +3,14 @@
 //! A VM has a network card only where it needs one. Every card shows the guest the same: one static IPv4 address, a gateway that
 //! is also its resolver, an MTU. What lies behind the gateway is its [`Link`].
 
+mod bridge;
 mod rules;
 
 use std::{fmt, net::Ipv4Addr};
 
 use crate::VmId;
 
+pub use bridge::{BRIDGE_SUBNET, NoSubnet, TAP_PREFIX, bridge_subnet, tap};
 pub use rules::{DNS, HOST_END, Rules, TAP, UPLINK, USER_END, USER_PREFIX};
 
 /// An Ethernet address.
@@ -222,6 +224,8 @@ pub struct Network {
     pub loopback: HostLoopback,
     /// What its card is connected to since its last start; without one it had no card.
     pub link: Option<Link>,
+    /// Its number in the bridge's subnet, which nobody else has while its record is there.
+    pub number: Option<u16>,
 }
 
 /// Why a VM cannot have the network that it is to have: what is missing for namespaces, while nobody allowed the fallback.
@@ -325,14 +329,14 @@ mod tests {
             (Nat::On, Namespaces::Refused, HostLoopback::Allowed, Ok(Some(Link::BuiltIn))),
             (Nat::On, Namespaces::Refused, HostLoopback::Closed, Err(NeedsConsent)),
         ] {
-            let network = Network { nat, loopback, link: None };
+            let network = Network { nat, loopback, ..Network::default() };
             assert_eq!(link(network, namespaces), expect, "{nat:?} {namespaces:?} {loopback:?}");
         }
     }
 
     #[test]
     fn a_running_vm_with_its_card_is_changed_at_once() {
-        let network = |nat, link| Network { nat, loopback: HostLoopback::Closed, link };
+        let network = |nat, link| Network { nat, link, ..Network::default() };
         let ns = Some(Link::Namespace);
         for (network, wanted, running, expect) in [
             (network(Nat::On, ns), Nat::On, Running::Yes, Flip::Already),

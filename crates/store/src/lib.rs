@@ -12,6 +12,7 @@
 mod connection;
 mod image;
 mod kernel;
+mod lease;
 mod ledger;
 mod published;
 mod vm;
@@ -30,7 +31,7 @@ pub use kernel::Kernel;
 pub use ledger::Entry;
 pub use published::Published;
 use rusqlite::ErrorCode;
-pub use vm::{Sizes, Vm, VmNews};
+pub use vm::{Reserved, Sizes, Vm, VmNews};
 pub use workspace::Workspace;
 pub use writer::Answer;
 use writer::{Change, Request};
@@ -47,6 +48,9 @@ pub enum Error {
     /// Something that was to go is still needed by these.
     #[error("it is used by {}", .0.join(", "))]
     InUse(Vec<String>),
+    /// All addresses that VMs may have are leased.
+    #[error("all {0} addresses of the bridge are leased to VMs")]
+    NoAddress(usize),
     /// A newer banger wrote this database.
     #[error("the database has version {found}, and this banger knows up to {known}")]
     Newer {

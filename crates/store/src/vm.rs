@@ -11,7 +11,10 @@ use model::{
 };
 use rusqlite::{Connection, Row, params};
 
-use crate::{Answer, Error, News, Ready, Result, Store, known};
+use crate::{
+    Answer, Error, News, Ready, Result, Store, known,
+    lease::{Numbers, lowest_free},
+};
 
 /// A VM's size with the origin of each value; see [`Sizing`].
 pub type Sizes = Sizing;
@@ -68,9 +71,18 @@ pub struct VmNews {
     pub reason: Option<String>,
 }
 
+/// What a reservation gave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reserved {
+    /// The number that the VM has in the bridge's subnet, if it is to have one.
+    pub number: Option<u16>,
+    /// The entry of the ledger that takes the record back.
+    pub entry: Option<i64>,
+}
+
 const COLUMNS: &str = "id, name, state, reason, image, kernel, vmm, vcpu, vcpu_origin, memory, memory_origin, disk, \
      disk_origin, overlay, overlay_origin, env, ready, rm, machine_id, secret, created_ms, started_ms, timeline, \
-     nat, host_loopback, link";
+     nat, host_loopback, link, host_number";
 
 const ORIGINS: [(Origin, &str); 4] = [
     (Origin::Request, "request"),
@@ -109,6 +121,7 @@ fn read(row: &Row<'_>) -> Result<Vm> {
             nat: Nat::of(row.get(23)?),
             loopback: if row.get(24)? { HostLoopback::Allowed } else { HostLoopback::Closed },
             link: link.map(|link| known("link", link, Link::from_name)).transpose()?,
+            number: row.get(26)?,
         },
         env: row.get(15)?,
         ready: ready.map(|r| known("readiness", r, Ready::from_name)).transpose()?,
@@ -122,27 +135,32 @@ fn read(row: &Row<'_>) -> Result<Vm> {
 }
 
 impl Store {
-    /// Reserves the VM in one transaction: its exact name is free, and its image and kernel are still there. Where it is
-    /// `made` by an operation that is not through with that, the ledger knows how to take the record back, by the entry that
-    /// is given. `reply` is told of it on another thread, or dropped where the database is closed.
+    /// Reserves the VM in one transaction: its exact name is free, its image and kernel are still there, and where it is to have
+    /// one of `numbers`, the lowest free one is its own from now on. Where it is `made` by an operation that is not through with
+    /// that, the ledger knows how to take the record back. `reply` is told of it on another thread, or dropped where the
+    /// database is closed.
     ///
-    /// The errors are [`Error::Taken`]; [`Error::Missing`] where the image or kernel went meanwhile; or that the database
-    /// cannot be written.
+    /// The errors are [`Error::Taken`]; [`Error::Missing`] where the image or kernel went meanwhile; [`Error::NoAddress`]; or
+    /// that the database cannot be written.
     pub fn vm_insert(
         &self,
         vm: Vm,
+        numbers: Option<Numbers>,
         made: Option<&OperationId>,
-        reply: impl FnOnce(Answer<Option<i64>>) + Send + 'static,
+        reply: impl FnOnce(Answer<Reserved>) + Send + 'static,
     ) {
         let made = made.map(OperationId::to_string);
         let id = vm.id;
         let inserted =
             VmNews { id, name: vm.name.to_string(), state: Some(vm.state), reason: vm.reason.clone() };
         let work = move |db: &Connection| {
+            let mut vm = vm;
+            vm.network.number = numbers.map(|numbers| lowest_free(db, &numbers)).transpose()?;
             insert(db, &vm)?;
-            let Some(operation) = made else { return Ok(None) };
+            let number = vm.network.number;
+            let Some(operation) = made else { return Ok(Reserved { number, entry: None }) };
             open_entry(db, id, &operation, &Undo::Record)?;
-            Ok(Some(db.last_insert_rowid()))
+            Ok(Reserved { number, entry: Some(db.last_insert_rowid()) })
         };
         let news = Arc::clone(&self.news);
         self.transaction_soon(work, move |_| tell(&news, Some(inserted)), reply);
@@ -399,6 +417,7 @@ fn insert(db: &Connection, vm: &Vm) -> Result<()> {
         vm.network.nat.is_on(),
         vm.network.loopback == HostLoopback::Allowed,
         vm.network.link.map(Link::name),
+        vm.network.number,
     ])?;
     Ok(())
 }

@@ -58,7 +58,7 @@ impl Engine {
         let sizes = sizing::resolve(wish, self.0.config.sizes, host_size()?)?;
         let loopback = if request.allow_host_loopback { HostLoopback::Allowed } else { HostLoopback::Closed };
         let nat = request.nat.map_or(self.0.config.nat, Nat::of);
-        let network = Network { nat, loopback, link: None };
+        let network = Network { nat, loopback, ..Network::default() };
         // That it can be had is known before anything is made; what it is then is found out at the start.
         let _ = self.link_for(network).await?;
         let vmm = self.0.vmms.choose(request.vmm.as_deref()).await?;
@@ -111,14 +111,14 @@ impl Engine {
             timeline: "[]".to_owned(),
         };
         let start = if request.no_start { Start::Later } else { Start::Now };
-        let (entry, record) = match self.reserve(record, name.is_some(), start, &operation).await {
+        let (reserved, record) = match self.reserve(record, name.is_some(), start, &operation).await {
             Ok(reserved) => reserved,
             Err(error) => {
                 self.forget(id);
                 return Err(error);
             }
         };
-        let Some(entry) = entry else {
+        let Some(entry) = reserved.entry else {
             // It is as it was inserted, and holds nothing of the host yet.
             return Ok(Outcome::Vm(Box::new(self.view(record, &[image], &[kernel], &HashMap::new()))));
         };
@@ -164,24 +164,29 @@ impl Engine {
         }
     }
 
-    /// Inserts the record under its name, or under a free made-up one. Gives the entry that undoes that, if it is to start.
+    /// Inserts the record under its name, or under a free made-up one, and on the bridge with an address of its own. Gives the
+    /// entry that undoes that, if it is to start.
     async fn reserve(
         &self,
         record: store::Vm,
         named: bool,
         start: Start,
         operation: &Operation,
-    ) -> Result<(Option<i64>, store::Vm)> {
+    ) -> Result<(store::Reserved, store::Vm)> {
         let mut record = record;
         let made = (start == Start::Now).then_some(operation.id());
+        let numbers = self.0.bridge.as_ref().map(|bridge| bridge.subnet.guests());
         for _ in 0..NAMES {
             let (sender, answer) = oneshot::channel();
-            self.store().vm_insert(record.clone(), made, |answer| drop(sender.send(answer)));
+            self.store().vm_insert(record.clone(), numbers.clone(), made, |answer| drop(sender.send(answer)));
             let answer = answer.await.map_err(|_| Error::ShuttingDown)?;
             match answer.unwrap_or_else(|panic| resume_unwind(panic)) {
                 Err(store::Error::Taken(_)) if !named => record.name = made_up_name(),
                 Err(error) => return Err(error.into()),
-                Ok(entry) => return Ok((entry, record)),
+                Ok(reserved) => {
+                    record.network.number = reserved.number;
+                    return Ok((reserved, record));
+                }
             }
         }
         Err(store::Error::Taken(record.name.to_string()).into())

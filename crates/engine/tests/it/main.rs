@@ -13,6 +13,7 @@ mod dns;
 mod end;
 mod fault;
 mod guest;
+mod lease;
 mod liar;
 mod nginx;
 mod operations;

@@ -15,11 +15,12 @@ use std::{
 
 use engine::{
     Clock, Engine, Kind, Operation, Seams,
+    bridge::Bridge,
     config::Config,
     registry::{Patience, Proxies, Settings},
 };
 use host::{dirs::Dirs, proc::Program};
-use model::end::MachineEnd;
+use model::{config::NetworkMode, end::MachineEnd};
 use testkit::{home::wait_until, kernel_forge, tree};
 use tokio::{runtime::Runtime, sync::watch};
 use vmm::{
@@ -50,6 +51,8 @@ pub struct World {
     pub config: Config,
     /// What time it is.
     pub clock: Clock,
+    /// The bridge that root installed.
+    pub bridge: Option<Bridge>,
     daemon: Option<Daemon>,
     small: Option<Small>,
 }
@@ -130,7 +133,12 @@ const PREFIX: &str = "banger-engine-";
 
 /// What worlds go by where nothing else is said.
 pub fn default_config() -> Config {
-    Config { stop_timeout: Duration::from_millis(500), ..Config::default() }
+    Config {
+        stop_timeout: Duration::from_millis(500),
+        // Whatever is installed on the host of these tests.
+        network_mode: NetworkMode::User,
+        ..Config::default()
+    }
 }
 
 fn fresh(name: &str) -> PathBuf {
@@ -167,15 +175,21 @@ impl World {
 
     /// The same, which goes by `config`.
     pub fn with(config: Config) -> Self {
-        Self::in_home(fresh("world"), None, config)
+        Self::in_home(fresh("world"), None, config, None)
+    }
+
+    /// The same where `bridge` is installed.
+    pub fn with_bridge(bridge: Bridge) -> Self {
+        let config = Config { network_mode: NetworkMode::Auto, ..default_config() };
+        Self::in_home(fresh("world"), None, config, Some(bridge))
     }
 
     /// The same in a place of its own.
     pub fn on(small: Small) -> Self {
-        Self::in_home(small.home.clone(), Some(small), default_config())
+        Self::in_home(small.home.clone(), Some(small), default_config(), None)
     }
 
-    fn in_home(home: PathBuf, small: Option<Small>, config: Config) -> Self {
+    fn in_home(home: PathBuf, small: Option<Small>, config: Config, bridge: Option<Bridge>) -> Self {
         for name in ["state", "cache", "kernel"] {
             tree::link(&TEMPLATE.join(name), &home.join(name));
         }
@@ -193,6 +207,7 @@ impl World {
         }
         let mut world = Self::at(home);
         world.config = config;
+        world.bridge = bridge;
         world.small = small;
         world.open();
         world
@@ -209,7 +224,7 @@ impl World {
         });
         let (faults, config) = (Arc::default(), default_config());
         let clock = Clock::default();
-        Self { home, fake, controls, manner, faults, config, clock, daemon: None, small: None }
+        Self { home, fake, controls, manner, faults, config, clock, bridge: None, daemon: None, small: None }
     }
 
     fn dirs(&self) -> Dirs {
@@ -242,6 +257,7 @@ impl World {
                 faults: Some(self.faults.clone()),
                 registries: Some(Settings { patience, credentials, proxies: Proxies::default() }),
                 builder: Some(Program::Qemu(self.home.join("builder"))),
+                bridge: self.bridge.clone(),
                 clock: self.clock.clone(),
             };
             let opening = Engine::open(self.dirs(), self.config.clone(), self.home.join("agent"), seams);

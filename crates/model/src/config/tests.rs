@@ -82,6 +82,9 @@ fn every_key_takes_its_values() {
         ("vm_defaults.overlay_size", text("2GiB"), sizes(Wish { overlay: Some(2 * GIB), ..Wish::default() })),
         ("vm_defaults.nat", Value::Switch(true), Config { nat: Nat::On, ..base.clone() }),
         ("vm_defaults.nat", Value::Switch(false), base.clone()),
+        ("network.mode", text("user"), Config { network_mode: NetworkMode::User, ..base.clone() }),
+        ("network.mode", text("bridge"), Config { network_mode: NetworkMode::Bridge, ..base.clone() }),
+        ("network.mode", text("auto"), base.clone()),
     ];
     for key in KEYS {
         assert!(cases.iter().any(|(name, ..)| *name == key.name), "{} is tested", key.name);
@@ -144,6 +147,8 @@ fn every_key_refuses_what_is_none_of_its_values() {
         ("vm_defaults.overlay_size", Value::Other("a table"), "it cannot be a table"),
         ("vm_defaults.nat", text("true"), "it cannot be a string"),
         ("vm_defaults.nat", Value::Integer(1), "it cannot be a number"),
+        ("network.mode", text("tap"), "it is one of auto, user, bridge"),
+        ("network.mode", Value::Switch(true), "it cannot be a boolean"),
     ];
     for key in KEYS {
         assert!(cases.iter().any(|(name, ..)| *name == key.name), "{} is tested", key.name);
@@ -162,7 +167,8 @@ fn unknown_keys_are_told() {
             "unknown key `vm_defaults.log_level`; is `log_level`, above the first [table], meant?",
         ),
         ("colour", "unknown key `colour`"),
-        ("network", "`network` is not supported by this version"),
+        ("jailer", "`jailer` is not supported by this version"),
+        ("network.subnet", "unknown key `network.subnet`"),
         ("vm_defaults", "`vm_defaults` is a table: write [vm_defaults], and its keys below"),
     ] {
         assert_eq!(file(name, text("x")), Err(vec![expect.to_owned()]));

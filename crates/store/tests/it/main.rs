@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::{ffi::OsString, os::unix::ffi::OsStringExt};
+use std::{collections::BTreeSet, ffi::OsString, ops::RangeInclusive, os::unix::ffi::OsStringExt};
 
 use model::{
     ImageName, KernelName, OperationId, VmId, VmName,
@@ -12,7 +12,7 @@ use model::{
     vm::State,
     workspace::GuestPath,
 };
-use store::{Commit, Compatibility, Error, Image, Kernel, Ready, Store, Vm, Workspace};
+use store::{Commit, Compatibility, Error, Image, Kernel, Ready, Reserved, Store, Vm, Workspace};
 
 struct Scratch(std::path::PathBuf);
 
@@ -78,7 +78,7 @@ fn vm(number: u8, name: &str) -> Vm {
         kernel: "k1".to_owned(),
         vmm: "qemu".to_owned(),
         sizes: resolve(Wish::default(), Wish::default(), Host { cpus: 4, memory: 8 << 30 }).unwrap(),
-        network: Network { nat: Nat::On, loopback: HostLoopback::Allowed, link: None },
+        network: Network { nat: Nat::On, loopback: HostLoopback::Allowed, ..Network::default() },
         env: "[]".to_owned(),
         ready: Some(Ready::Agent),
         rm: true,
@@ -92,8 +92,13 @@ fn vm(number: u8, name: &str) -> Vm {
 
 /// Reserves a VM that an operation makes.
 fn insert(store: &Store, vm: Vm) -> store::Result<Option<i64>> {
+    reserve(store, vm, None).map(|reserved| reserved.entry)
+}
+
+/// The same with one of `numbers`.
+fn reserve(store: &Store, vm: Vm, numbers: Option<RangeInclusive<u16>>) -> store::Result<Reserved> {
     let (sender, answer) = std::sync::mpsc::channel();
-    store.vm_insert(vm, Some(&operation()), move |answer| sender.send(answer).unwrap());
+    store.vm_insert(vm, numbers, Some(&operation()), move |answer| sender.send(answer).unwrap());
     answer.recv().unwrap().unwrap()
 }
 
@@ -222,7 +227,7 @@ fn a_newer_or_damaged_database_is_refused_untouched() {
     bytes[60..64].copy_from_slice(&99u32.to_be_bytes()); // user_version, at offset 60 of the header
     host::fs::write_atomic(&newer, &bytes).unwrap();
     assert_eq!(Store::check(&newer).unwrap(), Compatibility::Newer);
-    assert!(matches!(Store::open(&newer), Err(Error::Newer { found: 99, known: 3 })));
+    assert!(matches!(Store::open(&newer), Err(Error::Newer { found: 99, known: 4 })));
 
     let damaged = scratch.0.join("damaged.db");
     host::fs::write_atomic(&damaged, b"this is no database, though long enough to look at").unwrap();
@@ -299,19 +304,19 @@ fn what_waits_together_is_committed_together_and_each_has_its_own_answer() {
         Ok(())
     }));
     let (sender, answers) = std::sync::mpsc::channel();
-    store.vm_insert(vm(1, "one"), None, |_| {});
+    store.vm_insert(vm(1, "one"), None, None, |_| {});
     entered.recv().unwrap();
     for (number, name) in [(2, "two"), (3, "two"), (4, "four")] {
         let sender = sender.clone();
         let reply = move |answer: store::Answer<_>| sender.send((number, answer.unwrap())).unwrap();
-        watched.vm_insert(vm(number, name), Some(&operation()), reply);
+        watched.vm_insert(vm(number, name), None, Some(&operation()), reply);
     }
     drop(go_on);
     drop(sender);
     let answers: Vec<_> = answers.iter().collect();
     assert!(matches!(
         &answers[..],
-        [(2, Ok(Some(_))), (3, Err(Error::Taken(name))), (4, Ok(Some(_)))] if name == "two"
+        [(2, Ok(Reserved { entry: Some(_), .. })), (3, Err(Error::Taken(name))), (4, Ok(Reserved { entry: Some(_), .. }))] if name == "two"
     ));
     let [before, after] = [Commit::Before, Commit::After];
     assert_eq!(seen.try_iter().collect::<Vec<_>>(), [before, before, after, after]);
@@ -364,6 +369,54 @@ fn a_vm_has_one_workspace_which_goes_with_it() {
     assert_eq!(store.workspace_get(id).unwrap(), None);
 }
 
+/// A store with the kernel and the image that VMs need.
+fn furnished(scratch: &Scratch) -> Store {
+    let store = Store::open(&scratch.database()).unwrap();
+    store.kernel_insert(kernel(), NO_ENTRY).unwrap();
+    store.image_insert(image(), NO_ENTRY).unwrap();
+    store
+}
+
+#[test]
+fn an_address_is_the_lowest_free_one_until_its_record_goes() {
+    let scratch = Scratch::new("leases");
+    let store = furnished(&scratch);
+    let lease =
+        |n: u8| reserve(&store, vm(n, &format!("vm-{n}")), Some(2..=4)).map(|reserved| reserved.number);
+    assert_eq!([1, 2, 3].map(|n| lease(n).unwrap()), [Some(2), Some(3), Some(4)]);
+    assert!(matches!(lease(4), Err(Error::NoAddress(3))));
+    // What was refused left nothing, also not its name.
+    assert_eq!(store.vm_list().unwrap().len(), 3);
+    // Who has no address is none of theirs.
+    assert_eq!(reserve(&store, vm(5, "plain"), None).unwrap().number, None);
+    store.vm_delete(VmId::from_bytes([2; 6])).unwrap();
+    assert_eq!(lease(6).unwrap(), Some(3));
+    store.vm_delete(VmId::from_bytes([1; 6])).unwrap();
+    assert_eq!(lease(7).unwrap(), Some(2));
+    assert_eq!(store.vm_get(VmId::from_bytes([7; 6])).unwrap().network.number, Some(2));
+    // In another subnet what is leased of it stays leased.
+    assert_eq!(reserve(&store, vm(8, "eight"), Some(3..=6)).unwrap().number, Some(5));
+    drop(store);
+    let store = Store::open(&scratch.database()).unwrap();
+    assert!(matches!(reserve(&store, vm(9, "nine"), Some(2..=5)), Err(Error::NoAddress(4))));
+}
+
+#[test]
+fn who_reserves_at_the_same_time_gets_an_address_alone() {
+    let scratch = Scratch::new("parallel-leases");
+    let store = furnished(&scratch);
+    let numbers: Vec<Option<u16>> = std::thread::scope(|scope| {
+        let each = |n: u8| {
+            let store = store.clone();
+            scope.spawn(move || reserve(&store, vm(n, &format!("vm-{n}")), Some(2..=254)).unwrap().number)
+        };
+        let tries: Vec<_> = (10..74).map(each).collect();
+        tries.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    let distinct: BTreeSet<u16> = numbers.into_iter().flatten().collect();
+    assert_eq!(distinct, (2..66).collect());
+}
+
 #[test]
 fn a_database_of_the_first_version_is_taken_over_and_kept() {
     let scratch = Scratch::new("migration");
@@ -383,4 +436,37 @@ fn a_database_of_the_first_version_is_taken_over_and_kept() {
     insert(&store, vm(1, "one")).unwrap();
     store.workspace_put(vm(1, "one").id, workspace("a")).unwrap();
     assert_eq!(Store::check(&scratch.0.join("banger.db.v1")).unwrap(), Compatibility::Older);
+}
+
+#[test]
+fn vms_of_a_version_without_leases_have_none_and_may_have_one() {
+    let scratch = Scratch::new("unleased");
+    let path = scratch.database();
+    let old = rusqlite::Connection::open(&path).unwrap();
+    for migration in [
+        include_str!("../../src/migrations/0001.sql"),
+        include_str!("../../src/migrations/0002.sql"),
+        include_str!("../../src/migrations/0003.sql"),
+    ] {
+        old.execute_batch(migration).unwrap();
+    }
+    let rows = ["010101010101', 'one", "020202020202', 'two"].map(|row| {
+        format!(
+            "INSERT INTO vm VALUES ('{row}', 'stopped', NULL, 'i1', 'k1', 'qemu', 2, 'host', 1, 'host', 1, 'default', \
+             1, 'default', '[]', NULL, 0, 'm', NULL, 5, NULL, '[]', 1, 0, 'user');"
+        )
+    });
+    old.execute_batch(
+        "PRAGMA user_version = 3;
+         INSERT INTO kernel VALUES ('k1', 'default', '6.1.0', 'a.deb', 7, 1);
+         INSERT INTO image VALUES ('i1', 'debian', 'tar', '00', 7, 'u', 'default', 'init', 'systemd', 1);",
+    )
+    .unwrap();
+    old.execute_batch(&rows.concat()).unwrap();
+    drop(old);
+    let store = Store::open(&path).unwrap();
+    let numbers: Vec<_> = store.vm_list().unwrap().into_iter().map(|vm| vm.network.number).collect();
+    assert_eq!(numbers, [None, None]);
+    assert_eq!(reserve(&store, vm(3, "three"), Some(2..=254)).unwrap().number, Some(2));
+    assert_eq!(Store::check(&scratch.0.join("banger.db.v3")).unwrap(), Compatibility::Older);
 }
