@@ -54,6 +54,7 @@ fn settings_are_shown_with_where_they_came_from() {
     vm_defaults.disk_size     8G                default
     vm_defaults.overlay_size  1536M             env BANGER_VM_DEFAULTS_OVERLAY_SIZE
     vm_defaults.nat           false             default
+    network.mode              auto              default
     "#);
     assert_nothing_started(&home);
 }
@@ -106,7 +107,7 @@ fn settings_are_told_to_programs_too() {
 
 #[test]
 fn a_mistake_is_shown_where_it_is_and_nothing_started() {
-    let home = home("# mine\ndefalt_image = 'x'\nstop_timeout = 10\n\n[network]\nsubnet = '10.0.0.0/8'\n");
+    let home = home("# mine\ndefalt_image = 'x'\nstop_timeout = 10\n\n[jailer]\nbin = '/opt/jailer'\n");
     for (words, code) in [
         (&["config", "show"][..], 1),
         (&["config", "show", "-o", "json"], 1),
@@ -126,10 +127,10 @@ fn a_mistake_is_shown_where_it_is_and_nothing_started() {
               |
             3 | stop_timeout = 10
               |                ^^
-            HOME/config/config.toml:5:2: `network` is not supported by this version
+            HOME/config/config.toml:5:2: `jailer` is not supported by this version
               |
-            5 | [network]
-              |  ^^^^^^^
+            5 | [jailer]
+              |  ^^^^^^
             "#);
         }
     }
