@@ -59,6 +59,8 @@ pub static CI: Needs = Needs {
         ("cpio", "reads the boot payloads that banger writes"),
         ("kmod", "checks which modules banger packs"),
         ("xz-utils", "makes archives to read"),
+        ("bzip2", "packs kernels to read"),
+        ("lz4", "packs kernels to read"),
         ("zstd", "makes archives to read"),
         ("git", "lists the repository's files"),
         ("openssh-client", "the ssh that reaches VMs"),

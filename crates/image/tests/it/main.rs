@@ -6,6 +6,7 @@
 )]
 
 mod kernel_deb;
+mod kernel_distributions;
 mod kernel_forge;
 mod kernel_import;
 mod kernel_initramfs;
