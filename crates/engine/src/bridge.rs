@@ -2,6 +2,8 @@
 //!
 //! Whether VMs are on it says `mode` below `[network]`; which addresses it has, the settings that only root can have written.
 
+mod helper;
+
 use std::path::{Path, PathBuf};
 
 use model::{
@@ -9,6 +11,8 @@ use model::{
     network::{BRIDGE_SUBNET, NoSubnet, Subnet, bridge_subnet},
     system::{INSTALL, Installation, SOCKET},
 };
+
+pub use helper::{Helper, HelperError};
 
 use crate::chain;
 

@@ -8,7 +8,7 @@ use image::oci::SinkError;
 use model::{KernelName, VmName};
 use wire::control::{Code, ErrorBody};
 
-use crate::{catalogs::RefreshError, registry::RegistryError};
+use crate::{catalogs::RefreshError, network::NetworkError, registry::RegistryError};
 
 /// The result of a call to the engine.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -148,7 +148,7 @@ pub enum Error {
         name: VmName,
         /// Why.
         #[source]
-        cause: crate::network::NetworkError,
+        cause: NetworkError,
     },
     /// Nothing can keep a VM with NAT away from this host's own services, and nobody allowed it there.
     #[error("this host does not give a VM with NAT a network of its own")]
@@ -156,6 +156,9 @@ pub enum Error {
     /// The bridge that VMs are to be on cannot be used.
     #[error(transparent)]
     Bridge(#[from] crate::bridge::BridgeError),
+    /// Root's helper did not take back what it had made.
+    #[error(transparent)]
+    Helper(#[from] crate::bridge::HelperError),
     /// There is no usable VMM on this host.
     #[error("no virtual machine monitor can be used")]
     NoVmm(#[source] vmm::ProbeError),
@@ -367,6 +370,7 @@ impl Error {
             | Self::Network { .. }
             | Self::NoNetwork(_)
             | Self::Bridge(_)
+            | Self::Helper(_)
             | Self::Template(_)
             | Self::ReadImage { .. }
             | Self::Program { .. }
@@ -444,6 +448,10 @@ impl Error {
                  host's loopback",
                 missing.hint
             )),
+            Self::Network { cause: NetworkError::Helper(_), .. } | Self::Helper(_) => Some(
+                "sudo banger system status; or mode = \"user\" below [network] in config.toml, for a network without it"
+                    .to_owned(),
+            ),
             Self::NoVmm(cause) => Some(cause.hint().to_owned()),
             Self::Store(store::Error::Taken(name)) => {
                 Some(format!("choose another --name, or delete the one there is: {name}"))

@@ -64,7 +64,7 @@ pub use host::chain;
 use host::{dirs::Dirs, lock::Lock, proc::Program};
 pub use image::catalog::Kind as CatalogKind;
 pub use kind::Kind;
-use model::{VmId, refs::RefError};
+use model::{VmId, refs::RefError, system::SOCKET};
 pub use operation::{Follow, Operation, Operations};
 use store::{Compatibility, Store};
 use tokio::sync::Mutex;
@@ -138,9 +138,10 @@ impl Engine {
         let fresh = Store::check(&paths.database())? == Compatibility::Absent;
         let points = fault::Points::new(seams.faults);
         let store = points.watch(Store::open(&paths.database())?);
+        let socket = bridge.as_ref().map_or_else(|| SOCKET.into(), |bridge| bridge.socket.clone());
         let vmms = Vmms::new(&config, paths.probes(), seams.backend);
         let engine = Self(Arc::new(Inner {
-            world: World { paths, store, points },
+            world: World { paths, store, points, helper: bridge::Helper::at(socket) },
             config,
             agent,
             operations: Operations::new(seams.clock.clone()),

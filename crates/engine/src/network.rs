@@ -54,6 +54,9 @@ pub enum NetworkError {
     /// Pasta did not say that it is connected.
     #[error("pasta did not connect within {} s", CONNECTED.as_secs())]
     Silent,
+    /// Root's helper does not put it on the bridge.
+    #[error(transparent)]
+    Helper(#[from] crate::bridge::HelperError),
     /// A program could not be started.
     #[error(transparent)]
     Host(#[from] host::Error),

@@ -130,7 +130,7 @@ pub fn config(
 }
 
 /// What the guest is told of its card.
-fn network(Nic { card, link }: Nic) -> guest::Network {
+fn network(Nic { card, link, .. }: Nic) -> guest::Network {
     guest::Network {
         mac: card.mac.to_string(),
         address: card.address,

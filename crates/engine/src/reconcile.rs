@@ -72,6 +72,8 @@ impl Engine {
             | Undo::Disk(_)
             | Undo::OldOverlay
             | Undo::Companion(_)
+            | Undo::Rules
+            | Undo::Tap
             | Undo::VmDirectory
             | Undo::Record
             | Undo::Staging(_) => None,

@@ -6,13 +6,15 @@
 
 use std::time::Duration;
 
+use host::links::Links;
 use model::{
     OperationId, VmId,
     undo::{NewDisk, ProcessEntry, Undo},
 };
 use store::{Entry, Store};
+use wire::helper::Ask;
 
-use crate::{Error, Result, blocking, chain, fault::Points, paths::Paths};
+use crate::{Error, Result, blocking, bridge::Helper, chain, fault::Points, paths::Paths};
 
 /// How long a killed process may take to go. The kernel ends it as soon as it is out of a system call.
 const KILL: Duration = Duration::from_secs(20);
@@ -24,6 +26,8 @@ pub struct World {
     pub paths: Paths,
     /// Where everything is written down.
     pub store: Store,
+    /// Whom to ask for what only root can do.
+    pub helper: Helper,
     /// Where tests make things go wrong.
     pub points: Points,
 }
@@ -122,6 +126,8 @@ pub fn keep_disks(world: &World, entries: &[Entry]) -> Vec<String> {
             | Undo::OldOverlay
             | Undo::Process(_)
             | Undo::Companion(_)
+            | Undo::Rules
+            | Undo::Tap
             | Undo::Record
             | Undo::Staging(_) => {}
         }
@@ -144,7 +150,12 @@ pub fn and_then(cause: Error, written: store::Result<()>) -> Error {
 #[must_use]
 pub fn is_runtime(undo: &Undo) -> bool {
     match undo {
-        Undo::RunDirectory | Undo::OldOverlay | Undo::Process(_) | Undo::Companion(_) => true,
+        Undo::RunDirectory
+        | Undo::OldOverlay
+        | Undo::Process(_)
+        | Undo::Companion(_)
+        | Undo::Rules
+        | Undo::Tap => true,
         Undo::Disk(_) | Undo::VmDirectory | Undo::Record | Undo::Staging(_) => false,
     }
 }
@@ -153,13 +164,13 @@ pub fn is_runtime(undo: &Undo) -> bool {
 pub async fn unwind(world: &World, entries: Vec<Entry>) -> Vec<String> {
     let mut left = Vec::new();
     for entry in entries.into_iter().rev() {
-        let (paths, id) = (world.paths.clone(), entry.id);
+        let (paths, helper, id) = (world.paths.clone(), world.helper.clone(), entry.id);
         if let (Undo::Record, Some(vm)) = (&entry.undo, entry.vm) {
             // With its row goes the entry.
             left.extend(world.store.vm_delete(vm).err().map(|error| chain(&error)));
             continue;
         }
-        let effect = blocking(move || undo(&paths, entry.vm, &entry.undo));
+        let effect = blocking(move || undo(&paths, &helper, entry.vm, &entry.undo));
         let undone = world.points.around("undo", effect).await;
         if let Err(error) = undone.and_then(|()| Ok(world.store.ledger_close(id)?)) {
             left.push(chain(&error));
@@ -183,7 +194,7 @@ pub async fn undo_staging<T>(world: &World, id: i64, result: Result<T>) -> Resul
 }
 
 /// Makes true what `undo` says. Right also where its effect never happened, half happened, or was undone before.
-fn undo(paths: &Paths, vm: Option<VmId>, undo: &Undo) -> Result<()> {
+fn undo(paths: &Paths, helper: &Helper, vm: Option<VmId>, undo: &Undo) -> Result<()> {
     let of_vm = |path: fn(&Paths, VmId) -> std::path::PathBuf| vm.map(|id| path(paths, id));
     match undo {
         Undo::RunDirectory => of_vm(Paths::run).map_or(Ok(()), |path| host::fs::remove_all(&path))?,
@@ -201,8 +212,23 @@ fn undo(paths: &Paths, vm: Option<VmId>, undo: &Undo) -> Result<()> {
         Undo::Record => {}
         Undo::Staging(name) => host::fs::remove_all(&paths.staging().join(name))?,
         Undo::Process(entry) | Undo::Companion(entry) => end_process(entry)?,
+        Undo::Rules => vm.map_or(Ok(()), |id| give_back(helper, id, Ask::RemoveRules(id)))?,
+        Undo::Tap => vm.map_or(Ok(()), |id| give_back(helper, id, Ask::RemoveTap(id)))?,
     }
     Ok(())
+}
+
+/// Has the helper take back by `ask` what VM `id` had on the bridge.
+fn give_back(helper: &Helper, id: VmId, ask: Ask) -> Result<()> {
+    match helper.done(helper.own(), ask) {
+        // With the helper went what it had made, and a reboot of the host ends all of it.
+        Err(error) if error.is_absent() && !has_tap(id)? => Ok(()),
+        result => Ok(result?),
+    }
+}
+
+fn has_tap(id: VmId) -> Result<bool> {
+    Ok(Links::open()?.find(&model::network::tap(id))?.is_some())
 }
 
 fn end_process(entry: &ProcessEntry) -> Result<()> {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use image::manifest::RunConfig;
-use model::{VmId, sizing, vm::State, workspace::GuestPath};
+use model::{VmId, network::Link, sizing, vm::State, workspace::GuestPath};
 use wire::{
     Word,
     control::{self, Sized},
@@ -21,6 +21,7 @@ impl Engine {
         workspaces: &HashMap<VmId, GuestPath>,
     ) -> control::Vm {
         let live = self.live(vm.id);
+        let address = self.card(vm.id, vm.network).map(|card| card.address.to_string());
         let image = images.iter().find(|image| image.id == vm.image);
         let kernel = kernels.iter().find(|kernel| kernel.id == vm.kernel);
         control::Vm {
@@ -32,11 +33,11 @@ impl Engine {
             run: None,
             kernel: kernel.map(|kernel| kernel.name.to_string()).unwrap_or_default(),
             vmm: vm.vmm,
-            ip: None,
+            ip: live.as_ref().filter(|_| vm.network.link == Some(Link::Bridge)).and(address.clone()),
             nat: vm.network.nat.is_on(),
             network: live.as_ref().and_then(|live| {
                 let link = vm.network.link?;
-                let address = crate::vm::card(vm.id, link).address.to_string();
+                let address = address.unwrap_or_default();
                 Some(control::VmNetwork { mode: link.name().to_owned(), address, trouble: live.trouble() })
             }),
             vcpu: sized(vm.sizes.vcpu),

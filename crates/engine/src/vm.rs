@@ -21,7 +21,6 @@ use std::sync::{Arc, OnceLock, PoisonError};
 
 pub use files::FilesOut;
 use model::{VmId, VmName};
-pub use network::card;
 pub use stream::{Ending, GuestStream, Workplace};
 pub use sync::SyncError;
 use tokio::sync::watch;

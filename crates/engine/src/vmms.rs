@@ -113,13 +113,18 @@ impl Probed {
     }
 }
 
+/// Whether machines of VMM `vmm` can have a network card.
+pub fn has_cards(vmm: &str) -> bool {
+    vmm != FIRECRACKER
+}
+
 /// Whether a machine of VMM `vmm` can have what `nat` says.
 ///
 /// # Errors
 /// Where it cannot.
 pub fn connects(vmm: &str, nat: Nat) -> Result<()> {
     match nat {
-        Nat::On if vmm == FIRECRACKER => {
+        Nat::On if !has_cards(vmm) => {
             Err(Error::invalid("--nat", "on", "this version connects machines under qemu only: --vmm qemu"))
         }
         Nat::On | Nat::Off => Ok(()),
@@ -165,6 +170,17 @@ impl Vmms {
             (Err(_), By::Us) => Ok(Choice { backend: self.backend(QEMU).await?, by: By::Us }),
             (Err(error), By::Word) => Err(error),
         }
+    }
+
+    /// The same, or QEMU where `choice` was ours and has no cards.
+    ///
+    /// # Errors
+    /// Where there is no QEMU.
+    pub async fn for_bridge(&self, choice: Choice) -> Result<Choice> {
+        if has_cards(choice.name()) || choice.by == By::Word {
+            return Ok(choice);
+        }
+        Ok(Choice { backend: self.backend(QEMU).await?, by: By::Us })
     }
 
     /// The same, or another one where `choice` was ours and cannot run the kernel of these `files`.

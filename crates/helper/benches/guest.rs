@@ -21,7 +21,7 @@ use std::{
 use wire::helper::{Ask, Guest};
 use world::{World, guest};
 
-#[expect(dead_code, reason = "the tests need more of it")]
+#[expect(dead_code, unused_imports, reason = "the tests need more of it")]
 #[path = "../tests/it/world.rs"]
 mod world;
 

@@ -107,36 +107,48 @@ pub struct Card {
 pub const USER_SUBNET: Subnet = Subnet::of(Ipv4Addr::new(172, 30, 0, 0), 24);
 /// Packets between a guest and its own host never leave it, and one that is larger costs as much as one that is small.
 const USER_MTU: u16 = 65520;
+/// What Ethernet carries.
+const MTU: u16 = 1500;
 /// The network that QEMU emulates.
 pub const BUILT_IN_SUBNET: Subnet = Subnet::of(Ipv4Addr::new(10, 0, 2, 0), 24);
 
 impl Card {
-    /// The card of VM `id` on `link`.
+    /// The card in a namespace that its VM is alone in.
     #[must_use]
-    pub const fn of(mac: Mac, link: Link) -> Self {
-        match link {
-            Link::Namespace => Self {
-                mac,
-                address: USER_SUBNET.host(2),
-                prefix: USER_SUBNET.prefix(),
-                gateway: USER_SUBNET.host(1),
-                mtu: USER_MTU,
-            },
-            Link::BuiltIn => Self {
-                mac,
-                address: BUILT_IN_SUBNET.host(15),
-                prefix: BUILT_IN_SUBNET.prefix(),
-                gateway: BUILT_IN_SUBNET.host(2),
-                mtu: 1500,
-            },
+    pub const fn in_namespace(mac: Mac) -> Self {
+        Self {
+            mac,
+            address: USER_SUBNET.host(2),
+            prefix: USER_SUBNET.prefix(),
+            gateway: USER_SUBNET.host(1),
+            mtu: USER_MTU,
         }
+    }
+
+    /// The card on QEMU's built-in network.
+    #[must_use]
+    pub const fn built_in(mac: Mac) -> Self {
+        Self {
+            mac,
+            address: BUILT_IN_SUBNET.host(15),
+            prefix: BUILT_IN_SUBNET.prefix(),
+            gateway: BUILT_IN_SUBNET.host(2),
+            mtu: MTU,
+        }
+    }
+
+    /// The card of the VM that has `number` in the `subnet` of a bridge, where a VM may have that.
+    #[must_use]
+    pub fn on_bridge(mac: Mac, subnet: Subnet, number: u16) -> Option<Self> {
+        let address = subnet.guest(number)?;
+        Some(Self { mac, address, prefix: subnet.prefix(), gateway: subnet.gateway(), mtu: MTU })
     }
 
     /// Whom the guest asks for names.
     #[must_use]
     pub const fn resolver(&self, link: Link) -> Ipv4Addr {
         match link {
-            Link::Namespace => self.gateway,
+            Link::Namespace | Link::Bridge => self.gateway,
             // QEMU answers names at another address than it routes at.
             Link::BuiltIn => BUILT_IN_SUBNET.host(3),
         }
@@ -150,11 +162,13 @@ pub enum Link {
     Namespace,
     /// QEMU's built-in user networking: no rules, and the host's loopback within reach.
     BuiltIn,
+    /// A tap of its own on the bridge that root's helper keeps, which filters what passes it.
+    Bridge,
 }
 
 impl Link {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Namespace, Self::BuiltIn];
+    pub const ALL: [Self; 3] = [Self::Namespace, Self::BuiltIn, Self::Bridge];
 
     /// Its stable name.
     #[must_use]
@@ -162,6 +176,7 @@ impl Link {
         match self {
             Self::Namespace => "user",
             Self::BuiltIn => "qemu",
+            Self::Bridge => "bridge",
         }
     }
 
@@ -261,7 +276,7 @@ pub enum Flip {
     Already,
     /// Only to be recorded; the next start does it.
     AtNextStart,
-    /// The running VM's rules and its companion.
+    /// The running VM's rules, and its companion where it has one.
     Live,
     /// It cannot be done while the VM runs.
     NeedsStop,
@@ -273,7 +288,7 @@ pub fn flip(network: Network, wanted: Nat, running: Running) -> Flip {
     match (running, network.link, wanted) {
         _ if network.nat == wanted => Flip::Already,
         (Running::No, _, _) | (Running::Yes, None, _) => Flip::AtNextStart,
-        (Running::Yes, Some(Link::Namespace), _) => Flip::Live,
+        (Running::Yes, Some(Link::Namespace | Link::Bridge), _) => Flip::Live,
         // What is to be off is not left on until somebody restarts it.
         (Running::Yes, Some(Link::BuiltIn), Nat::Off | Nat::On) => Flip::NeedsStop,
     }
@@ -342,6 +357,7 @@ mod tests {
             (network(Nat::On, ns), Nat::On, Running::Yes, Flip::Already),
             (network(Nat::On, ns), Nat::Off, Running::Yes, Flip::Live),
             (network(Nat::Off, ns), Nat::On, Running::Yes, Flip::Live),
+            (network(Nat::On, Some(Link::Bridge)), Nat::Off, Running::Yes, Flip::Live),
             (network(Nat::Off, None), Nat::On, Running::Yes, Flip::AtNextStart),
             (network(Nat::Off, ns), Nat::On, Running::No, Flip::AtNextStart),
             (network(Nat::On, Some(Link::BuiltIn)), Nat::Off, Running::Yes, Flip::NeedsStop),
@@ -349,6 +365,17 @@ mod tests {
         ] {
             assert_eq!(flip(network, wanted, running), expect, "{network:?} {wanted} {running:?}");
         }
+    }
+
+    #[test]
+    fn a_card_on_the_bridge_has_its_number_and_asks_its_gateway() {
+        let card = Card::on_bridge(Mac([2; 6]), BRIDGE_SUBNET, 7).unwrap();
+        assert_eq!(
+            (card.address.to_string(), card.gateway.to_string()),
+            ("172.30.0.7".into(), "172.30.0.1".into())
+        );
+        assert_eq!((card.prefix, card.mtu, card.resolver(Link::Bridge)), (24, 1500, card.gateway));
+        assert_eq!(Card::on_bridge(Mac([2; 6]), BRIDGE_SUBNET, 255), None);
     }
 
     #[test]

@@ -14,6 +14,10 @@ pub enum Undo {
     Process(ProcessEntry),
     /// The same for the process that connects the VM's network to the world.
     Companion(ProcessEntry),
+    /// Have the helper remove the VM's rules on the bridge.
+    Rules,
+    /// Have the helper remove the VM's tap on the bridge.
+    Tap,
     /// Remove the system overlay that a reset put out of use: not an undo, but what a reset is only to be finished by.
     OldOverlay,
     /// Remove the VM's directory with everything in it, disks and logs included.
@@ -52,6 +56,8 @@ impl Undo {
             Self::RunDirectory => "run_directory",
             Self::Disk(NewDisk::Overlay) => "disk_overlay",
             Self::Disk(NewDisk::Work) => "disk_work",
+            Self::Rules => "rules",
+            Self::Tap => "tap",
             Self::OldOverlay => "old_overlay",
             Self::Process(_) => "process",
             Self::Companion(_) => "companion",
@@ -65,9 +71,13 @@ impl Undo {
     #[must_use]
     pub fn detail(&self) -> String {
         match self {
-            Self::RunDirectory | Self::Disk(_) | Self::OldOverlay | Self::VmDirectory | Self::Record => {
-                String::new()
-            }
+            Self::RunDirectory
+            | Self::Disk(_)
+            | Self::Rules
+            | Self::Tap
+            | Self::OldOverlay
+            | Self::VmDirectory
+            | Self::Record => String::new(),
             Self::Process(p) | Self::Companion(p) => format!("{} {} {}", p.pid, p.start, p.boot),
             Self::Staging(name) => name.clone(),
         }
@@ -80,6 +90,8 @@ impl Undo {
             "run_directory" => Self::RunDirectory,
             "disk_overlay" => Self::Disk(NewDisk::Overlay),
             "disk_work" => Self::Disk(NewDisk::Work),
+            "rules" => Self::Rules,
+            "tap" => Self::Tap,
             "old_overlay" => Self::OldOverlay,
             "vm_directory" => Self::VmDirectory,
             "record" => Self::Record,
@@ -112,6 +124,8 @@ mod tests {
             Undo::Disk(NewDisk::Work),
             Undo::Process(ProcessEntry { pid: 7, start: 99, boot: "b".to_owned() }),
             Undo::Companion(ProcessEntry { pid: 8, start: 100, boot: "b".to_owned() }),
+            Undo::Rules,
+            Undo::Tap,
             Undo::OldOverlay,
             Undo::VmDirectory,
             Undo::Record,
@@ -124,7 +138,7 @@ mod tests {
     #[test]
     fn what_is_not_known_or_not_safe_is_refused() {
         for (kind, detail) in
-            [("tap", ""), ("process", "7 9"), ("staging", ".."), ("staging", "a/b"), ("staging", "")]
+            [("mount", ""), ("process", "7 9"), ("staging", ".."), ("staging", "a/b"), ("staging", "")]
         {
             assert_eq!(Undo::parse(kind, detail), None, "{kind} {detail}");
         }

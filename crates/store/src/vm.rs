@@ -235,17 +235,29 @@ impl Store {
         self.update(id, "UPDATE vm SET state = ?2, reason = ?3 WHERE id = ?1", (state.name(), reason))
     }
 
-    /// Notes that VM `id` is starting, with this secret for the agent's channel, and with its card connected to `link`.
+    /// Notes that VM `id` is starting, with this secret for the agent's channel, and with its card connected to `link`. Where it
+    /// is to have one of `numbers`, it keeps its own, or gets the lowest free one; gives the one that it has.
     ///
     /// # Errors
-    /// [`Error::Missing`], or where the database cannot be written.
-    pub fn vm_starting(&self, id: VmId, secret: String, link: Option<Link>) -> Result<()> {
+    /// [`Error::Missing`]; [`Error::NoAddress`]; or where the database cannot be written.
+    pub fn vm_starting(
+        &self,
+        id: VmId,
+        secret: String,
+        link: Option<Link>,
+        numbers: Option<Numbers>,
+    ) -> Result<Option<u16>> {
         self.change(id, move |db| {
-            let sql = "UPDATE vm SET state = 'starting', reason = NULL, secret = ?2, link = ?3 WHERE id = ?1";
-            match db.prepare_cached(sql)?.execute(params![id.to_string(), secret, link.map(Link::name)])? {
-                0 => Err(Error::Missing),
-                _ => Ok(()),
+            let id = id.to_string();
+            let own = "SELECT host_number FROM vm WHERE id = ?";
+            let mut number: Option<u16> = db.prepare_cached(own)?.query_row([&id], |row| row.get(0))?;
+            if let Some(numbers) = numbers.filter(|all| number.is_none_or(|own| !all.contains(&own))) {
+                number = Some(lowest_free(db, &numbers)?);
             }
+            let sql = "UPDATE vm SET state = 'starting', reason = NULL, secret = ?2, link = ?3, host_number = ?4 \
+                       WHERE id = ?1";
+            db.prepare_cached(sql)?.execute(params![id, secret, link.map(Link::name), number])?;
+            Ok(number)
         })
     }
 

@@ -1,5 +1,6 @@
 //! Fakes, faults, a throw-away home, and a world that must be clean afterwards.
 
+pub mod bridge;
 pub mod catalog;
 pub mod home;
 pub mod images;

@@ -4,7 +4,7 @@ use std::{path::PathBuf, pin::Pin, sync::Arc, time::Duration};
 
 use host::proc::{Exit, ProcessId, Signal};
 use model::{
-    boot,
+    VmId, boot,
     boot::DiskRole,
     end::MachineEnd,
     network::{Card, Link},
@@ -66,10 +66,13 @@ pub struct Disk {
 /// One network card.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Nic {
+    /// Whose it is.
+    pub vm: VmId,
     /// What the guest is told of it.
     pub card: Card,
     /// What it is connected to. For [`Link::Namespace`] the machine's process is in namespaces of its own, in which its tap is up
-    /// before it executes; whoever releases it has put the rules there.
+    /// before it executes; whoever releases it has put the rules there. For [`Link::Bridge`] its tap is there already, with its
+    /// rules.
     pub link: Link,
 }
 

@@ -12,13 +12,14 @@ use std::{
 };
 
 use host::{
+    links,
     net::Device,
     proc::{Command, Gated, Process, ProcessId, Program, Signal},
     sock,
 };
 use model::{
     boot,
-    network::{Link, TAP},
+    network::{self, Link, TAP},
 };
 use serde_json::json;
 use tokio::{
@@ -145,9 +146,10 @@ impl Backend for Qemu {
 
 /// Puts the process of `command` where `nic` needs it to be; the number of its tap, if it has one.
 pub(crate) fn tap(command: &mut Command, nic: &Nic) -> host::Result<Option<std::os::fd::RawFd>> {
-    let Nic { card, link } = nic;
+    let Nic { vm, card, link } = nic;
     match link {
         Link::BuiltIn => Ok(None),
+        Link::Bridge => Ok(Some(command.pass(links::open_tap(&network::tap(*vm))?))),
         Link::Namespace => {
             let device = Device::new(TAP, card.gateway, card.prefix, card.mtu)?;
             command.with_tap(device.with_mac(GATEWAY_MAC)).map(Some)

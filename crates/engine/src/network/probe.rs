@@ -6,14 +6,14 @@ use host::{
     net::Device,
     proc::{Command, ProcessId, Program, what_forbids_namespaces},
 };
-use model::network::{Card, Link, Mac, Nat, TAP};
+use model::network::{Card, Mac, Nat, TAP};
 
 use super::{NetworkError, Waiting, apply};
 
 /// Where it is remembered that it worked.
 const MEMORY: &str = "network-probe";
 /// The card that the probe makes rules for.
-const CARD: Card = Card::of(Mac([2, 0, 0, 0, 0, 0xfe]), Link::Namespace);
+const CARD: Card = Card::in_namespace(Mac([2, 0, 0, 0, 0, 0xfe]));
 
 /// What is missing for a network of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]

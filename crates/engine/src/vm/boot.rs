@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Instant};
 
 use model::{
     boot::DiskRole,
-    network::Link,
+    network::{Link, Network},
     undo::{NewDisk, Undo},
     vm::{Answer, Refusal, Request, State, answer},
 };
@@ -20,7 +20,7 @@ use wire::{
     session::Secret,
 };
 
-use super::{Live, network, sync};
+use super::{Live, sync};
 use crate::{
     Engine, Error, Operation, Result, blocking,
     guest::{Guest, GuestError},
@@ -152,15 +152,23 @@ impl Engine {
             operation.emit(Event::Warning { message: message.clone() });
         }
         connects(&record.vmm, record.network.nat)?;
-        let link = self.link_for(record.network).await?;
-        let nic = link.map(|link| Nic { card: network::card(record.id, link), link });
+        let link = self.link_for(record.network, &record.vmm).await?;
+        let bridge = self.0.bridge.as_ref().filter(|_| link == Some(Link::Bridge));
+        if bridge.is_some() {
+            self.ensure_bridge(operation, record).await?;
+        }
         if link == Some(Link::BuiltIn) {
             let message =
                 "QEMU's own network is used: the guest reaches what listens on this host's loopback";
             operation.emit(Event::Warning { message: message.to_owned() });
         }
         let secret = Secret::new(host::rand::bytes());
-        self.store().vm_starting(record.id, secret.to_hex(), link).map_err(Error::from)?;
+        let numbers = bridge.map(|bridge| bridge.subnet.guests());
+        let number =
+            self.store().vm_starting(record.id, secret.to_hex(), link, numbers).map_err(Error::from)?;
+        let record = &store::Vm { network: Network { link, number, ..record.network }, ..record.clone() };
+        let card = self.card(record.id, record.network);
+        let nic = link.zip(card).map(|(link, card)| Nic { vm: record.id, card, link });
         operation.stage("preparing");
 
         let directory = self.paths().vm(record.id);
@@ -204,6 +212,10 @@ impl Engine {
         clock.phase("payload");
 
         operation.checkpoint()?;
+        if link == Some(Link::Bridge) {
+            self.plug_in(operation, record, saga).await?;
+            clock.phase("network");
+        }
         operation.stage("booting");
         let place = Place { run_dir: run, log_dir: self.paths().vm(record.id) };
         let command_line = model::boot::command_line(vmm.machine());

@@ -59,10 +59,13 @@ impl Engine {
         let loopback = if request.allow_host_loopback { HostLoopback::Allowed } else { HostLoopback::Closed };
         let nat = request.nat.map_or(self.0.config.nat, Nat::of);
         let network = Network { nat, loopback, ..Network::default() };
-        // That it can be had is known before anything is made; what it is then is found out at the start.
-        let _ = self.link_for(network).await?;
         let vmm = self.0.vmms.choose(request.vmm.as_deref()).await?;
-        let vmm = self.0.vmms.for_network(vmm, nat).await?;
+        let mut vmm = self.0.vmms.for_network(vmm, nat).await?;
+        if self.0.bridge.is_some() {
+            vmm = self.0.vmms.for_bridge(vmm).await?;
+        }
+        // That it can be had is known before anything is made; what it is then is found out at the start.
+        let _ = self.link_for(network, vmm.name()).await?;
         let image = self.image_for(&operation, &request).await?;
         let kernel = self.kernel_for(&operation, &image).await?;
         let vmm = match vmm.machine() {

@@ -1,10 +1,13 @@
 //! A VM's network as its record says: made at its start, changed while it runs, mended when its companion dies.
 //!
+//! On the bridge its rules and its tap are the helper's, which keeps them whatever becomes of this daemon; in a namespace of its
+//! own, rules and companion go with its machine.
+//!
 //! The record says what is wanted, the ledger which companion there is, and the rules in the namespace follow the record. So who
 //! has the VM's turn can make them agree whatever happened before ([`Engine::settle_network`]): a flip, a companion that died, a daemon
 //! that was gone.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use host::{
     net::AddressWatch,
@@ -23,14 +26,17 @@ use tokio::{
     io::{Interest, unix::AsyncFd},
     time::{Instant, sleep},
 };
-use wire::control::Outcome;
+use wire::{
+    control::Outcome,
+    helper::{Ask, Guest},
+};
 
 use super::Live;
 use crate::{
     Engine, Error, Kind, Operation, Result, blocking, chain,
     network::{Missing, NetworkError, Probe, Waiting, apply},
     saga::{Saga, process_entry, process_id, unwind},
-    vmms::connects,
+    vmms::{connects, has_cards},
 };
 
 /// Before the second try to connect a VM again, and how long a companion must have lived to be replaced at once.
@@ -38,17 +44,25 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// Between two tries in the long run.
 const AT_MOST: Duration = Duration::from_secs(30);
 
-/// The card of VM `id` on `link`.
-pub fn card(id: VmId, link: Link) -> Card {
-    Card::of(Mac::of(id), link)
-}
-
 impl Engine {
-    /// What a VM of `network` that starts now is connected to.
+    /// The card of VM `id`, where it has one.
+    pub(crate) fn card(&self, id: VmId, network: Network) -> Option<Card> {
+        let mac = Mac::of(id);
+        match network.link? {
+            Link::Namespace => Some(Card::in_namespace(mac)),
+            Link::BuiltIn => Some(Card::built_in(mac)),
+            Link::Bridge => Card::on_bridge(mac, self.0.bridge.as_ref()?.subnet, network.number?),
+        }
+    }
+
+    /// What a VM of `network` that starts now under `vmm` is connected to.
     ///
     /// # Errors
     /// Where it cannot have the network that it is to have.
-    pub(crate) async fn link_for(&self, network: Network) -> Result<Option<Link>> {
+    pub(crate) async fn link_for(&self, network: Network, vmm: &str) -> Result<Option<Link>> {
+        if self.0.bridge.is_some() {
+            return Ok(has_cards(vmm).then_some(Link::Bridge));
+        }
         let missing = match network.nat {
             Nat::Off => None,
             Nat::On => self.without_namespaces().await,
@@ -79,8 +93,60 @@ impl Engine {
         }
     }
 
+    /// Makes the VM of `record`, which starts, a guest of the bridge: first its rules, then its tap, which opens for them.
+    pub(crate) async fn plug_in(
+        &self,
+        operation: &Operation,
+        record: &store::Vm,
+        saga: &mut Saga<'_>,
+    ) -> Result<()> {
+        let Some(guest) = guest(record) else { return Ok(()) };
+        for (undo, ask) in [(Undo::Rules, Ask::ApplyRules(guest)), (Undo::Tap, Ask::CreateTap(record.id))] {
+            let (helper, operation, failed) =
+                (self.0.world.helper.clone(), operation.id().clone(), failed(record));
+            saga.step(undo, move || helper.done(&operation, ask).map_err(|cause| failed(cause.into())))
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// The bridge is there that a VM of `record` is to be on, and nothing on it of VMs that are gone.
+    pub(crate) async fn ensure_bridge(&self, operation: &Operation, record: &store::Vm) -> Result<()> {
+        let Some(subnet) = self.0.bridge.as_ref().map(|bridge| bridge.subnet) else { return Ok(()) };
+        self.unplug_strays().await?;
+        let (helper, operation, failed) =
+            (self.0.world.helper.clone(), operation.id().clone(), failed(record));
+        let ensured =
+            blocking(move || helper.ensure_bridge(&operation, subnet).map_err(|cause| failed(cause.into())));
+        self.points().around("bridge", ensured).await
+    }
+
+    /// Has the helper give back what it could not while VMs went: their addresses may be others' by now.
+    async fn unplug_strays(&self) -> Result<()> {
+        let mut entries = self.store().ledger_list(None)?;
+        entries.retain(|entry| matches!(entry.undo, Undo::Rules | Undo::Tap));
+        let known: HashSet<VmId> = self.store().vm_list()?.into_iter().map(|vm| vm.id).collect();
+        entries.retain(|entry| entry.vm.is_none_or(|id| !known.contains(&id)));
+        for left in unwind(&self.0.world, entries).await {
+            tracing::warn!(left, "something on the bridge is nobody's and stays");
+        }
+        Ok(())
+    }
+
+    /// Makes the rules of a running VM on the bridge be what its record says.
+    async fn settle_on_bridge(&self, operation: &Operation, record: &store::Vm) -> Result<()> {
+        self.ensure_bridge(operation, record).await?;
+        let Some(guest) = guest(record) else { return Ok(()) };
+        let (helper, operation, failed) =
+            (self.0.world.helper.clone(), operation.id().clone(), failed(record));
+        let ask = Ask::ApplyRules(guest);
+        let rules = blocking(move || helper.done(&operation, ask).map_err(|cause| failed(cause.into())));
+        self.points().around("rules", rules).await
+    }
+
     async fn apply_rules(&self, record: &store::Vm, machine: &ProcessId, nat: Nat) -> Result<()> {
-        let (card, machine, failed) = (card(record.id, Link::Namespace), machine.clone(), failed(record));
+        let card = Card::in_namespace(Mac::of(record.id));
+        let (machine, failed) = (machine.clone(), failed(record));
         let rules = blocking(move || apply(&machine, &card, nat).map_err(failed));
         self.points().around("rules", rules).await
     }
@@ -115,7 +181,7 @@ impl Engine {
         }
         let network = Network { nat: wanted, loopback, ..before };
         // What would be refused at the next start is refused now.
-        self.link_for(network).await?;
+        self.link_for(network, &record.vmm).await?;
         if network != before {
             self.store().vm_nat(record.id, wanted, loopback)?;
         }
@@ -129,7 +195,7 @@ impl Engine {
                 Ok(())
             }
             // Also where it should be so: something of an earlier change may be left.
-            (Flip::Live | Flip::Already, Some(live)) if before.link == Some(Link::Namespace) => {
+            (Flip::Live | Flip::Already, Some(live)) if is_changed_live(before.link) => {
                 operation.stage("changing the network");
                 let changed = store::Vm { network, ..record.clone() };
                 let Err(error) = self.settle_network(operation, &changed, &live).await else {
@@ -151,6 +217,11 @@ impl Engine {
 
     /// Makes rules and companion of a running VM be what its record says, its turn being held.
     async fn settle_network(&self, operation: &Operation, record: &store::Vm, live: &Live) -> Result<()> {
+        if record.network.link == Some(Link::Bridge) {
+            self.settle_on_bridge(operation, record).await?;
+            live.set_trouble(None);
+            return Ok(());
+        }
         let machine = live.machine.id();
         self.apply_rules(record, machine, record.network.nat).await?;
         let (alive, dead): (Vec<_>, Vec<_>) = self.companions(record.id)?.into_iter().partition(|entry| {
@@ -181,7 +252,7 @@ impl Engine {
     /// Makes the network of a VM that was found again be what its record says. The VM runs on where that fails: it is told, and
     /// tried again.
     pub(crate) async fn find_network(&self, record: &store::Vm, live: &Arc<Live>) {
-        if record.network.link != Some(Link::Namespace) {
+        if !is_changed_live(record.network.link) {
             return;
         }
         if let Err(error) = self.reconnect(record, live).await {
@@ -301,6 +372,20 @@ impl Engine {
     }
 }
 
+/// Whether a network of that kind is changed while its VM runs.
+fn is_changed_live(link: Option<Link>) -> bool {
+    match link {
+        Some(Link::Namespace | Link::Bridge) => true,
+        Some(Link::BuiltIn) | None => false,
+    }
+}
+
+/// The VM of `record` as the helper's rules are to see it, where it has a place on the bridge.
+fn guest(record: &store::Vm) -> Option<Guest> {
+    let Network { nat, number, .. } = record.network;
+    Some(Guest { vm: record.id, host_number: number?, group: None, nat: nat.is_on() })
+}
+
 fn failed(record: &store::Vm) -> impl Fn(NetworkError) -> Error + Clone + Send + 'static {
     let name = record.name.clone();
     move |cause| Error::Network { name: name.clone(), cause }
@@ -313,6 +398,8 @@ fn companion(entry: &Entry) -> Option<ProcessId> {
         Undo::RunDirectory
         | Undo::Disk(_)
         | Undo::Process(_)
+        | Undo::Rules
+        | Undo::Tap
         | Undo::OldOverlay
         | Undo::VmDirectory
         | Undo::Record

@@ -10,6 +10,8 @@ use engine::{
     fault::{COMMIT, Faults, Moment, Point, Verdict},
 };
 
+use testkit::bridge::BridgeHost;
+
 use crate::world::SOON;
 
 /// What goes wrong.
@@ -23,9 +25,12 @@ pub enum Fault {
     Cancel,
     /// The daemon is killed.
     Kill,
+    /// Root's helper is killed.
+    Helper,
 }
 
 impl Fault {
+    /// What can go wrong everywhere.
     pub const ALL: [Self; 4] = [Self::Fail, Self::Full, Self::Cancel, Self::Kill];
 
     /// Whether that can happen there. What SQLite says it has committed, it has.
@@ -34,6 +39,8 @@ impl Fault {
             Self::Fail => point.name != COMMIT || point.moment == Moment::Before,
             Self::Full => point.name == COMMIT && point.moment == Moment::Before,
             Self::Cancel | Self::Kill => true,
+            // What is committed is committed without it as well.
+            Self::Helper => point.name != COMMIT,
         }
     }
 }
@@ -62,6 +69,8 @@ struct Killed;
 pub struct Controller {
     state: Mutex<State>,
     hold: Mutex<Option<Hold>>,
+    /// The host of its world, where that has one.
+    pub host: Mutex<Option<Arc<Mutex<BridgeHost>>>>,
 }
 
 /// Who comes before the effect of that name waits.
@@ -159,6 +168,10 @@ impl Faults for Controller {
                     Fault::Cancel => {
                         state.operations.iter().for_each(Operation::cancel);
                         state.engine.iter().for_each(|engine| engine.operations().cancel_all());
+                    }
+                    Fault::Helper => {
+                        let host = self.host.lock().unwrap().clone();
+                        host.expect("only who has a helper can lose it").lock().unwrap().kill();
                     }
                     Fault::Kill => {
                         // A killed daemon holds nothing.

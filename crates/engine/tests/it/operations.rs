@@ -5,7 +5,10 @@
 
 use std::{
     collections::BTreeSet,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use engine::{
@@ -16,6 +19,7 @@ use engine::{
 use image::oci::Digest;
 use model::{config::SigningKey, location::Location, network::Nat};
 use testkit::{
+    bridge::BridgeHost,
     catalog::{Publisher, entry},
     images::Tar,
     oci::{Access, Registry, layout},
@@ -50,10 +54,12 @@ struct Case {
     changes: &'static [&'static str],
     /// What its worlds go by.
     config: Option<Config>,
+    /// What they are on.
+    host: Option<Arc<Mutex<BridgeHost>>>,
 }
 
 const fn case(verb: Verb, before: &'static [Verb], points: usize, or: &'static [&'static str]) -> Case {
-    Case { verb, before, points, or, changes: &[], config: None }
+    Case { verb, before, points, or, changes: &[], config: None, host: None }
 }
 
 /// Where the guest ran, or may have run.
@@ -161,6 +167,38 @@ fn nat_of_a_running_vm() {
         check(&case(SetNat("a", Nat::Off), &[CreateNat("a")], 8, &[]));
         check(&case(SetNat("a", Nat::On), &[CreateNat("a"), SetNat("a", Nat::Off)], 10, &[]));
     }
+}
+
+/// Goes through the faults of `verb` on the bridge of a helper, which is killed too.
+fn check_on_bridge(verb: Verb, before: &'static [Verb], points: usize, or: &'static [&'static str]) {
+    let Some(host) = BridgeHost::built() else { return };
+    check(&Case { host: Some(Arc::new(Mutex::new(host))), ..case(verb, before, points, or) });
+}
+
+#[test]
+fn create_on_the_bridge() {
+    check_on_bridge(CreateNat("a"), &[], 56, &["vm a error, nat"]);
+}
+
+#[test]
+fn start_on_the_bridge() {
+    let ran = &["vm a error", "vm a stopped"];
+    check_on_bridge(Start("a"), &[Create("a"), Stop("a")], 36, ran);
+}
+
+#[test]
+fn stop_on_the_bridge() {
+    check_on_bridge(Stop("a"), &[Create("a")], 20, &["vm a error", "vm a stopped"]);
+}
+
+#[test]
+fn delete_on_the_bridge() {
+    check_on_bridge(Delete("a"), &[Create("a")], 24, &[]);
+}
+
+#[test]
+fn nat_on_the_bridge() {
+    check_on_bridge(SetNat("a", Nat::Off), &[CreateNat("a")], 6, &[]);
 }
 
 #[test]
@@ -336,13 +374,17 @@ fn kernel_delete() {
 /// Where each kind of operation goes through its faults. A kind without a line does not compile.
 fn lines(kind: Kind) -> &'static [fn()] {
     match kind {
-        Kind::VmCreate => &[create, create_unstarted, create_owned, create_with_a_network],
-        Kind::VmStart => &[first_start, start, start_with_a_network],
-        Kind::VmStop => &[stop, stop_with_a_network],
+        Kind::VmCreate => {
+            &[create, create_unstarted, create_owned, create_with_a_network, create_on_the_bridge]
+        }
+        Kind::VmStart => &[first_start, start, start_with_a_network, start_on_the_bridge],
+        Kind::VmStop => &[stop, stop_with_a_network, stop_on_the_bridge],
         Kind::VmRestart => &[restart],
         Kind::VmKill => &[kill],
-        Kind::VmDelete => &[delete, delete_of_a_running_vm],
-        Kind::VmSet => &[grow, grow_of_a_running_vm, nat_of_a_stopped_vm, nat_of_a_running_vm],
+        Kind::VmDelete => &[delete, delete_of_a_running_vm, delete_on_the_bridge],
+        Kind::VmSet => {
+            &[grow, grow_of_a_running_vm, nat_of_a_stopped_vm, nat_of_a_running_vm, nat_on_the_bridge]
+        }
         Kind::VmReset => &[reset],
         Kind::VmReboot => &[end::a_guest_reboots],
         Kind::VmReconnect => &[end::a_companion_dies],
@@ -393,7 +435,8 @@ fn check(case: &Case) {
     let trial = Trial { case, before: &before, after: &after };
     let (mut count, mut wrong) = (0, Vec::new());
     for (number, point) in points.iter().enumerate() {
-        for fault in Fault::ALL.into_iter().filter(|fault| fault.fits(*point)) {
+        let can = |fault: &Fault| fault.fits(*point) && (*fault != Fault::Helper || case.host.is_some());
+        for fault in Fault::ALL.into_iter().chain([Fault::Helper]).filter(can) {
             wrong.extend(trial.run(number, *point, fault));
             count += 1;
         }
@@ -411,7 +454,10 @@ fn check(case: &Case) {
 }
 
 fn world(case: &Case) -> World {
-    let world = World::with(case.config.clone().unwrap_or_else(default_config));
+    let world = match &case.host {
+        Some(host) => World::on_bridge(host),
+        None => World::with(case.config.clone().unwrap_or_else(default_config)),
+    };
     // Others are never touched.
     world.prepare(&[Create("other")]);
     world.prepare(case.before);
@@ -444,6 +490,7 @@ impl Trial<'_> {
         // A failure that could not be undone says so, and what it left is gone with the daemon's next start.
         let told = result.as_ref().is_err_and(|error| TOLD.iter().any(|words| error.message.contains(words)));
         world.faults.disarm();
+        world.begin_helper();
         if fault != Fault::Kill && !told {
             let scene = world.look();
             wrong.extend(self.judge(&scene, &disks));

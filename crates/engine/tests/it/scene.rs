@@ -7,11 +7,13 @@ use std::{
 };
 
 use model::{
+    network::Link,
     undo::{NewDisk, Undo},
     vm::State,
 };
 use store::Store;
 use testkit::tree;
+use wire::helper::Status;
 
 /// Writable disks by VM and file, each with its inode and size.
 pub type Disks = BTreeMap<String, (u64, u64)>;
@@ -61,8 +63,10 @@ impl Scene {
             }
             if runs {
                 missing.extend(["run_directory", "process"]);
-                if vm.network.nat.is_on() && vm.network.link.is_some() {
-                    missing.insert("companion");
+                match vm.network.link {
+                    Some(Link::Namespace) if vm.network.nat.is_on() => drop(missing.insert("companion")),
+                    Some(Link::Bridge) => missing.extend(["rules", "tap"]),
+                    Some(Link::Namespace | Link::BuiltIn) | None => {}
                 }
             }
             for entry in own {
@@ -137,6 +141,25 @@ impl Scene {
             scene.leaks.extend(unfinished.map(|name| format!("cache/{place}/{name} is unfinished")));
         }
         scene
+    }
+
+    /// Looks at what the helper has for the installation in `home`.
+    pub fn look_at_bridge(&mut self, home: &Path, status: &Status) {
+        let store = Store::open(&home.join("state/banger.db")).unwrap();
+        let vms = store.vm_list().unwrap();
+        let on_bridge = |vm: &&store::Vm| vm.state == State::Running && vm.network.link == Some(Link::Bridge);
+        let expect: BTreeSet<_> = vms.iter().filter(on_bridge).map(|vm| vm.id).collect();
+        for (what, found) in [("taps", &status.taps), ("rules", &status.guests)] {
+            let found: BTreeSet<_> = found.iter().copied().collect();
+            if found != expect {
+                self.leaks.push(format!("there are {what} of {found:?}, not of {expect:?}"));
+            }
+        }
+        self.leaks.extend(
+            vms.iter()
+                .filter(|vm| vm.network.number.is_none())
+                .map(|vm| format!("{} has no address", vm.name)),
+        );
     }
 
     /// Looks at the directory of VM `name`.

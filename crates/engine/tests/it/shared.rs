@@ -338,7 +338,9 @@ pub fn a_fault_of_a_shared_pull_is_one_for_all_and_a_cancel_is_not() {
                         assert!(matches!(end, None | Some(Code::Cancelled)), "{what}: {end:?}");
                     }
                 }
-                (Fault::Fail | Fault::Full | Fault::Kill, _) => assert_eq!(first, second, "{what}"),
+                (Fault::Fail | Fault::Full | Fault::Kill | Fault::Helper, _) => {
+                    assert_eq!(first, second, "{what}")
+                }
             }
             assert_eq!(code(&world, &world.begin_pull(pull(&server))), None, "{what}: it can be asked for");
         }

@@ -20,14 +20,17 @@ use engine::{
     registry::{Patience, Proxies, Settings},
 };
 use host::{dirs::Dirs, proc::Program};
-use model::{config::NetworkMode, end::MachineEnd};
-use testkit::{home::wait_until, kernel_forge, tree};
+use model::{config::NetworkMode, end::MachineEnd, network::BRIDGE_SUBNET};
+use testkit::{bridge::BridgeHost, home::wait_until, kernel_forge, tree};
 use tokio::{runtime::Runtime, sync::watch};
 use vmm::{
     Future,
     fake::{Control, Fake},
 };
-use wire::control::{ErrorBody, Event, ImportImage, Outcome, PullImage};
+use wire::{
+    control::{ErrorBody, Event, ImportImage, Outcome, PullImage},
+    helper::Ask,
+};
 
 use crate::{
     fault::Controller,
@@ -53,6 +56,8 @@ pub struct World {
     pub clock: Clock,
     /// The bridge that root installed.
     pub bridge: Option<Bridge>,
+    /// The host with the helper of that bridge; this world's engine runs on it.
+    host: Option<Arc<Mutex<BridgeHost>>>,
     daemon: Option<Daemon>,
     small: Option<Small>,
 }
@@ -184,12 +189,41 @@ impl World {
         Self::in_home(fresh("world"), None, config, Some(bridge))
     }
 
+    /// The same on `host`.
+    pub fn on_bridge(host: &Arc<Mutex<BridgeHost>>) -> Self {
+        let mut world = Self::unopened(fresh("world"), None);
+        world.config.network_mode = NetworkMode::Bridge;
+        world.bridge = Some(Bridge { subnet: BRIDGE_SUBNET, socket: host.lock().unwrap().socket() });
+        world.host = Some(host.clone());
+        *world.faults.host.lock().unwrap() = Some(host.clone());
+        world.open();
+        world
+    }
+
+    /// Starts the helper again where it was killed.
+    pub fn begin_helper(&self) {
+        if let Some(host) = &self.host {
+            let mut host = host.lock().unwrap();
+            if !host.runs() {
+                host.begin();
+            }
+        }
+    }
+
     /// The same in a place of its own.
     pub fn on(small: Small) -> Self {
         Self::in_home(small.home.clone(), Some(small), default_config(), None)
     }
 
     fn in_home(home: PathBuf, small: Option<Small>, config: Config, bridge: Option<Bridge>) -> Self {
+        let mut world = Self::unopened(home, small);
+        world.config = config;
+        world.bridge = bridge;
+        world.open();
+        world
+    }
+
+    fn unopened(home: PathBuf, small: Option<Small>) -> Self {
         for name in ["state", "cache", "kernel"] {
             tree::link(&TEMPLATE.join(name), &home.join(name));
         }
@@ -206,10 +240,7 @@ impl World {
             std::fs::copy(TEMPLATE.join(name), home.join(name)).unwrap();
         }
         let mut world = Self::at(home);
-        world.config = config;
-        world.bridge = bridge;
         world.small = small;
-        world.open();
         world
     }
 
@@ -224,7 +255,19 @@ impl World {
         });
         let (faults, config) = (Arc::default(), default_config());
         let clock = Clock::default();
-        Self { home, fake, controls, manner, faults, config, clock, bridge: None, daemon: None, small: None }
+        Self {
+            home,
+            fake,
+            controls,
+            manner,
+            faults,
+            config,
+            clock,
+            bridge: None,
+            host: None,
+            daemon: None,
+            small: None,
+        }
     }
 
     fn dirs(&self) -> Dirs {
@@ -240,8 +283,12 @@ impl World {
 
     /// Starts a daemon; `false` where that was killed in doing so.
     pub fn try_open(&mut self) -> bool {
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        if let Some(host) = &self.host {
+            let namespace = host.lock().unwrap().host.clone();
+            runtime.on_thread_start(move || namespace.enter());
+        }
+        let runtime = runtime.worker_threads(2).enable_all().build().unwrap();
         let mut opened = None;
         // The lock may be held for a moment by what other tests fork, until that closes what it inherited.
         wait_until(SOON, "no other daemon has it", || {
@@ -419,7 +466,11 @@ impl World {
 
     /// What there is now.
     pub fn look(&self) -> Scene {
-        Scene::of(&self.home)
+        let mut scene = Scene::of(&self.home);
+        if let Some(host) = &self.host {
+            scene.look_at_bridge(&self.home, &host.lock().unwrap().status());
+        }
+        scene
     }
 }
 
@@ -435,6 +486,10 @@ impl Drop for World {
                 let _ = process.wait_exit(SOON);
                 let _ = process.reap();
             }
+        }
+        if let Some(host) = self.host.clone() {
+            self.begin_helper();
+            host.lock().unwrap().done(Ask::RemoveBridge);
         }
         let _ = host::fs::remove_all(&self.home);
         drop(self.small.take());

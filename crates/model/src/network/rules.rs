@@ -150,10 +150,10 @@ table inet banger {{
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::network::{Link, Mac};
+    use crate::network::Mac;
 
     fn card() -> Card {
-        Card::of(Mac([2, 0, 0, 0, 0, 7]), Link::Namespace)
+        Card::in_namespace(Mac([2, 0, 0, 0, 0, 7]))
     }
 
     #[test]

@@ -115,7 +115,7 @@ fn records_are_read_back_as_they_were_written() {
     assert_eq!(store.kernel_list().unwrap(), [kernel()]);
     assert_eq!(store.image_list().unwrap(), [image()]);
     assert_eq!(store.vm_list().unwrap(), [vm(1, "one")]);
-    store.vm_starting(vm(1, "one").id, "s".to_owned(), Some(Link::Namespace)).unwrap();
+    store.vm_starting(vm(1, "one").id, "s".to_owned(), Some(Link::Namespace), None).unwrap();
     store.vm_nat(vm(1, "one").id, Nat::Off, HostLoopback::Closed).unwrap();
     store.vm_started(vm(1, "one").id, 9, "[1]".to_owned()).unwrap();
     let expect = Vm {
@@ -387,8 +387,17 @@ fn an_address_is_the_lowest_free_one_until_its_record_goes() {
     assert!(matches!(lease(4), Err(Error::NoAddress(3))));
     // What was refused left nothing, also not its name.
     assert_eq!(store.vm_list().unwrap().len(), 3);
-    // Who has no address is none of theirs.
+    // Who has no address is none of theirs, and gets one when it first starts on the bridge.
     assert_eq!(reserve(&store, vm(5, "plain"), None).unwrap().number, None);
+    let start = |n: u8, numbers| {
+        store.vm_starting(VmId::from_bytes([n; 6]), "s".to_owned(), Some(Link::Bridge), Some(numbers))
+    };
+    assert!(matches!(start(5, 2..=4), Err(Error::NoAddress(3))));
+    assert_eq!((start(5, 2..=6).unwrap(), start(5, 2..=6).unwrap()), (Some(5), Some(5)));
+    assert_eq!(start(1, 2..=6).unwrap(), Some(2));
+    // Where that is none any more, another one is its own.
+    assert_eq!(start(5, 6..=7).unwrap(), Some(6));
+    assert!(matches!(start(9, 2..=6), Err(Error::Missing)));
     store.vm_delete(VmId::from_bytes([2; 6])).unwrap();
     assert_eq!(lease(6).unwrap(), Some(3));
     store.vm_delete(VmId::from_bytes([1; 6])).unwrap();
@@ -398,7 +407,7 @@ fn an_address_is_the_lowest_free_one_until_its_record_goes() {
     assert_eq!(reserve(&store, vm(8, "eight"), Some(3..=6)).unwrap().number, Some(5));
     drop(store);
     let store = Store::open(&scratch.database()).unwrap();
-    assert!(matches!(reserve(&store, vm(9, "nine"), Some(2..=5)), Err(Error::NoAddress(4))));
+    assert!(matches!(reserve(&store, vm(9, "nine"), Some(2..=6)), Err(Error::NoAddress(5))));
 }
 
 #[test]

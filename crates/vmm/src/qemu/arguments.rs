@@ -82,7 +82,7 @@ pub(super) fn arguments(
         put("-device", format!("virtio-blk-pci,drive={node},serial={}", disk.role.serial()));
     }
 
-    if let Some(Nic { card, link }) = &plan.nic {
+    if let Some(Nic { card, link, .. }) = &plan.nic {
         put("-netdev", netdev(*link, tap)?);
         // Without its ROM: nothing boots from a network.
         let (mac, mtu) = (card.mac, card.mtu);
@@ -99,8 +99,10 @@ pub(super) fn arguments(
 /// What is behind the card.
 fn netdev(link: Link, tap: Option<RawFd>) -> Result<String, SpawnError> {
     match (link, tap) {
-        (Link::Namespace, Some(tap)) => Ok(format!("tap,id=net,fd={tap}")),
-        (Link::Namespace, None) => Err(SpawnError::Plan { field: "tap", value: "none".to_owned() }),
+        (Link::Namespace | Link::Bridge, Some(tap)) => Ok(format!("tap,id=net,fd={tap}")),
+        (Link::Namespace | Link::Bridge, None) => {
+            Err(SpawnError::Plan { field: "tap", value: "none".to_owned() })
+        }
         // The host's other addresses cannot be closed here, and with `restrict` nothing else could be reached.
         (Link::BuiltIn, _) => Ok("user,id=net,ipv6=off".to_owned()),
     }
@@ -116,7 +118,10 @@ fn access(role: DiskRole) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use model::network::{Card, Mac};
+    use model::{
+        VmId,
+        network::{BRIDGE_SUBNET, Card, Mac},
+    };
 
     use super::*;
     use crate::{Disk, Place};
@@ -170,17 +175,27 @@ mod tests {
             all.into_iter().filter(|a| a.contains("net")).collect::<Vec<_>>()
         };
         assert_eq!(words(&plan(), None), ["-netdev"; 0]);
-        let on = |link| MachinePlan { nic: Some(Nic { card: Card::of(Mac([2; 6]), link), link }), ..plan() };
+        let on = |card: fn(Mac) -> Card, link| {
+            let nic = Nic { vm: VmId::from_bytes([2; 6]), card: card(Mac([2; 6])), link };
+            MachinePlan { nic: Some(nic), ..plan() }
+        };
+        let bridge: fn(Mac) -> Card = |mac| Card::on_bridge(mac, BRIDGE_SUBNET, 7).unwrap();
         assert_eq!(
-            words(&on(Link::Namespace), Some(9)),
+            words(&on(Card::in_namespace, Link::Namespace), Some(9)),
             [
                 "-netdev",
                 "tap,id=net,fd=9",
                 "virtio-net-pci,netdev=net,mac=02:02:02:02:02:02,host_mtu=65520,romfile="
             ]
         );
-        assert_eq!(words(&on(Link::BuiltIn), None)[1], "user,id=net,ipv6=off");
-        assert!(arguments(&on(Link::Namespace), Accelerator::Tcg, SOCKETS).is_err(), "a tap is needed");
+        assert_eq!(words(&on(Card::built_in, Link::BuiltIn), None)[1], "user,id=net,ipv6=off");
+        assert_eq!(
+            words(&on(bridge, Link::Bridge), Some(7))[1..],
+            ["tap,id=net,fd=7", "virtio-net-pci,netdev=net,mac=02:02:02:02:02:02,host_mtu=1500,romfile="]
+        );
+        for plan in [on(Card::in_namespace, Link::Namespace), on(bridge, Link::Bridge)] {
+            assert!(arguments(&plan, Accelerator::Tcg, SOCKETS).is_err(), "a tap is needed");
+        }
     }
 
     #[test]

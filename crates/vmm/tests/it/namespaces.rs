@@ -91,11 +91,11 @@ fn a_machine_cannot_change_its_own_rules() {
 
 #[test]
 fn the_rules_of_a_vm_are_what_nft_reads_and_applied_twice_are_the_same() {
-    use model::network::{Card, Link, Mac, Nat, Rules, Subnet};
+    use model::network::{Card, Mac, Nat, Rules, Subnet};
     if testkit::need::namespaces().is_none() {
         return;
     }
-    let card = Card::of(Mac([2, 0, 0, 0, 0, 9]), Link::Namespace);
+    let card = Card::in_namespace(Mac([2, 0, 0, 0, 0, 9]));
     let closed =
         [Subnet::single(Ipv4Addr::new(192, 0, 2, 1)), Subnet::of(Ipv4Addr::new(192, 168, 122, 0), 24)];
     let mut command = shell("exec tail -f /dev/null");
