@@ -10,9 +10,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use host::sparse;
+use host::sparse::{self, Buffer};
 use rustix::{
-    fs::{self, AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid},
+    fs::{self, AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, Uid},
     io::Errno,
 };
 use tar::{Archive, Entry, EntryType};
@@ -41,7 +41,8 @@ pub fn unpack(top: &Path, called: Option<OsString>, from: impl Read) -> Result<S
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let top = fs::open(top, flags, Mode::empty()).map_err(|e| UnpackError::Top(e.into()))?;
     let mut archive = Archive::new(from);
-    let mut unpack = Unpack { top, called, dirs: Vec::new(), stamps: Stamps::default() };
+    let mut unpack =
+        Unpack { top, called, dirs: Vec::new(), stamps: Stamps::default(), buffer: Buffer::default() };
     for entry in archive.entries().map_err(UnpackError::Tar)? {
         let mut entry = entry.map_err(UnpackError::Tar)?;
         let path = PathBuf::from(OsString::from_vec(entry.path_bytes().into_owned()));
@@ -56,6 +57,7 @@ struct Unpack {
     /// Directories get their modes and times when all in them is there.
     dirs: Vec<(PathBuf, Attributes)>,
     stamps: Stamps,
+    buffer: Buffer,
 }
 
 /// What an entry says of its file.
@@ -77,6 +79,27 @@ impl Attributes {
         })
     }
 
+    /// Gives a file that was just made what it does not have yet. Most have the owner and the mode with which they were made, and each
+    /// change of them is one of the disk's journal.
+    fn settle(&self, file: &std::fs::File) -> rustix::io::Result<Stat> {
+        let made = fs::fstat(file)?;
+        let is_theirs = (made.st_uid, made.st_gid) == (self.uid, self.gid);
+        if !is_theirs {
+            fs::fchown(file, Some(Uid::from_raw(self.uid)), Some(Gid::from_raw(self.gid)))?;
+        }
+        // After the owner, whose change takes the set-user bit away.
+        if !is_theirs || made.st_mode & 0o7777 != self.mode {
+            fs::fchmod(file, Mode::from_raw_mode(self.mode))?;
+        }
+        fs::futimens(file, &self.times())?;
+        fs::fstat(file)
+    }
+
+    fn times(&self) -> Timestamps {
+        let time = Timespec { tv_sec: self.mtime, tv_nsec: 0 };
+        Timestamps { last_access: time, last_modification: time }
+    }
+
     fn apply(&self, dir: BorrowedFd<'_>, name: &OsStr, kind: FileType) -> rustix::io::Result<()> {
         let owner = (Some(Uid::from_raw(self.uid)), Some(Gid::from_raw(self.gid)));
         fs::chownat(dir, name, owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW)?;
@@ -84,9 +107,7 @@ impl Attributes {
             // After the owner, whose change takes the set-user bit away.
             fs::chmodat(dir, name, Mode::from_raw_mode(self.mode), AtFlags::empty())?;
         }
-        let time = Timespec { tv_sec: self.mtime, tv_nsec: 0 };
-        let times = Timestamps { last_access: time, last_modification: time };
-        fs::utimensat(dir, name, &times, AtFlags::SYMLINK_NOFOLLOW)
+        fs::utimensat(dir, name, &self.times(), AtFlags::SYMLINK_NOFOLLOW)
     }
 }
 
@@ -191,13 +212,18 @@ impl Unpack {
 
     fn file(&mut self, content: &mut impl Read, path: &Path, attributes: &Attributes) -> Result<(), Failure> {
         let (dir, name) = self.place(path)?;
-        remove(dir.as_fd(), name)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = fs::openat(&dir, name, flags, Mode::from_raw_mode(0o600))?;
+        let make = || fs::openat(&dir, name, flags, Mode::from_raw_mode(attributes.mode & 0o777));
+        let file = match make() {
+            Err(Errno::EXIST) => {
+                remove(dir.as_fd(), name)?;
+                make()?
+            }
+            made => made?,
+        };
         let mut file = std::fs::File::from(file);
-        sparse::copy(content, &mut file)?;
-        attributes.apply(dir.as_fd(), name, FileType::RegularFile)?;
-        self.stamps.note(path, &fs::fstat(&file)?);
+        sparse::copy(content, &mut file, &mut self.buffer)?;
+        self.stamps.note(path, &attributes.settle(&file)?);
         Ok(())
     }
 

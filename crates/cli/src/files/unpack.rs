@@ -8,7 +8,7 @@ use std::{
 };
 
 use host::{
-    sparse::{self, CopyError},
+    sparse::{self, Buffer, CopyError},
     tree::{Tree, set_changed},
 };
 use model::workspace::link_stays;
@@ -38,8 +38,15 @@ pub struct Unmade {
 /// [`FilesError`]; what was made before stays, but for a file that came in part.
 pub fn unpack(tree: &Tree, called: &OsStr, from: impl Read) -> Result<Unmade, FilesError> {
     let mut archive = Archive::new(from);
-    let mut unpack =
-        Unpack { tree, called, shape: Shape::Open, bytes: 0, dirs: Vec::new(), unmade: Unmade::default() };
+    let mut unpack = Unpack {
+        tree,
+        called,
+        shape: Shape::Open,
+        bytes: 0,
+        dirs: Vec::new(),
+        unmade: Unmade::default(),
+        buffer: Buffer::default(),
+    };
     let (mut long_path, mut long_link) = (None, None);
     // Raw, so that it is here that the length of a name is looked at.
     for (count, entry) in (0..).zip(archive.entries().map_err(FilesError::Malformed)?.raw(true)) {
@@ -93,6 +100,7 @@ struct Unpack<'a> {
     /// Directories that their owner may not fill, for when all in them is there.
     dirs: Vec<(PathBuf, u32)>,
     unmade: Unmade,
+    buffer: Buffer,
 }
 
 impl Unpack<'_> {
@@ -155,8 +163,8 @@ impl Unpack<'_> {
         }
         let failed = |cause| FilesError::Host(place.to_owned(), cause);
         let mut file = self.tree.make_file(place, mode).map_err(|cause| failed(Box::new(cause)))?;
-        let copied =
-            copy(entry, &mut file, size).and_then(|()| set_changed(&file, changed).map_err(CopyError::To));
+        let copied = copy(entry, &mut file, size, &mut self.buffer)
+            .and_then(|()| set_changed(&file, changed).map_err(CopyError::To));
         copied.map_err(|error| {
             // What came in part is not taken for the file.
             let _ = self.tree.remove(place);
@@ -181,8 +189,13 @@ impl Unpack<'_> {
 }
 
 /// Copies `size` bytes, with holes where there are long runs of zeros.
-fn copy(from: &mut impl Read, to: &mut std::fs::File, size: u64) -> Result<(), CopyError> {
-    let length = sparse::copy(&mut from.take(size), to)?;
+fn copy(
+    from: &mut impl Read,
+    to: &mut std::fs::File,
+    size: u64,
+    buffer: &mut Buffer,
+) -> Result<(), CopyError> {
+    let length = sparse::copy(&mut from.take(size), to, buffer)?;
     if length == size { Ok(()) } else { Err(CopyError::From(io::ErrorKind::UnexpectedEof.into())) }
 }
 
