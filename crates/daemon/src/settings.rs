@@ -113,6 +113,7 @@ fn of_host(field: Field) -> Option<String> {
         | Field::DiskSize
         | Field::OverlaySize
         | Field::Nat
-        | Field::NetworkMode => None,
+        | Field::NetworkMode
+        | Field::DnsPort => None,
     }
 }

@@ -3,6 +3,7 @@
 //! Whether VMs are on it says `mode` below `[network]`; which addresses it has, the settings that only root can have written.
 
 mod helper;
+pub(crate) mod naming;
 
 use std::path::{Path, PathBuf};
 

@@ -63,7 +63,7 @@ impl Listener {
 
 #[cfg(test)]
 mod tests {
-    use model::vm::State;
+    use model::{network::Network, vm::State};
 
     use super::*;
 
@@ -88,7 +88,13 @@ mod tests {
         let mut listener = happenings.listen();
         for state in State::ALL {
             let id = model::VmId::from_bytes([1; 6]);
-            let news = VmNews { id, name: "dev".to_owned(), state: Some(state), reason: None };
+            let news = VmNews {
+                id,
+                name: "dev".to_owned(),
+                state: Some(state),
+                reason: None,
+                network: Network::default(),
+            };
             happenings.tell_vm(news);
             let told = listener.0.try_recv().unwrap().what;
             let text = serde_json::to_value(told).unwrap();

@@ -64,7 +64,7 @@ pub use host::chain;
 use host::{dirs::Dirs, lock::Lock, proc::Program};
 pub use image::catalog::Kind as CatalogKind;
 pub use kind::Kind;
-use model::{VmId, refs::RefError, system::SOCKET};
+use model::{VmId, network::Subnet, refs::RefError, system::SOCKET};
 pub use operation::{Follow, Operation, Operations};
 use store::{Compatibility, Store};
 use tokio::sync::Mutex;
@@ -158,7 +158,13 @@ impl Engine {
             _lock: lock,
         }));
         let happenings = engine.operations().happenings().clone();
-        engine.store().listen(move |news| happenings.tell_vm(news));
+        let named = engine.name_vms()?;
+        engine.store().listen(move |news| {
+            if let Some((names, subnet)) = &named {
+                bridge::naming::follow(names, *subnet, &news);
+            }
+            happenings.tell_vm(news);
+        });
         // What was being fetched or removed when a daemon died is nobody's.
         for left in [engine.paths().partial(), engine.paths().blobs_aside()] {
             host::fs::list(&left)?.iter().try_for_each(|path| host::fs::remove_all(path))?;
@@ -172,6 +178,18 @@ impl Engine {
         engine.keep_watch();
         engine.watch_addresses()?;
         Ok(Some(engine))
+    }
+
+    /// Begins to tell names, where VMs are on a bridge: at first of those that ran when the last daemon ended.
+    fn name_vms(&self) -> Result<Option<(dns::Names, Subnet)>> {
+        let Some(bridge) = &self.0.bridge else { return Ok(None) };
+        let (names, subnet) = (dns::Names::default(), bridge.subnet);
+        for vm in self.store().vm_list()? {
+            bridge::naming::follow(&names, subnet, &store::VmNews::of(&vm));
+        }
+        let (helper, port) = (self.0.world.helper.clone(), self.0.config.dns_port);
+        tokio::spawn(bridge::naming::serve(names.clone(), helper, subnet, port));
+        Ok(Some((names, subnet)))
     }
 
     /// The operations.

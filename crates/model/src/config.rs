@@ -67,6 +67,8 @@ pub enum Field {
     Nat,
     /// How VMs are connected.
     NetworkMode,
+    /// Where this host asks for the names of VMs.
+    DnsPort,
 }
 
 /// What the value of a key is.
@@ -90,6 +92,8 @@ pub enum Kind {
     DurationOrNever,
     /// A number of virtual CPUs.
     Vcpu,
+    /// A port that needs no privilege.
+    Port,
     /// A size like `512M`.
     Size,
     /// Yes or no.
@@ -176,6 +180,8 @@ pub const KEYS: &[Key] = &[
         "Whether a VM reaches the world for which neither `--nat` nor `--no-nat` was given."),
     key(Field::NetworkMode, "network.mode", "BANGER_NETWORK_MODE", Kind::Word(NetworkMode::WORDS), Fallback::Value("auto"),
         "How VMs are connected: without root (`user`), by the bridge of `banger system install` (`bridge`), or by that where it is installed for this user."),
+    key(Field::DnsPort, "network.dns_port", "BANGER_NETWORK_DNS_PORT", Kind::Port, Fallback::Value("42069"),
+        "The port of this host's loopback at which the names of VMs on the bridge are told."),
 ];
 
 /// Keys and tables that are planned and do nothing yet, so they are refused instead of ignored.
@@ -183,6 +189,9 @@ pub const LATER: &[&str] = &["jailer_bin", "jailer", "ssh_key_path", "root_disk"
 
 /// The list of the owner's files that every start puts into its guest.
 pub const FILE_SYNC: &str = "file_sync";
+
+/// Where this host asks for the names of VMs, unless another port is set.
+pub const DNS_PORT: u16 = 42_069;
 
 /// What the names of banger's environment variables begin with.
 pub const PREFIX: &str = "BANGER_";
@@ -373,6 +382,8 @@ pub struct Config {
     pub nat: Nat,
     /// How VMs are connected.
     pub network_mode: NetworkMode,
+    /// Where this host asks for the names of VMs.
+    pub dns_port: u16,
     /// Files of the owner's that every start puts into its guest.
     pub file_sync: Vec<FileSync>,
 }
@@ -397,6 +408,7 @@ impl Default for Config {
             sizes: Wish::default(),
             nat: Nat::Off,
             network_mode: NetworkMode::Auto,
+            dns_port: DNS_PORT,
             file_sync: Vec::new(),
         }
     }
@@ -597,6 +609,10 @@ impl Config {
                 self.sizes.overlay = Some(bytes(&text, sizing::MIN_DISK, sizing::MAX_DISK)?);
             }
             Field::Nat => self.nat = Nat::of(word(&text, SWITCH)? == "true"),
+            Field::DnsPort => {
+                let port = text.parse().ok().filter(|port| *port >= 1024);
+                self.dns_port = port.ok_or(Wrong::Port)?;
+            }
             Field::NetworkMode => {
                 self.network_mode = NetworkMode::from_word(&text).ok_or(Wrong::Word(NetworkMode::WORDS))?;
             }
@@ -631,6 +647,7 @@ impl Config {
             Field::OverlaySize => disk(self.sizes.overlay),
             Field::Nat => self.nat.is_on().to_string(),
             Field::NetworkMode => self.network_mode.as_str().to_owned(),
+            Field::DnsPort => self.dns_port.to_string(),
         })
     }
 }
@@ -641,11 +658,12 @@ impl Kind {
         match (value, self) {
             (Value::Untyped(text), _) => Ok(text.clone()),
             (Value::Text(_), Self::Vcpu) => Err(Wrong::Vcpu),
+            (Value::Text(_), Self::Port) => Err(Wrong::Port),
             (Value::Switch(on), Self::Switch) => Ok(on.to_string()),
             (Value::Text(_), Self::Switch) => Err(Wrong::Type("a string")),
             (Value::Switch(_), _) => Err(Wrong::Type("a boolean")),
             (Value::Text(text), _) => Ok(text.clone()),
-            (Value::Integer(number), Self::Vcpu | Self::Size) => Ok(number.to_string()),
+            (Value::Integer(number), Self::Vcpu | Self::Port | Self::Size) => Ok(number.to_string()),
             (Value::Integer(_), Self::Duration | Self::DurationOrNever) => Err(Wrong::Duration),
             (
                 Value::Integer(_),
@@ -675,6 +693,7 @@ impl Kind {
             Self::Duration => "a time: `10s`, `5m`, `2h`".to_owned(),
             Self::DurationOrNever => "a time, `30m` or `8h`, or `never`".to_owned(),
             Self::Vcpu => format!("a number from 1 to {}", sizing::MAX_VCPU),
+            Self::Port => "a number from 1024 to 65535".to_owned(),
             Self::Size => "a size: `512M`, `8G`".to_owned(),
             Self::Switch => "`true` or `false`".to_owned(),
         }

@@ -69,6 +69,17 @@ pub struct VmNews {
     pub state: Option<State>,
     /// Why.
     pub reason: Option<String>,
+    /// Its network.
+    pub network: Network,
+}
+
+impl VmNews {
+    /// What there is to tell of the VM of this record.
+    #[must_use]
+    pub fn of(vm: &Vm) -> Self {
+        let (name, reason) = (vm.name.to_string(), vm.reason.clone());
+        Self { id: vm.id, name, state: Some(vm.state), reason, network: vm.network }
+    }
 }
 
 /// What a reservation gave.
@@ -99,10 +110,20 @@ fn read_origin(row: &Row<'_>, column: usize) -> Result<Origin> {
     known("origin", row.get(column)?, |name| ORIGINS.iter().find(|(_, n)| *n == name).map(|(o, _)| *o))
 }
 
+/// The network in four columns of `row`, of which the first is `from`.
+fn read_network(row: &Row<'_>, from: usize) -> Result<Network> {
+    let link: Option<String> = row.get(from + 2)?;
+    Ok(Network {
+        nat: Nat::of(row.get(from)?),
+        loopback: if row.get(from + 1)? { HostLoopback::Allowed } else { HostLoopback::Closed },
+        link: link.map(|link| known("link", link, Link::from_name)).transpose()?,
+        number: row.get(from + 3)?,
+    })
+}
+
 fn read(row: &Row<'_>) -> Result<Vm> {
     let bytes = |column| row.get::<_, i64>(column).map(i64::cast_unsigned);
     let ready: Option<String> = row.get(16)?;
-    let link: Option<String> = row.get(25)?;
     Ok(Vm {
         id: known("VM id", row.get(0)?, |id| VmId::try_from(id).ok())?,
         name: known("VM name", row.get(1)?, |name| VmName::try_from(name).ok())?,
@@ -117,12 +138,7 @@ fn read(row: &Row<'_>) -> Result<Vm> {
             disk: (bytes(11)?, read_origin(row, 12)?),
             overlay: (bytes(13)?, read_origin(row, 14)?),
         },
-        network: Network {
-            nat: Nat::of(row.get(23)?),
-            loopback: if row.get(24)? { HostLoopback::Allowed } else { HostLoopback::Closed },
-            link: link.map(|link| known("link", link, Link::from_name)).transpose()?,
-            number: row.get(26)?,
-        },
+        network: read_network(row, 23)?,
         env: row.get(15)?,
         ready: ready.map(|r| known("readiness", r, Ready::from_name)).transpose()?,
         rm: row.get(17)?,
@@ -151,8 +167,7 @@ impl Store {
     ) {
         let made = made.map(OperationId::to_string);
         let id = vm.id;
-        let inserted =
-            VmNews { id, name: vm.name.to_string(), state: Some(vm.state), reason: vm.reason.clone() };
+        let inserted = VmNews::of(&vm);
         let work = move |db: &Connection| {
             let mut vm = vm;
             vm.network.number = numbers.map(|numbers| lowest_free(db, &numbers)).transpose()?;
@@ -452,11 +467,13 @@ fn forget(db: &Connection, id: &str, undo: &Undo) -> Result<()> {
 
 /// VM `id` as it is told of.
 fn news_of(db: &Connection, id: VmId) -> Result<Option<VmNews>> {
-    let mut statement = db.prepare_cached("SELECT name, state, reason FROM vm WHERE id = ?")?;
+    let sql = "SELECT name, state, reason, nat, host_loopback, link, host_number FROM vm WHERE id = ?";
+    let mut statement = db.prepare_cached(sql)?;
     let mut rows = statement.query([id.to_string()])?;
     let Some(row) = rows.next()? else { return Ok(None) };
-    let state = known("state", row.get(1)?, State::from_name)?;
-    Ok(Some(VmNews { id, name: row.get(0)?, state: Some(state), reason: row.get(2)? }))
+    let state = Some(known("state", row.get(1)?, State::from_name)?);
+    let (name, reason, network) = (row.get(0)?, row.get(2)?, read_network(row, 3)?);
+    Ok(Some(VmNews { id, name, state, reason, network }))
 }
 
 fn tell(news: &OnceLock<News>, what: Option<VmNews>) {

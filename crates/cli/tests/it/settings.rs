@@ -55,6 +55,7 @@ fn settings_are_shown_with_where_they_came_from() {
     vm_defaults.overlay_size  1536M             env BANGER_VM_DEFAULTS_OVERLAY_SIZE
     vm_defaults.nat           false             default
     network.mode              auto              default
+    network.dns_port          42069             default
     "#);
     assert_nothing_started(&home);
 }

@@ -3,6 +3,7 @@
 //! When a home is dropped it asserts that no process, socket or file of a VM is left.
 
 mod book;
+mod bridge;
 mod catalog;
 mod copy;
 mod crash;

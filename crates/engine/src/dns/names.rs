@@ -27,8 +27,17 @@ pub struct Names(Arc<RwLock<Table>>);
 
 #[derive(Debug, Default)]
 struct Table {
-    by_name: HashMap<String, Machine>,
+    by_name: HashMap<String, (Machine, Moment)>,
     by_address: HashMap<Ipv4Addr, Machine>,
+}
+
+/// Where a machine is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Moment {
+    /// It may ask, and nobody is told of it yet.
+    Boots,
+    /// It runs.
+    Runs,
 }
 
 /// What somebody is told.
@@ -43,17 +52,31 @@ pub enum Told {
 impl Names {
     /// From now on `name` is `machine`.
     pub fn set(&self, name: &VmName, machine: Machine) {
+        self.put(name, machine, Moment::Runs);
+    }
+
+    /// From now on `machine`, which boots, may ask; `name` is nobody yet.
+    pub fn admit(&self, name: &VmName, machine: Machine) {
+        self.put(name, machine, Moment::Boots);
+    }
+
+    fn put(&self, name: &VmName, machine: Machine, moment: Moment) {
         let mut table = self.change();
-        if let Some(before) = table.by_name.insert(name.as_str().to_owned(), machine) {
+        if let Some((before, _)) = table.by_name.insert(name.as_str().to_owned(), (machine, moment)) {
             table.by_address.remove(&before.address);
         }
         table.by_address.insert(machine.address, machine);
     }
 
+    fn find(&self, name: &str) -> Option<Machine> {
+        let (machine, moment) = *self.look().by_name.get(name)?;
+        (moment == Moment::Runs).then_some(machine)
+    }
+
     /// From now on `name` is nobody.
     pub fn remove(&self, name: &VmName) {
         let mut table = self.change();
-        if let Some(before) = table.by_name.remove(name.as_str()) {
+        if let Some((before, _)) = table.by_name.remove(name.as_str()) {
             table.by_address.remove(&before.address);
         }
     }
@@ -72,11 +95,9 @@ impl Names {
     pub fn tell_host(&self, subject: &Subject) -> Told {
         Told::Finding(match subject {
             Subject::Zone => Finding::Zone,
-            Subject::Machine(name) => self
-                .look()
-                .by_name
-                .get(name)
-                .map_or(Finding::Missing, |machine| Finding::Address(machine.address)),
+            Subject::Machine(name) => {
+                self.find(name).map_or(Finding::Missing, |machine| Finding::Address(machine.address))
+            }
             Subject::Nobody => Finding::Missing,
             Subject::Elsewhere => Finding::Refused,
         })
@@ -92,8 +113,7 @@ impl Names {
             (Nat::On, Subject::Elsewhere) => Told::AskOthers,
             (Nat::Off, Subject::Elsewhere) => Told::Finding(Finding::Refused),
             (Nat::On | Nat::Off, Subject::Machine(name)) => {
-                let found = self.look().by_name.get(name).copied();
-                let known = found.filter(|machine| {
+                let known = self.find(name).filter(|machine| {
                     let mates = asker.group.is_some() && machine.group == asker.group;
                     asker.nat.is_on() || mates || machine.address == asker.address
                 });
@@ -167,6 +187,18 @@ mod tests {
             };
             assert_eq!(is, told, "{asker} asks for {text}");
         }
+    }
+
+    #[test]
+    fn who_boots_may_ask_and_nobody_is_told_of_it() {
+        let names = Names::default();
+        names.admit(&name("dev"), machine(2, 0, Nat::On));
+        let subject = Subject::Machine("dev".to_owned());
+        let address = Ipv4Addr::new(172, 30, 0, 2);
+        assert_eq!(names.tell_host(&subject), Told::Finding(Finding::Missing));
+        assert_eq!(names.tell_guest(address.into(), &Subject::Elsewhere), Told::AskOthers);
+        names.set(&name("dev"), machine(2, 0, Nat::On));
+        assert_eq!(names.tell_host(&subject), Told::Finding(Finding::Address(address)));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 )]
 
 mod behaviour;
+mod bridge;
 mod catalog;
 mod catalog_hostile;
 mod disk;

@@ -20,7 +20,11 @@ use engine::{
     registry::{Patience, Proxies, Settings},
 };
 use host::{dirs::Dirs, proc::Program};
-use model::{config::NetworkMode, end::MachineEnd, network::BRIDGE_SUBNET};
+use model::{
+    config::{DNS_PORT, NetworkMode},
+    end::MachineEnd,
+    network::BRIDGE_SUBNET,
+};
 use testkit::{bridge::BridgeHost, home::wait_until, kernel_forge, tree};
 use tokio::{runtime::Runtime, sync::watch};
 use vmm::{
@@ -142,6 +146,8 @@ pub fn default_config() -> Config {
         stop_timeout: Duration::from_millis(500),
         // Whatever is installed on the host of these tests.
         network_mode: NetworkMode::User,
+        // Tests run beside each other; this is any port.
+        dns_port: 0,
         ..Config::default()
     }
 }
@@ -193,6 +199,7 @@ impl World {
     pub fn on_bridge(host: &Arc<Mutex<BridgeHost>>) -> Self {
         let mut world = Self::unopened(fresh("world"), None);
         world.config.network_mode = NetworkMode::Bridge;
+        world.config.dns_port = DNS_PORT;
         world.bridge = Some(Bridge { subnet: BRIDGE_SUBNET, socket: host.lock().unwrap().socket() });
         world.host = Some(host.clone());
         *world.faults.host.lock().unwrap() = Some(host.clone());

@@ -35,6 +35,8 @@ pub enum Wrong {
     Duration,
     /// It is no number of CPUs.
     Vcpu,
+    /// It is no port.
+    Port,
 }
 
 impl fmt::Display for Wrong {
@@ -51,6 +53,7 @@ impl fmt::Display for Wrong {
             Self::Path => f.write_str("it is an absolute path"),
             Self::Duration => f.write_str("a time is a whole number and a unit: 10s, 5m, 2h (1s to 24h)"),
             Self::Vcpu => write!(f, "it is a number from 1 to {MAX_VCPU}"),
+            Self::Port => f.write_str("it is a number from 1024 to 65535"),
         }
     }
 }

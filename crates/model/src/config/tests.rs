@@ -85,6 +85,7 @@ fn every_key_takes_its_values() {
         ("network.mode", text("user"), Config { network_mode: NetworkMode::User, ..base.clone() }),
         ("network.mode", text("bridge"), Config { network_mode: NetworkMode::Bridge, ..base.clone() }),
         ("network.mode", text("auto"), base.clone()),
+        ("network.dns_port", Value::Integer(5353), Config { dns_port: 5353, ..base.clone() }),
     ];
     for key in KEYS {
         assert!(cases.iter().any(|(name, ..)| *name == key.name), "{} is tested", key.name);
@@ -149,6 +150,9 @@ fn every_key_refuses_what_is_none_of_its_values() {
         ("vm_defaults.nat", Value::Integer(1), "it cannot be a number"),
         ("network.mode", text("tap"), "it is one of auto, user, bridge"),
         ("network.mode", Value::Switch(true), "it cannot be a boolean"),
+        ("network.dns_port", Value::Integer(53), "it is a number from 1024 to 65535"),
+        ("network.dns_port", Value::Integer(65536), "it is a number from 1024 to 65535"),
+        ("network.dns_port", text("5353"), "it is a number from 1024 to 65535"),
     ];
     for key in KEYS {
         assert!(cases.iter().any(|(name, ..)| *name == key.name), "{} is tested", key.name);

@@ -24,14 +24,19 @@ use super::create;
 
 const SOON: Duration = Duration::from_secs(60);
 /// What is in the world, beyond the host's own network.
-const SERVER: &str = "198.51.100.7";
+pub const SERVER: &str = "198.51.100.7";
 /// The host's own address, and the server that is next to it.
-const HOST: &str = "192.0.2.1";
+pub const HOST: &str = "192.0.2.1";
 /// Set for the part of a test that runs in its own namespaces.
 const INSIDE: &str = "BANGER_TEST_NETWORK";
 
 /// Runs test `name` again in network and mount namespaces of its own; `false` where this already is that.
 fn inside(name: &str) -> bool {
+    inside_of(&format!("vm::network::{name}"))
+}
+
+/// The same for the test that is `test` in this program.
+pub fn inside_of(test: &str) -> bool {
     if std::env::var_os(INSIDE).is_some() {
         return true;
     }
@@ -40,32 +45,31 @@ fn inside(name: &str) -> bool {
     }
     // A kernel and an image, which come from outside.
     drop(super::home());
-    let test = format!("vm::network::{name}");
     let mut unshare = Command::new("unshare");
     unshare.args(["--net", "--mount"]);
     if host::proc::own_uid() != 0 {
         unshare.args(["--user", "--map-root-user"]);
     }
     let own = std::env::current_exe().unwrap();
-    let status = unshare.arg(own).args(["--exact", "--nocapture", &test]).env(INSIDE, "1").status().unwrap();
+    let status = unshare.arg(own).args(["--exact", "--nocapture", test]).env(INSIDE, "1").status().unwrap();
     assert!(status.success(), "{test}: {status}");
     false
 }
 
-fn ip(words: &str) {
+pub fn ip(words: &str) {
     let status = Command::new("ip").args(words.split(' ')).status().unwrap();
     assert!(status.success(), "ip {words}");
 }
 
 /// A network namespace with servers in it, as long as this lives.
-struct World {
+pub struct World {
     holder: Child,
     /// `tail` ends by itself once nobody reads what it writes.
     _said: BufReader<ChildStdout>,
 }
 
 impl World {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let mut holder = Command::new("unshare")
             .args(["--net", "sh", "-c", "echo; exec tail -f /dev/null"])
             .stdout(Stdio::piped())
@@ -92,7 +96,7 @@ impl World {
     }
 
     /// Runs `work` in there.
-    fn within<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+    pub fn within<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
         let net = fs::File::open(format!("/proc/{}/ns/net", self.holder.id())).unwrap();
         let thread = std::thread::spawn(move || {
             rustix::thread::move_into_link_name_space(net.as_fd(), None).unwrap();
@@ -102,7 +106,7 @@ impl World {
     }
 
     /// A resolver there, which says of every name that it is [`SERVER`], and the host's resolv.conf that names it.
-    fn resolver(&self, home: &Path) {
+    pub fn resolver(&self, home: &Path) {
         let socket = self.within(|| UdpSocket::bind((SERVER, 53)).unwrap());
         std::thread::spawn(move || {
             let mut buffer = [0; 512];
@@ -139,7 +143,7 @@ fn answer(question: &[u8]) -> Vec<u8> {
 }
 
 /// A server that tells who came.
-fn serve(listener: TcpListener) {
+pub fn serve(listener: TcpListener) {
     std::thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
             let _ = writeln!(stream, "hello {}", stream.peer_addr().unwrap().ip());
@@ -149,15 +153,29 @@ fn serve(listener: TcpListener) {
 
 /// What a command in the guest prints; nothing where it fails.
 fn guest(home: &Home, script: &str) -> String {
-    home.run(&["vm", "exec", "dev", "--", "sh", "-c", script]).text()
+    within(home, "dev", script)
+}
+
+/// The same in VM `vm`.
+pub fn within(home: &Home, vm: &str, script: &str) -> String {
+    home.run(&["vm", "exec", vm, "--", "sh", "-c", script]).text()
 }
 
 /// What the server at `place` says to the guest; nothing where it cannot be reached.
 fn fetch(home: &Home, place: &str) -> String {
+    fetch_in(home, "dev", place)
+}
+
+/// The same in VM `vm`.
+pub fn fetch_in(home: &Home, vm: &str, place: &str) -> String {
     let (host, port) = place.split_once(':').unwrap_or((place, "80"));
     // Its input stays open, so that the server is the one who closes.
     let pipe = "[ -p /tmp/open ] || busybox mkfifo /tmp/open";
-    guest(home, &format!("{pipe}; busybox timeout 8 busybox nc -w 4 {host} {port} 2>/dev/null <>/tmp/open"))
+    within(
+        home,
+        vm,
+        &format!("{pipe}; busybox timeout 8 busybox nc -w 4 {host} {port} 2>/dev/null <>/tmp/open"),
+    )
 }
 
 /// The addresses that the guest's resolver has for a name.
@@ -165,7 +183,7 @@ fn lookup(home: &Home) -> String {
     guest(home, "busybox nslookup some.example 2>&1 | grep 198.51")
 }
 
-fn listing(program: &str, words: &[&str]) -> String {
+pub fn listing(program: &str, words: &[&str]) -> String {
     String::from_utf8(Command::new(program).args(words).output().unwrap().stdout).unwrap()
 }
 

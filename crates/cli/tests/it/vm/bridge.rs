@@ -1,0 +1,170 @@
+//! Machines on the bridge, with the helper where `system install` has it, in network and mount namespaces of the test's own.
+//!
+//! ```text
+//! guests ── taps ── br-banger ── "host": the daemon, the helper, this test ── veth ── "world": servers, a resolver
+//! ```
+
+use std::{
+    fs,
+    io::{ErrorKind, Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::Path,
+    process::{Child, Command},
+    sync::mpsc,
+    time::Duration,
+};
+
+use testkit::{
+    home::{Home, wait_until},
+    need,
+};
+
+use super::{
+    create,
+    network::{HOST, SERVER, World, fetch_in, inside_of, listing, serve, within},
+};
+
+const SOON: Duration = Duration::from_secs(60);
+const GATEWAY: &str = "172.30.0.1";
+
+/// The helper, as long as this lives.
+struct Helper(Child);
+
+impl Helper {
+    /// Installs it for this user, in places that only these namespaces have.
+    fn install(home: &Home) -> Self {
+        let script = "mount -t tmpfs test /mnt; mkdir /mnt/upper /mnt/work
+             mount -t overlay test -o lowerdir=/etc,upperdir=/mnt/upper,workdir=/mnt/work /etc
+             mkdir -p /etc/banger; echo 'owner = 0' > /etc/banger/install.toml
+             mount -t tmpfs -o mode=755 test /run; mount -t tmpfs -o mode=755 test /var/log";
+        let status = Command::new("sh").args(["-ec", script]).status().unwrap();
+        assert!(status.success(), "the places are made");
+        Self::begin(home)
+    }
+
+    fn begin(home: &Home) -> Self {
+        let socket = Path::new("/run/banger-helper/helper.sock");
+        let _ = fs::remove_file(socket);
+        let helper = Self(Command::new(home.programs().join("banger-helper")).spawn().unwrap());
+        wait_until(SOON, "the helper listens", || socket.exists());
+        helper
+    }
+}
+
+impl Drop for Helper {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// What the host is told of `name`.
+fn told(name: &str) -> String {
+    listing("dig", &["@127.0.0.1", "-p", "42069", "+short", "+tries=1", "+time=20", name]).trim().to_owned()
+}
+
+/// The addresses that `vm` is told for `name`.
+fn lookup(home: &Home, vm: &str, name: &str) -> String {
+    within(home, vm, &format!("busybox nslookup {name} 2>/dev/null | sed -n '/^Name/,$s/^Address: *//p'"))
+}
+
+#[test]
+fn machines_on_the_bridge_reach_what_they_may_and_nothing_else() {
+    if host::proc::own_uid() != 0 {
+        return need::missing("root", "no root, who installs the helper").unwrap_or(());
+    }
+    if need::program("dig", "dig").is_none()
+        || !inside_of("vm::bridge::machines_on_the_bridge_reach_what_they_may_and_nothing_else")
+    {
+        return;
+    }
+    let Some(home) = super::home() else { return };
+    let helper = Helper::install(&home);
+    let world = World::new();
+    world.resolver(home.path());
+    serve(world.within(|| TcpListener::bind((SERVER, 80)).unwrap()));
+    let held = world.within(|| TcpListener::bind((SERVER, 7000)).unwrap());
+    serve(TcpListener::bind((HOST, 8080)).unwrap());
+    serve(TcpListener::bind("0.0.0.0:8081").unwrap());
+
+    let _ = home.ok(&[&create("one")[..], &["--nat"]].concat());
+    let _ = home.ok(&create("two"));
+    let place = |name: &str| {
+        let vm = home.vm(name);
+        (vm["network"]["mode"].as_str().unwrap().to_owned(), vm["ip"].as_str().unwrap().to_owned())
+    };
+    assert_eq!(place("one"), ("bridge".into(), "172.30.0.2".into()));
+    assert_eq!(place("two"), ("bridge".into(), "172.30.0.3".into()));
+
+    // The host reaches both: nobody listens there, and they say so.
+    for address in ["172.30.0.2:9", "172.30.0.3:9"] {
+        let tried = TcpStream::connect_timeout(&address.parse::<SocketAddr>().unwrap(), SOON);
+        assert_eq!(tried.unwrap_err().kind(), ErrorKind::ConnectionRefused, "{address}");
+    }
+    // Names, for the host and for guests; without NAT a guest knows itself alone.
+    assert_eq!([told("one.vm"), told("two.vm"), told("none.vm")], ["172.30.0.2", "172.30.0.3", ""]);
+    assert_eq!(
+        [lookup(&home, "one", "two.vm"), lookup(&home, "one", "some.example")],
+        ["172.30.0.3", SERVER]
+    );
+    assert_eq!(
+        [
+            lookup(&home, "two", "two.vm"),
+            lookup(&home, "two", "one.vm"),
+            lookup(&home, "two", "some.example")
+        ],
+        ["172.30.0.3", "", ""]
+    );
+    // The world with NAT alone; of the host, and of each other, nothing.
+    assert_eq!(fetch_in(&home, "one", SERVER), format!("hello {HOST}"));
+    assert_eq!(fetch_in(&home, "two", SERVER), "");
+    for place in [format!("{HOST}:8080"), format!("{GATEWAY}:8081"), "169.254.169.254".to_owned()] {
+        assert_eq!(fetch_in(&home, "one", &place), "", "{place}");
+    }
+    let _ = home.ok(&["vm", "exec", "two", "--", "sh", "-c", "busybox httpd -p 80 -h /etc"]);
+    wait_until(SOON, "the host reaches it", || TcpStream::connect("172.30.0.3:80").is_ok());
+    assert_eq!(within(&home, "one", "busybox wget -T 4 -q -O - http://172.30.0.3/hostname"), "");
+
+    // A flow that was there is cut as long as NAT is off.
+    let (arrived, streams) = mpsc::channel();
+    std::thread::spawn(move || arrived.send(held.accept().unwrap().0));
+    let flow = format!("(echo x; exec busybox sleep 600) | busybox nc {SERVER} 7000 > /tmp/flow");
+    let mut flow = testkit::home::spawn_apart(home.command(&["vm", "exec", "one", "--", "sh", "-c", &flow]));
+    let mut stream = streams.recv_timeout(SOON).unwrap();
+    stream.read_exact(&mut [0; 2]).unwrap();
+    let came = |word: &str| within(&home, "one", "cat /tmp/flow").contains(word);
+    stream.write_all(b"before\n").unwrap();
+    wait_until(SOON, "it flows", || came("before"));
+    let _ = home.ok(&["vm", "set", "one", "--no-nat"]);
+    stream.write_all(b"after\n").unwrap();
+    assert_eq!(fetch_in(&home, "one", SERVER), "");
+    assert!(!came("after"));
+    let _ = home.ok(&["vm", "set", "one", "--nat"]);
+    wait_until(SOON, "it flows again", || came("after"));
+    let _ = flow.kill();
+    let _ = flow.wait();
+
+    // Somebody flushes all rules: they come back, and nobody is let through meanwhile.
+    let status = Command::new("nft").args(["flush", "ruleset"]).status().unwrap();
+    assert!(status.success());
+    assert_eq!(fetch_in(&home, "two", SERVER), "");
+    wait_until(SOON, "it is as before", || fetch_in(&home, "one", SERVER) == format!("hello {HOST}"));
+
+    // Neither the daemon's death nor the helper's is felt.
+    home.kill_9(home.daemon_pid());
+    drop(helper);
+    assert_eq!(fetch_in(&home, "one", SERVER), format!("hello {HOST}"));
+    assert_eq!(fetch_in(&home, "two", SERVER), "");
+    let _helper = Helper::begin(&home);
+    wait_until(SOON, "names are told again", || told("two.vm") == "172.30.0.3");
+    wait_until(SOON, "guests too", || lookup(&home, "one", "one.vm") == "172.30.0.2");
+
+    let _ = home.ok(&["vm", "stop", "two"]);
+    assert_eq!([told("one.vm"), told("two.vm")], ["172.30.0.2", ""]);
+    let _ = home.ok(&["vm", "delete", "one", "two"]);
+    assert!(!listing("ip", &["-o", "link"]).contains("bg-"), "no tap is left");
+    for set in [["bridge", "sources"], ["inet", "nat"], ["inet", "macs"]] {
+        let listed = listing("nft", &["list", "set", set[0], "banger", set[1]]);
+        assert!(!listed.contains("elements"), "{listed}");
+    }
+}
