@@ -55,6 +55,7 @@ pub static CI: Needs = Needs {
         ("iproute2", "makes networks to test in"),
         ("bind9-dnsutils", "asks for names"),
         ("e2fsprogs", "checks the file systems that banger writes"),
+        ("binutils", "makes programs small that go into a machine"),
         ("busybox-static", "makes small guests"),
         ("cpio", "reads the boot payloads that banger writes"),
         ("kmod", "checks which modules banger packs"),

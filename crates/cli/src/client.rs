@@ -209,6 +209,9 @@ impl Client {
     async fn connect(&self) -> Result<SendRequest<Body>, Error> {
         let stream = match connect(&self.dirs.socket()) {
             Ok(stream) => stream,
+            Err(cause) if self.dirs.is_system() && nobody_listens(&cause) => {
+                return Err(Error::NotServed(cause));
+            }
             Err(cause) if self.start == Start::IfNeeded && nobody_listens(&cause) => {
                 launch::daemon(&self.dirs).await?
             }

@@ -28,6 +28,9 @@ pub enum Error {
     /// The daemon does not answer and could not be started.
     #[error("cannot reach the daemon")]
     Unreachable(#[source] host::Error),
+    /// The daemon is a service of the system's and does not answer.
+    #[error("banger is installed with the system, and its daemon does not answer")]
+    NotServed(#[source] host::Error),
     /// The daemon was started and did not come up.
     #[error("the daemon did not start: {why}")]
     NotStarted {
@@ -107,6 +110,7 @@ impl Error {
             Self::Usage { .. } | Self::NoDirs(NoDirs::Relative(_)) => exit::USAGE,
             Self::NoDirs(NoDirs::Homeless)
             | Self::Unreachable(_)
+            | Self::NotServed(_)
             | Self::NotStarted { .. }
             | Self::NoDaemonProgram => exit::UNREACHABLE,
             Self::Daemon(body) => match body.code {
@@ -156,6 +160,7 @@ impl Error {
             Self::NoSshd(_) => Some("`banger vm exec` needs none"),
             Self::NoDirs(_) => Some("set BANGER_HOME to a directory of yours, from the root"),
             Self::Unreachable(_) => Some("banger daemon start"),
+            Self::NotServed(_) => Some("sudo banger system restart"),
             Self::NoDaemonProgram => {
                 Some("build it with `cargo build --release`, or install banger with all its programs")
             }

@@ -76,7 +76,7 @@ impl Served {
             }
         });
         let (served, at) = (engine.clone(), socket.clone());
-        runtime.spawn(async move { daemon::server::serve(served, &at).await.unwrap() });
+        runtime.spawn(async move { daemon::server::serve(served, &at, None).await.unwrap() });
         while std::os::unix::net::UnixStream::connect(&socket).is_err() {
             std::thread::yield_now();
         }

@@ -120,7 +120,7 @@ impl World {
         let engine = runtime.block_on(opening).unwrap().expect("nobody else has it");
         let opened = begin.elapsed();
         let (served, at) = (engine.clone(), socket.clone());
-        runtime.spawn(async move { daemon::server::serve(served, &at).await.unwrap() });
+        runtime.spawn(async move { daemon::server::serve(served, &at, None).await.unwrap() });
         while UnixStream::connect(&socket).is_err() {
             std::thread::yield_now();
         }

@@ -1,9 +1,10 @@
-//! `bangerd`: the per-user daemon. One-shot modes answer without starting it.
+//! `bangerd`: the daemon of one user, or of an installation's owner. One-shot modes answer without starting it.
 
 #[cfg(feature = "faults")]
 mod crash;
 
 use std::{
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::ExitCode,
     time::{Duration, Instant},
@@ -118,6 +119,13 @@ fn check_migrations() -> ExitCode {
 }
 
 fn serve() -> ExitCode {
+    let passed = match host::proc::passed_listener() {
+        Ok(passed) => passed,
+        Err(error) => {
+            complain(&chain(&error));
+            return ExitCode::FAILURE;
+        }
+    };
     let (dirs, Loaded { checked, .. }) = match load() {
         Ok(loaded) => loaded,
         Err(why) => {
@@ -129,7 +137,8 @@ fn serve() -> ExitCode {
     let filter = host::env::text("BANGER_LOG").unwrap_or_else(|| config.log_level.as_str().to_owned());
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(std::io::stderr).init();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let result = runtime.map_err(|e| e.to_string()).and_then(|runtime| runtime.block_on(run(dirs, config)));
+    let result =
+        runtime.map_err(|e| e.to_string()).and_then(|runtime| runtime.block_on(run(dirs, config, passed)));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
@@ -139,24 +148,36 @@ fn serve() -> ExitCode {
     }
 }
 
-async fn run(dirs: Dirs, config: Config) -> Result<(), String> {
+async fn run(dirs: Dirs, config: Config, passed: Option<OwnedFd>) -> Result<(), String> {
     let agent =
         companion("banger-agent").ok_or("banger-agent is neither beside bangerd nor in ../libexec/banger")?;
     // 20 first commands at once start 20 daemons: all but one end here, and their clients find the one.
-    let Some(engine) = open(&dirs, &config, &agent).await? else {
-        tracing::info!("another daemon has this installation");
-        return Ok(());
+    // Behind a socket of the service manager's it is this one that they wait for.
+    let others = if passed.is_none() { Others::Serve } else { Others::Wait };
+    let Some(engine) = open(&dirs, &config, &agent, others).await? else {
+        let why = "another daemon has this installation";
+        tracing::info!("{why}");
+        return if others == Others::Serve { Ok(()) } else { Err(why.to_owned()) };
     };
-    daemon::server::serve(engine, &dirs.socket()).await.map_err(|error| chain(&error))
+    daemon::server::serve(engine, &dirs.socket(), passed).await.map_err(|error| chain(&error))
+}
+
+/// Who connects to the socket where another daemon has the installation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Others {
+    /// They are served by it.
+    Serve,
+    /// They wait for this one.
+    Wait,
 }
 
 /// Opens the installation, unless a daemon that has it listens or is about to. One that is ending is waited for.
-async fn open(dirs: &Dirs, config: &Config, agent: &Path) -> Result<Option<Engine>, String> {
+async fn open(dirs: &Dirs, config: &Config, agent: &Path, others: Others) -> Result<Option<Engine>, String> {
     let (begin, mut told) = (Instant::now(), false);
     loop {
         let opening = Engine::open(dirs.clone(), config.clone(), agent.to_owned(), seams());
         let opened = opening.await.map_err(|error| chain(&error))?;
-        let listens = || host::sock::connect(&dirs.socket()).is_ok();
+        let listens = || others == Others::Serve && host::sock::connect(&dirs.socket()).is_ok();
         if opened.is_some() || listens() || begin.elapsed() > ENDING {
             return Ok(opened);
         }

@@ -1,6 +1,6 @@
 //! The control socket: who may connect, and how serving ends.
 
-use std::{path::Path, time::Duration};
+use std::{os::fd::OwnedFd, path::Path, time::Duration};
 
 use axum::serve::Listener;
 use engine::Engine;
@@ -13,13 +13,17 @@ use wire::control::ENDING;
 
 use crate::{api, exec::Streams};
 
-/// Serves `engine` on a unix socket at `path` until it is told to stop. The installation's lock is held, so a socket that
-/// is there is stale.
+/// Serves `engine` on a unix socket at `path` until it is told to stop: the one that the service manager has there and `passed`, or
+/// one that is made. The installation's lock is held, so a socket that is there then is stale.
 ///
 /// # Errors
 /// Where the socket cannot be made, or accepting fails for good.
-pub async fn serve(engine: Engine, path: &Path) -> std::io::Result<()> {
-    let listener = host::sock::listen_replacing(path)?;
+pub async fn serve(engine: Engine, path: &Path, passed: Option<OwnedFd>) -> std::io::Result<()> {
+    let is_ours = passed.is_none();
+    let listener = match passed {
+        Some(passed) => std::os::unix::net::UnixListener::from(passed),
+        None => host::sock::listen_replacing(path)?,
+    };
     listener.set_nonblocking(true)?;
     let listener = Guarded { listener: UnixListener::from_std(listener)?, uid: host::proc::own_uid() };
     let stop = CancellationToken::new();
@@ -45,7 +49,9 @@ pub async fn serve(engine: Engine, path: &Path) -> std::io::Result<()> {
     while engine.operations().any_running() && tokio::time::Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    host::fs::remove(path)?;
+    if is_ours {
+        host::fs::remove(path)?;
+    }
     tracing::info!("stopped");
     Ok(())
 }

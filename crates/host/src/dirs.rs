@@ -1,8 +1,16 @@
-//! Where banger keeps its files (XDG base directories).
+//! Where banger keeps its files: by the XDG base directories, or with the system where root installed it for this user.
 
 use std::path::{Path, PathBuf};
 
-use crate::env;
+use model::{
+    config::FILE,
+    system::{self, Installation},
+};
+
+use crate::{env, fs, proc::own_uid};
+
+/// The most bytes of the word of root that there is an installation.
+const LIMIT: u64 = 16 << 10;
 
 /// The directories of one installation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,8 +37,8 @@ pub enum NoDirs {
 }
 
 impl Dirs {
-    /// The directories of this user: below `BANGER_HOME` where it is set, else by XDG; without `XDG_RUNTIME_DIR` the
-    /// control socket lies in the state directory.
+    /// The directories of this user: below `BANGER_HOME` where it is set, else the system's where the installation is this
+    /// user's, else by XDG; without `XDG_RUNTIME_DIR` the control socket lies in the state directory.
     ///
     /// # Errors
     /// For a user without a home, or where `BANGER_HOME` is relative.
@@ -38,8 +46,27 @@ impl Dirs {
         match env::var("BANGER_HOME").map(PathBuf::from) {
             Some(home) if home.is_absolute() => Ok(Self::below(&home)),
             Some(home) => Err(NoDirs::Relative(home)),
+            None if installation().is_some_and(|found| found.owner == own_uid()) => Ok(Self::of_system()),
             None => Self::by_xdg().ok_or(NoDirs::Homeless),
         }
+    }
+
+    /// The directories of the installation that root made. Its settings are the owner's own, where there are some.
+    #[must_use]
+    pub fn of_system() -> Self {
+        let own = Self::by_xdg().map(|dirs| dirs.config).filter(|dir| fs::is_file(&dir.join(FILE)));
+        Self {
+            state: system::STATE.into(),
+            cache: system::CACHE.into(),
+            runtime: system::RUN.into(),
+            config: own.unwrap_or_else(|| system::CONFIG.into()),
+        }
+    }
+
+    /// Whether these are the system's, whose daemon is a service: nobody else starts it.
+    #[must_use]
+    pub fn is_system(&self) -> bool {
+        self.runtime == Path::new(system::RUN)
     }
 
     fn below(home: &Path) -> Self {
@@ -97,6 +124,13 @@ impl Dirs {
     pub fn ssh_config(&self) -> PathBuf {
         self.ssh().join("config")
     }
+}
+
+/// What root wrote down about the installation on this host; `None` where there is none, or others could have written it.
+#[must_use]
+pub fn installation() -> Option<Installation> {
+    let bytes = fs::read_of_root(Path::new(system::INSTALL), LIMIT).ok()?;
+    Installation::read(str::from_utf8(&bytes).ok()?)
 }
 
 /// The files in which this user's docker and podman keep credentials for registries, the one that counts most first.

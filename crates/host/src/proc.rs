@@ -34,7 +34,7 @@ mod identity;
 mod run;
 mod space;
 
-pub use clean::{Inherited, begin_clean};
+pub use clean::{Inherited, begin_clean, passed_listener};
 pub use gate::Gated;
 pub use identity::{Exit, Process, ProcessId, boot_id};
 pub use model::signal::Signal;
@@ -65,6 +65,8 @@ pub enum Program {
     Nft,
     /// Manages units.
     Systemctl,
+    /// Reads the logs of units.
+    Journalctl,
     /// Connects a network namespace to the world, without privilege.
     Pasta,
     /// Keeps a user's credentials: `docker-credential-` and this, in the user's path.
@@ -166,6 +168,7 @@ impl Program {
             Self::Ssh => system("ssh"),
             Self::Nft => system("nft"),
             Self::Systemctl => system("systemctl"),
+            Self::Journalctl => system("journalctl"),
             Self::Pasta => system("pasta"),
             Self::CredentialHelper(name) => {
                 let name = format!("docker-credential-{name}");
@@ -181,9 +184,13 @@ impl Program {
     fn inherits(&self) -> &'static [&'static str] {
         match self {
             // Git finds no configuration but a repository's own without a home.
-            Self::Qemu(_) | Self::Firecracker(_) | Self::Git | Self::Nft | Self::Systemctl | Self::Pasta => {
-                &[]
-            }
+            Self::Qemu(_)
+            | Self::Firecracker(_)
+            | Self::Git
+            | Self::Nft
+            | Self::Systemctl
+            | Self::Journalctl
+            | Self::Pasta => &[],
             Self::Daemon(_) => DAEMON,
             Self::Mmdebstrap | Self::AptGet | Self::AptCache => NETWORK,
             Self::Ssh => SSH,
@@ -194,9 +201,12 @@ impl Program {
     /// The variables that it gets whatever they are in this process.
     fn fixed(&self) -> &'static [(&'static str, &'static str)] {
         match self {
-            Self::Qemu(_) | Self::Firecracker(_) | Self::Nft | Self::Systemctl | Self::Pasta => {
-                &[("PATH", SYSTEM_PATH), ("LC_ALL", "C.UTF-8")]
-            }
+            Self::Qemu(_)
+            | Self::Firecracker(_)
+            | Self::Nft
+            | Self::Systemctl
+            | Self::Journalctl
+            | Self::Pasta => &[("PATH", SYSTEM_PATH), ("LC_ALL", "C.UTF-8")],
             Self::Daemon(_) | Self::Ssh => &[],
             Self::Git => GIT,
             Self::CredentialHelper(_) => &[("LC_ALL", "C.UTF-8")],
@@ -276,6 +286,7 @@ impl Command {
             | Program::Ssh
             | Program::Nft
             | Program::Systemctl
+            | Program::Journalctl
             | Program::Pasta
             | Program::CredentialHelper(_) => &[],
         };
@@ -368,6 +379,7 @@ pub(crate) mod tests {
             Program::Ssh,
             Program::Nft,
             Program::Systemctl,
+            Program::Journalctl,
             Program::Pasta,
             Program::CredentialHelper("pass".to_owned()),
         ]
@@ -383,6 +395,7 @@ pub(crate) mod tests {
             Program::Ssh => "ssh".to_owned(),
             Program::Nft => "nft".to_owned(),
             Program::Systemctl => "systemctl".to_owned(),
+            Program::Journalctl => "journalctl".to_owned(),
             Program::Pasta => "pasta".to_owned(),
             Program::CredentialHelper(name) => format!("docker-credential-{name}"),
         });
@@ -397,6 +410,7 @@ pub(crate) mod tests {
             "ssh",
             "nft",
             "systemctl",
+            "journalctl",
             "pasta",
             "docker-credential-pass",
         ];

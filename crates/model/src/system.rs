@@ -1,26 +1,39 @@
-//! What `sudo banger system install` writes: the settings of the privileged helper and its units, as they are pinned here.
-//!
-//! The directives are as tight as what the helper does lets them be: it changes links, taps, rules and a few settings below
-//! `/proc/sys/net`, runs nft, binds the port for names, and gives its socket away.
+//! What `sudo banger system install` writes: the settings of the privileged helper, and the units of helper and daemon.
 
 use std::fmt::Write;
 
-/// The helper's settings.
+mod units;
+
+/// The helper's settings, and the word of root that there is an installation.
 pub const INSTALL: &str = "/etc/banger/install.toml";
-/// Where the helper is put, unless it is installed with the system's programs.
-pub const PROGRAM: &str = "/usr/local/lib/banger/banger-helper";
-/// Where it is asked.
+/// Where it is noted that an installation began, until it has ended.
+pub const UNFINISHED: &str = "/etc/banger/unfinished";
+/// Where the programs are put, unless they are installed with the system's.
+pub const PROGRAMS: &str = "/usr/local/lib/banger";
+/// The programs that units start, and the agent that the daemon gives to guests.
+pub const NAMES: [&str; 3] = [HELPER, "bangerd", "banger-agent"];
+/// The helper's name among them.
+const HELPER: &str = "banger-helper";
+/// Where the helper is asked.
 pub const SOCKET: &str = "/run/banger-helper/helper.sock";
-/// The unit of its socket.
-pub const SOCKET_UNIT: &str = "banger-helper.socket";
-/// Its own unit.
-pub const SERVICE_UNIT: &str = "banger-helper.service";
+/// The units of the helper: its socket, then itself.
+pub const HELPER_UNITS: [&str; 2] = ["banger-helper.socket", "banger-helper.service"];
+/// The units of the daemon: its socket, then itself.
+pub const DAEMON_UNITS: [&str; 2] = ["bangerd.socket", "bangerd.service"];
 /// Where units lie that an administrator made.
 pub const UNITS: &str = "/etc/systemd/system";
-/// What is true until the next boot.
+/// What of the helper's is true until the next boot.
 pub const RUNTIME: &str = "/run/banger-helper";
-/// The log of requests.
+/// The log of requests to the helper.
 pub const LOG: &str = "/var/log/banger-helper";
+/// The daemon's state.
+pub const STATE: &str = "/var/lib/banger";
+/// What the daemon can make again.
+pub const CACHE: &str = "/var/cache/banger";
+/// The directory of the daemon's socket.
+pub const RUN: &str = "/run/banger";
+/// The settings of the daemon that are not its owner's own.
+pub const CONFIG: &str = "/etc/banger";
 
 /// An installation. What is not said keeps the helper's own default.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -57,24 +70,37 @@ impl Installation {
         Some(Self { owner: value("owner")?.parse().ok()?, bridge: value("bridge"), subnet: value("subnet") })
     }
 
-    /// Its files, with the helper at `program`.
+    /// Its files in the order in which they are written, with the programs in the directory `programs`, for an owner whose home
+    /// is `home`. The settings are the last, as banger's programs take their word that there is an installation.
     #[must_use]
-    pub fn files(&self, program: &str) -> [SystemFile; 3] {
+    pub fn files(&self, programs: &str, home: Option<&str>) -> [SystemFile; 5] {
+        let file = |name: &str, text: String, why| SystemFile { path: format!("{UNITS}/{name}"), text, why };
+        let ([helper_socket, helper], [daemon_socket, daemon]) = (HELPER_UNITS, DAEMON_UNITS);
         [
+            file(
+                helper_socket,
+                units::helper_socket(self.owner),
+                "the socket at which the owner, and nobody else but root, asks the helper",
+            ),
+            file(
+                helper,
+                units::helper(programs),
+                "the helper: bridge, taps and packet filter; it begins when it is first asked",
+            ),
+            file(
+                daemon_socket,
+                units::daemon_socket(self.owner),
+                "the socket at which the owner, and nobody else but root, asks the daemon",
+            ),
+            file(
+                daemon,
+                units::daemon(self.owner, programs, home),
+                "the daemon, as the owner and without any privilege; it begins with the system",
+            ),
             SystemFile {
                 path: INSTALL.to_owned(),
                 text: self.settings(),
                 why: "whose installation it is; the helper believes only what root wrote there",
-            },
-            SystemFile {
-                path: format!("{UNITS}/{SOCKET_UNIT}"),
-                text: self.socket_unit(),
-                why: "the socket at which the owner, and nobody else but root, asks the helper",
-            },
-            SystemFile {
-                path: format!("{UNITS}/{SERVICE_UNIT}"),
-                text: service_unit(program),
-                why: "the helper: bridge, taps and packet filter; it begins when it is first asked",
             },
         ]
     }
@@ -91,85 +117,11 @@ impl Installation {
         }
         text
     }
-
-    fn socket_unit(&self) -> String {
-        format!(
-            "[Unit]
-Description=Socket of banger's privileged helper
-
-[Socket]
-ListenSequentialPacket={SOCKET}
-SocketUser={}
-SocketMode=0600
-DirectoryMode=0711
-RemoveOnStop=yes
-
-[Install]
-WantedBy=sockets.target
-",
-            self.owner
-        )
-    }
-}
-
-fn service_unit(program: &str) -> String {
-    format!(
-        "[Unit]
-Description=banger's privileged helper: bridge, taps and packet filter
-Requires={SOCKET_UNIT}
-After={SOCKET_UNIT}
-
-[Service]
-Type=notify
-ExecStart={program}
-Restart=always
-RestartSec=100ms
-KillMode=process
-SendSIGKILL=no
-UMask=0077
-# Guests pass unfiltered from somebody's change of the rules until the helper has answered it.
-Nice=-20
-RuntimeDirectory=banger-helper
-RuntimeDirectoryMode=0711
-RuntimeDirectoryPreserve=yes
-LogsDirectory=banger-helper
-LogsDirectoryMode=0700
-CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_BIND_SERVICE CAP_CHOWN
-NoNewPrivileges=yes
-ProtectSystem=strict
-ProtectHome=yes
-PrivateTmp=yes
-DevicePolicy=closed
-DeviceAllow=/dev/net/tun rw
-ProtectClock=yes
-ProtectControlGroups=yes
-ProtectHostname=yes
-ProtectKernelLogs=yes
-ProtectKernelModules=yes
-LockPersonality=yes
-MemoryDenyWriteExecute=yes
-RestrictAddressFamilies=AF_UNIX AF_INET AF_NETLINK
-RestrictNamespaces=yes
-RestrictRealtime=yes
-RestrictSUIDSGID=yes
-SystemCallArchitectures=native
-SystemCallFilter=@system-service
-SystemCallErrorNumber=EPERM
-
-[Install]
-Also={SOCKET_UNIT}
-"
-    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// The directives of a unit's text that begin with a name of `names`.
-    fn directives<'a>(text: &'a str, names: &[&str]) -> Vec<&'a str> {
-        text.lines().filter(|line| names.iter().any(|name| line.starts_with(&format!("{name}=")))).collect()
-    }
 
     #[test]
     fn settings_are_read_as_they_were_written() {
@@ -181,43 +133,10 @@ mod tests {
                 subnet: Some("10.9.0.0/24".to_owned()),
             },
         ] {
-            let [settings, ..] = installation.files(PROGRAM);
+            let [.., settings] = installation.files(PROGRAMS, None);
+            assert_eq!(settings.path, INSTALL);
             assert_eq!(Installation::read(&settings.text), Some(installation));
         }
         assert_eq!(Installation::read("owner = root"), None);
-    }
-
-    #[test]
-    fn the_units_directives_are_these() {
-        let [_, socket, service] = Installation { owner: 1000, ..Installation::default() }.files(PROGRAM);
-        assert_eq!(
-            directives(
-                &socket.text,
-                &["ListenSequentialPacket", "SocketUser", "SocketMode", "DirectoryMode"]
-            ),
-            [
-                "ListenSequentialPacket=/run/banger-helper/helper.sock",
-                "SocketUser=1000",
-                "SocketMode=0600",
-                "DirectoryMode=0711"
-            ]
-        );
-        // VMs outlive a restart of the helper, which has only what it needs.
-        let pinned = [
-            "ExecStart=/usr/local/lib/banger/banger-helper",
-            "KillMode=process",
-            "SendSIGKILL=no",
-            "Nice=-20",
-            "RuntimeDirectoryPreserve=yes",
-            "CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_BIND_SERVICE CAP_CHOWN",
-            "NoNewPrivileges=yes",
-            "ProtectSystem=strict",
-            "ProtectHome=yes",
-            "LockPersonality=yes",
-            "RestrictSUIDSGID=yes",
-            "SystemCallFilter=@system-service",
-        ];
-        let names: Vec<&str> = pinned.iter().filter_map(|line| line.split('=').next()).collect();
-        assert_eq!(directives(&service.text, &names), pinned);
     }
 }

@@ -7,15 +7,17 @@ use super::Format;
 /// What to do with the part of banger that is root.
 #[derive(Debug, Subcommand)]
 pub enum SystemCommand {
-    /// Install the privileged helper: what it writes is told before
+    /// Install the daemon as a service, and the privileged helper: what it writes is told before
     ///
     /// Needs root, systemd and nft. Doing it again changes nothing, and finishes what was interrupted.
     Install(InstallArgs),
-    /// Show whether the helper works
+    /// Show whether daemon and helper work
     Status(Format),
-    /// Start the helper anew; machines go on running
+    /// Start daemon and helper anew; machines go on running
     Restart,
-    /// Remove the helper, the bridge and all that was installed
+    /// Remove daemon, helper, the bridge and all that was installed
+    ///
+    /// Machines, images and kernels stay in /var/lib/banger and are there after the next installation.
     Uninstall(UninstallArgs),
 }
 
@@ -36,7 +38,7 @@ pub struct InstallArgs {
 /// `banger system uninstall`.
 #[derive(Debug, Args)]
 pub struct UninstallArgs {
-    /// Also remove the log of what the helper was asked for
+    /// Also remove machines, images and kernels, and the log of what the helper was asked for
     #[arg(long)]
     pub purge: bool,
 }

@@ -2,15 +2,19 @@
 
 use std::{io::Read, time::Duration};
 
-use host::fs;
+use host::{
+    fs,
+    proc::{Command, Exit, ProcessId, Program},
+};
 use hyper::Method;
+use model::system::DAEMON_UNITS;
 use serde::Serialize;
-use wire::control::Daemon;
+use wire::control::{Daemon, ENDING};
 
 use super::Context;
 use crate::{
     args::{DaemonCommand, DaemonLogsArgs, Output},
-    client::{Client, Start, connect, path},
+    client::{Client, Start, path},
     error::Error,
     launch,
     talk::{Printer, Reader, Talk, print, print_json},
@@ -19,8 +23,6 @@ use crate::{
 
 /// How often a log that is followed is looked at.
 const LOOK: Duration = Duration::from_millis(200);
-/// How long the daemon may take to go.
-const STOPPING: Duration = Duration::from_secs(10);
 
 /// `banger daemon`.
 ///
@@ -46,7 +48,11 @@ pub async fn run(talk: Talk, command: DaemonCommand) -> Result<(), Error> {
 /// # Errors
 /// Where there is none, or it cannot be read.
 pub async fn logs(talk: Talk, args: DaemonLogsArgs) -> Result<(), Error> {
-    let path = Client::of_user(Start::Never)?.dirs().state.join(launch::LOG);
+    let client = Client::of_user(Start::Never)?;
+    if client.dirs().is_system() {
+        return journal(args);
+    }
+    let path = client.dirs().state.join(launch::LOG);
     let mut file = match fs::open(&path) {
         Err(error) if error.is_missing() => {
             talk.say("there is no log: no daemon was started yet");
@@ -65,6 +71,20 @@ pub async fn logs(talk: Talk, args: DaemonLogsArgs) -> Result<(), Error> {
         if count == 0 {
             tokio::time::sleep(LOOK).await;
         }
+    }
+}
+
+/// The log of a daemon that is a service, as its manager kept it.
+fn journal(args: DaemonLogsArgs) -> Result<(), Error> {
+    let [_, unit] = DAEMON_UNITS;
+    let words = ["--unit", unit, "--output", "cat", "--no-pager"];
+    let journal = Command::new(Program::Journalctl).args(words).args(args.follow.then_some("--follow"));
+    match journal.foreground()?.wait()? {
+        Exit::Code(0) | Exit::Signal(_) => Ok(()),
+        exit => Err(Error::System {
+            message: format!("journalctl ended with {exit}"),
+            hint: Some("sudo journalctl -u bangerd"),
+        }),
     }
 }
 
@@ -101,18 +121,24 @@ async fn status(context: &Context, output: Output) -> Result<(), Error> {
 }
 
 async fn stop(context: &Context) -> Result<(), Error> {
-    match context.client.send(Method::POST, &path(&["daemon", "stop"])).await {
+    let asked = async {
+        // Its end is that of its process: at a socket of the service manager's the next one answers.
+        let daemon: Daemon = context.client.get(&path(&["daemon"])).await?;
+        let process = ProcessId::of(daemon.pid).ok();
+        context.client.send(Method::POST, &path(&["daemon", "stop"])).await?;
+        Ok::<_, Error>(process.map(|id| id.open()).transpose()?.flatten())
+    };
+    let process = match asked.await {
         Err(error) if error.means_no_daemon() => {
             context.talk.say("the daemon is not running");
             return Ok(());
         }
         other => other?,
-    }
-    let socket = context.client.dirs().socket();
-    let gone = async {
-        while connect(&socket).is_ok() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
     };
-    tokio::time::timeout(STOPPING, gone).await.map_err(|_| Error::DaemonStays)
+    let Some(process) = process else { return Ok(()) };
+    let ended = tokio::task::spawn_blocking(move || process.wait_exit(ENDING)).await;
+    match ended.expect("waiting does not panic")? {
+        true => Ok(()),
+        false => Err(Error::DaemonStays),
+    }
 }

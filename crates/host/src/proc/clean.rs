@@ -2,7 +2,7 @@
 
 use std::{
     os::{
-        fd::{FromRawFd, OwnedFd, RawFd},
+        fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd},
         linux::net::SocketAddrExt,
         unix::{
             ffi::OsStrExt,
@@ -10,9 +10,10 @@ use std::{
         },
     },
     path::Path,
+    sync::atomic::{AtomicBool, Ordering},
 };
 
-use rustix::fs::Mode;
+use rustix::{fs::Mode, io::FdFlags};
 
 use super::fork;
 use crate::{Error, Result, env};
@@ -53,8 +54,7 @@ impl Inherited {
 pub fn begin_clean() -> Result<Inherited> {
     let threads = crate::fs::list(Path::new("/proc/self/task"))?.len();
     assert_eq!(threads, 1, "it is the first thing that a program does");
-    let passed = env::text("LISTEN_PID") == Some(std::process::id().to_string())
-        && env::text("LISTEN_FDS").as_deref() == Some("1");
+    let passed = is_passed();
     let notify = env::var("NOTIFY_SOCKET").and_then(|name| match name.as_bytes() {
         [b'@', name @ ..] => SocketAddr::from_abstract_name(name).ok(),
         _ => SocketAddr::from_pathname(&name).ok(),
@@ -70,4 +70,32 @@ pub fn begin_clean() -> Result<Inherited> {
     // SAFETY: the service manager passed this number, as its variables said, and nobody else owns it.
     let listener = passed.then(|| unsafe { OwnedFd::from_raw_fd(FIRST) });
     Ok(Inherited { listener, notify })
+}
+
+/// Whether the service manager passed this process one socket (sd_listen_fds(3)).
+fn is_passed() -> bool {
+    env::text("LISTEN_PID") == Some(std::process::id().to_string())
+        && env::text("LISTEN_FDS").as_deref() == Some("1")
+}
+
+/// The socket at which the service manager listens for this process, if it does. No child gets it. To be asked once, before anything
+/// else is opened.
+///
+/// # Errors
+/// Where what was passed is no descriptor.
+///
+/// # Panics
+/// Where it is asked twice: it has one owner.
+pub fn passed_listener() -> Result<Option<OwnedFd>> {
+    static ASKED: AtomicBool = AtomicBool::new(false);
+    assert!(!ASKED.swap(true, Ordering::Relaxed), "it is the first thing that a program does");
+    if !is_passed() {
+        return Ok(None);
+    }
+    // SAFETY: only looks at what the number stands for.
+    let passed = unsafe { BorrowedFd::borrow_raw(FIRST) };
+    rustix::io::fcntl_setfd(passed, FdFlags::CLOEXEC)
+        .map_err(|e| Error::new("take over", "the socket of the service manager", e))?;
+    // SAFETY: the service manager passed this number, as its variables said, and nobody else took it before.
+    Ok(Some(unsafe { OwnedFd::from_raw_fd(FIRST) }))
 }
