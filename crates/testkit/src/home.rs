@@ -62,6 +62,8 @@ pub struct Home {
     programs: PathBuf,
     env: BTreeMap<String, String>,
     mounted: bool,
+    /// Who runs the programs, where that is not this test's own user.
+    user: Option<u32>,
 }
 
 impl Home {
@@ -99,6 +101,31 @@ impl Home {
         Some(home)
     }
 
+    /// The same of the ordinary user `uid`, who has a copy of the programs in it. For tests that are root.
+    ///
+    /// # Panics
+    /// As [`Home::new`].
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "a test's files are its own")]
+    pub fn of(banger: &str, uid: u32) -> Option<Self> {
+        need::qemu()?;
+        let mut home = Self::empty(banger);
+        let template = home.template()?;
+        for name in ["state", "cache"] {
+            // Shared files would be the other owner's too.
+            tree::copy(&template.join(name), &home.path.join(name));
+        }
+        let bin = home.path.join("bin");
+        fs::create_dir(&bin).expect("the home is writable");
+        for name in ["banger", "bangerd", "banger-agent"] {
+            fs::copy(home.programs.join(name), bin.join(name)).expect("it was built");
+        }
+        let given = Command::new("chown").arg("-R").arg(format!("{uid}:{uid}")).arg(&home.path).status();
+        assert!(given.is_ok_and(|status| status.success()), "the home is given away");
+        (home.programs, home.user) = (bin, Some(uid));
+        Some(home)
+    }
+
     /// A home with nothing in it.
     ///
     /// # Panics
@@ -116,7 +143,7 @@ impl Home {
         // Short, as a socket's path is at most 108 bytes long; XDG_RUNTIME_DIR may be longer than what is tested here.
         let path = Path::new("/tmp").join(format!("bt-{}-{:x}", std::process::id(), unique()));
         fs::create_dir(&path).expect("/tmp is writable");
-        Self { path, programs, env: BTreeMap::new(), mounted: false }
+        Self { path, programs, env: BTreeMap::new(), mounted: false, user: None }
     }
 
     /// Where it is.
@@ -145,6 +172,10 @@ impl Home {
         let mut command = Command::new(self.programs.join("banger"));
         command.args(arguments).env("BANGER_HOME", &self.path).envs(&self.env).env_remove("XDG_RUNTIME_DIR");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        if let Some(uid) = self.user {
+            // In no other group, and nowhere that only the test's own user may be.
+            command.uid(uid).gid(uid).env("HOME", &self.path).current_dir(&self.path);
+        }
         command
     }
 

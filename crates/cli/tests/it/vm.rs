@@ -14,6 +14,7 @@ mod layers;
 mod life;
 mod network;
 mod refused;
+mod rootless;
 mod round_trip;
 mod ssh;
 mod stream;

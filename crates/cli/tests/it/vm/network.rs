@@ -152,7 +152,7 @@ pub fn serve(listener: TcpListener) {
 }
 
 /// What a command in the guest prints; nothing where it fails.
-fn guest(home: &Home, script: &str) -> String {
+pub fn guest(home: &Home, script: &str) -> String {
     within(home, "dev", script)
 }
 
@@ -162,7 +162,7 @@ pub fn within(home: &Home, vm: &str, script: &str) -> String {
 }
 
 /// What the server at `place` says to the guest; nothing where it cannot be reached.
-fn fetch(home: &Home, place: &str) -> String {
+pub fn fetch(home: &Home, place: &str) -> String {
     fetch_in(home, "dev", place)
 }
 
