@@ -13,7 +13,7 @@
 //! - **Nothing is buffered without bound.** Output is read when the stream has taken what was read before; input is taken
 //!   from the stream up to [`QUEUE`] ahead of the command, so that a signal behind it is still seen.
 
-mod account;
+pub mod account;
 mod cgroup;
 mod command;
 mod spawn;

@@ -32,7 +32,7 @@ use tokio::{
 use wire::{
     Word,
     control::{Code, ErrorBody},
-    guest::{Channel, Health, InitKind, Poweroff, VERSION, VSOCK_PORT},
+    guest::{Channel, Health, InitKind, Poweroff, User, VERSION, VSOCK_PORT},
     pieces::{Sink, Source},
     session::Secret,
     tree::{Access, MAX_WANTED, Wanted},
@@ -43,7 +43,7 @@ use crate::{
     channel, connect, exec, port, ports, poweroff, query,
     root::Root,
     stats, sys, systemd,
-    tree::{self, UnpackError},
+    tree::{self, Owner, UnpackError},
     vsock,
 };
 
@@ -306,6 +306,15 @@ async fn route(request: Request<Incoming>, guest: Rc<Guest>) -> Answer {
             let set = blocking(move || tree::set_access(&place, access)).await?;
             set.map(|()| empty(StatusCode::NO_CONTENT)).map_err(|error| not_there(&path, &error))
         }
+        (&Method::GET, "/v1/user") => {
+            let name = query::value(request.uri(), "name").and_then(|name| String::from_utf8(name).ok());
+            let name = name.unwrap_or_default();
+            let found = blocking(exec::account::Files::read).await?.find(Some(&name)).ok_or_else(|| {
+                let message = format!("the guest has no user {}", name.escape_debug());
+                Refused::new(StatusCode::NOT_FOUND, Code::NotFound, message)
+            })?;
+            Ok(json(StatusCode::OK, &User { uid: found.uid, gid: found.gid, home: found.home }))
+        }
         (&Method::GET, "/v1/ports") => Ok(json(StatusCode::OK, &blocking(ports::list).await?)),
         (&Method::GET, "/v1/stats") => {
             let (overlay, work) = guest.booted.map(|booted| booted.storage.usage()).unwrap_or_default();
@@ -350,6 +359,17 @@ fn tree_path(uri: &Uri) -> Result<PathBuf, Refused> {
     query::path(uri, "path").ok_or_else(|| {
         Refused::new(StatusCode::BAD_REQUEST, Code::Invalid, "a tree needs path=, and it is absolute")
     })
+}
+
+/// Whom what is unpacked belongs to, where a query says so: `owner=UID:GID`.
+fn owner(uri: &Uri) -> Result<Option<Owner>, Refused> {
+    let Some(text) = query::value(uri, "owner") else { return Ok(None) };
+    let parsed = std::str::from_utf8(&text).ok().and_then(|text| {
+        let (uid, gid) = text.split_once(':')?;
+        Some(Owner { uid: uid.parse().ok()?, gid: gid.parse().ok()? })
+    });
+    let none = || Refused::new(StatusCode::BAD_REQUEST, Code::Invalid, "an owner is UID:GID");
+    parsed.map(Some).ok_or_else(none)
 }
 
 /// Whether a query says `name=true`.
@@ -413,12 +433,13 @@ async fn write_tree(request: Request<Incoming>) -> Answer {
         GuestPath::try_from(text).map_err(|why| wrong(&why.to_string()))?;
         tree::make_directory(&path).map_err(|error| not_there(&path, &error.into()))?;
     }
+    let owner = owner(request.uri())?;
     let (sender, mut receiver) = mpsc::channel(PIECES);
     let mut body = request.into_body();
     let top = path.clone();
     let unpacked = blocking(move || {
         let pieces = Source::new(std::iter::from_fn(|| receiver.blocking_recv()));
-        tree::unpack(&top, called, pieces)
+        tree::unpack(&top, called, owner, pieces)
     });
     let forward = async move {
         while let Some(piece) = body.frame().await {

@@ -19,4 +19,4 @@ pub use pick::pick;
 pub use place::{destination, make_directory};
 pub use remove::remove;
 pub use stamp::Stamps;
-pub use unpack::{UnpackError, unpack};
+pub use unpack::{Owner, UnpackError, unpack};

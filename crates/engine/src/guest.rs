@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use vmm::Machine;
 use wire::{
     control::ErrorBody,
-    guest::{Grown, Health, MAX_ANSWER, Ports, Poweroff, Stats, answer, refusal},
+    guest::{Grown, Health, MAX_ANSWER, Ports, Poweroff, Stats, User, answer, refusal},
     tree::{Access, MAX_WANTED, Stamped},
 };
 
@@ -208,17 +208,27 @@ impl Guest {
         tokio::time::timeout(ANSWER, sent).await.map_err(|_| GuestError::Timeout(ANSWER))?.map(drop)
     }
 
-    /// Unpacks the tar `body` in the directory `path`, which is made where it is missing; gives the stamps of its files.
-    /// Takes as long as `body` does.
+    /// The user of the guest that is called `name`.
+    ///
+    /// # Errors
+    /// [`GuestError`].
+    pub async fn user(&self, name: &str) -> Result<User, GuestError> {
+        self.json(Method::GET, &asked("/v1/user", "name", name), empty()).await
+    }
+
+    /// Unpacks the tar `body` in the directory `path`, which is made where it is missing; gives the stamps of its files. All of it
+    /// belongs to `owner`, where there is one, and else to whom the tar says. Takes as long as `body` does.
     ///
     /// # Errors
     /// [`GuestError`].
     pub async fn tree_write(
         &self,
         path: &GuestPath,
+        owner: Option<&User>,
         body: channel::Channel<Bytes, std::convert::Infallible>,
     ) -> Result<Vec<Stamped>, GuestError> {
-        let target = format!("{}&make=true", about("/v1/tree", path.as_str()));
+        let owner = owner.map(|user| format!("&owner={}:{}", user.uid, user.gid)).unwrap_or_default();
+        let target = format!("{}&make=true{owner}", about("/v1/tree", path.as_str()));
         let answer = self.send(Method::PUT, &target, body.boxed_unsync()).await?.into_body();
         let bytes =
             Limited::new(answer, MAX_WANTED).collect().await.map_err(GuestError::Malformed)?.to_bytes();
@@ -340,8 +350,13 @@ impl Output {
 
 /// A request about `path`.
 fn about(route: &str, path: &str) -> String {
-    let mut target = format!("{route}?path=");
-    for byte in path.bytes() {
+    asked(route, "path", path)
+}
+
+/// A request with one word in its query.
+fn asked(route: &str, key: &str, word: &str) -> String {
+    let mut target = format!("{route}?{key}=");
+    for byte in word.bytes() {
         match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'-' | b'_' | b'.' | b'~' => {
                 target.push(char::from(byte));

@@ -54,6 +54,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use wire::{
     Word,
     control::{self, Event, Outcome, PrepareWorkspace, Prepared, WorkspaceMode, WorkspacePlan},
+    guest::User,
     tree::Access,
 };
 
@@ -110,7 +111,9 @@ impl Drop for Scratch {
 /// What is asked for, checked.
 struct Wish {
     path: PathBuf,
-    guest_path: GuestPath,
+    /// Where nothing else is said it is in the home of its user.
+    guest_path: Option<GuestPath>,
+    user: Option<String>,
     branch: Option<String>,
     from: Option<String>,
     untracked: Untracked,
@@ -148,12 +151,11 @@ impl TryFrom<PrepareWorkspace> for Wish {
         if !path.is_absolute() {
             return Err(WorkspaceError::NoRepository(path));
         }
-        let text = request.guest_path.unwrap_or_else(|| DEFAULT_GUEST_PATH.to_owned());
-        let guest_path = GuestPath::try_from(text.as_str())
-            .map_err(|cause| WorkspaceError::GuestPath { path: text, cause })?;
+        let guest_path = request.guest_path.map(guest_path).transpose()?;
         Ok(Self {
             path,
             guest_path,
+            user: request.user,
             branch: request.branch,
             from: request.from,
             untracked: if request.include_untracked { Untracked::Included } else { Untracked::Left },
@@ -169,7 +171,44 @@ impl TryFrom<PrepareWorkspace> for Wish {
     }
 }
 
+/// A place in a guest, and whom what is there belongs to; without a user root.
+struct Place {
+    path: GuestPath,
+    owner: Option<User>,
+    over: Over,
+}
+
+fn guest_path(text: String) -> Result<GuestPath, WorkspaceError> {
+    GuestPath::try_from(text.as_str()).map_err(|cause| WorkspaceError::GuestPath { path: text, cause })
+}
+
 impl Wish {
+    /// Where it goes in `guest`, which knows its users.
+    async fn place(&self, guest: &crate::guest::Guest) -> Result<Place, WorkspaceError> {
+        let owner = match &self.user {
+            Some(user) => {
+                let found = guest.user(user).await;
+                Some(found.map_err(|cause| WorkspaceError::Guest { action: "find the user", cause })?)
+            }
+            None => None,
+        };
+        let path = match (&self.guest_path, &owner) {
+            (Some(path), _) => path.clone(),
+            (None, Some(owner)) => guest_path(format!("{}/repo", owner.home.trim_end_matches('/')))?,
+            (None, None) => guest_path(DEFAULT_GUEST_PATH.to_owned())?,
+        };
+        Ok(Place { path, owner, over: self.over })
+    }
+
+    /// Where it would go, as far as that is known without a guest.
+    fn place_text(&self) -> String {
+        match (&self.guest_path, &self.user) {
+            (Some(path), _) => path.to_string(),
+            (None, Some(user)) => format!("~{user}/repo"),
+            (None, None) => DEFAULT_GUEST_PATH.to_owned(),
+        }
+    }
+
     /// The repository and what the guest's checkout is on.
     fn look(&self, git: &Git) -> Result<(Repository, Checkout), WorkspaceError> {
         let mut repository = Repository::open(git, &self.path, self.mode)?;
@@ -220,7 +259,7 @@ impl Engine {
             let plan = repository.plan(&git, wish.untracked)?;
             Ok(WorkspacePlan {
                 path: word(&repository.top),
-                guest_path: wish.guest_path.to_string(),
+                guest_path: wish.place_text(),
                 head: repository.head,
                 branch: checkout.branch,
                 files: plan.files.into_keys().map(Word::from).collect(),
@@ -246,7 +285,10 @@ impl Engine {
         let words = PrepareWorkspace { force: false, ..request.clone() };
         let wish = Arc::new(Wish::try_from(request)?);
         let visit = self.visit(&operation, &text).await?;
-        let work = self.prepare(&operation, &visit, wish, words);
+        let work = async {
+            let place = wish.place(&visit.live.guest).await?;
+            self.prepare(&operation, &visit, wish, place, words).await
+        };
         visit.unless_ended(&operation, work).await.map(Outcome::Prepared)
     }
 
@@ -255,6 +297,7 @@ impl Engine {
         operation: &Operation,
         visit: &Visit,
         wish: Arc<Wish>,
+        place: Place,
         words: PrepareWorkspace,
     ) -> Result<Prepared> {
         operation.stage("reading the repository");
@@ -274,14 +317,14 @@ impl Engine {
             operation.emit(Event::Warning { message });
         }
         let scratch = self.scratch(operation)?;
-        let kept = self.clear(operation, visit, &wish, &repository, &plan, &scratch).await?;
+        let kept = self.clear(operation, visit, &place, &repository, &plan, &scratch).await?;
 
         let base = Base::at(scratch.0.join("base"));
         let (git, history) = (visit.git.clone(), wish.history);
         let (sender, body) = Channel::new(4);
         let (total, files, skipped) = (plan.bytes, plan.files.len() as u64, plan.skipped);
         let mut workspace = store::Workspace {
-            guest_path: wish.guest_path.clone(),
+            guest_path: place.path.clone(),
             host_path: repository.top.clone(),
             head: repository.head.clone(),
             tree: String::new(),
@@ -308,7 +351,8 @@ impl Engine {
             Ok((shipped, kept.map(|kept| kept.stamps).unwrap_or_default()))
         });
         operation.stage("shipping");
-        let (packed, written) = tokio::join!(pack, visit.live.guest.tree_write(&wish.guest_path, body));
+        let write = visit.live.guest.tree_write(&place.path, place.owner.as_ref(), body);
+        let (packed, written) = tokio::join!(pack, write);
         let written = written.map_err(|cause| WorkspaceError::Guest { action: "take the files", cause });
         let ((shipped, mut stamps), new) = match (packed, written) {
             // The guest knows better why.
@@ -319,12 +363,12 @@ impl Engine {
         };
         stamps.extend(new.into_iter().map(|stamped| (stamped.path.into_bytes(), stamped.stamp)));
         if wish.access == Access::ReadOnly {
-            let set = visit.live.guest.tree_access(&wish.guest_path, wish.access).await;
+            let set = visit.live.guest.tree_access(&place.path, wish.access).await;
             set.map_err(|cause| WorkspaceError::Guest { action: "make it read-only", cause })?;
         }
         workspace.tree = shipped.tree;
         operation.checkpoint()?;
-        let place = self.paths().workspace(visit.id);
+        let kept_at = self.paths().workspace(visit.id);
         let prepared = Prepared {
             guest_path: workspace.guest_path.to_string(),
             path: word(&workspace.host_path),
@@ -341,8 +385,8 @@ impl Engine {
             let scratch = scratch;
             base.write_stamps(stamps)?;
             base.write_words(&words)?;
-            host::fs::remove_all(&place)?;
-            host::fs::rename(&scratch.0.join("base"), &place)?;
+            host::fs::remove_all(&kept_at)?;
+            host::fs::rename(&scratch.0.join("base"), &kept_at)?;
             Ok(store.workspace_put(id, workspace)?)
         });
         self.points().around("keep", keep).await?;
@@ -354,12 +398,12 @@ impl Engine {
         &self,
         operation: &Operation,
         visit: &Visit,
-        wish: &Wish,
+        wanted: &Place,
         repository: &Arc<Repository>,
         plan: &repository::Plan,
         scratch: &Arc<Scratch>,
     ) -> Result<Option<Kept>> {
-        let path = &wish.guest_path;
+        let path = &wanted.path;
         let (vm, place) = (visit.name.to_string(), path.to_string());
         let before = self.store().workspace_get(visit.id)?.filter(|before| before.guest_path == *path);
         let was_read_only = before.is_some() && Base::at(self.paths().workspace(visit.id)).is_read_only();
@@ -368,12 +412,12 @@ impl Engine {
             Ok(listed) => listed,
             Err(error) if is_not_there(&error) => return Ok(None),
             // Names that would not be taken back are no reason not to overwrite them.
-            Err(WorkspaceError::Path { .. }) if wish.over == Over::Anything => Default::default(),
+            Err(WorkspaceError::Path { .. }) if wanted.over == Over::Anything => Default::default(),
             Err(error) => return Err(error.into()),
         };
         let mut gone: Vec<Vec<u8>> = Vec::new();
         let before_was_here = before.is_some();
-        let kept = match (before, wish.over) {
+        let kept = match (before, wanted.over) {
             (None, Over::Unchanged) if listed.is_empty() => return Ok(None),
             (None, Over::Unchanged) => return Err(WorkspaceError::NotEmpty { vm, path: place }.into()),
             (None, Over::Anything) => None,

@@ -280,6 +280,17 @@ pub struct Usage {
     pub used: u64,
 }
 
+/// `GET /v1/user?name=`: a user of the guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct User {
+    /// The user's number.
+    pub uid: u32,
+    /// The number of the main group.
+    pub gid: u32,
+    /// The home directory.
+    pub home: String,
+}
+
 /// The new sizes after `grow`, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Grown {

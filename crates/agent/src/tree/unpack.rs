@@ -32,17 +32,41 @@ pub enum UnpackError {
     Write(PathBuf, io::Error),
 }
 
+/// Whom files belong to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner {
+    /// The user's number.
+    pub uid: u32,
+    /// The group's number.
+    pub gid: u32,
+}
+
+impl Owner {
+    fn ids(self) -> (Option<Uid>, Option<Gid>) {
+        (Some(Uid::from_raw(self.uid)), Some(Gid::from_raw(self.gid)))
+    }
+}
+
 /// Unpacks the tar `from` below the directory `top`, with owners, modes and times; gives the stamps of its files. What it calls by
-/// its first name gets the name `called`, where there is one.
+/// its first name gets the name `called`, where there is one. With an `owner` all of it belongs to that one, `top` too, whatever the
+/// tar says.
 ///
 /// # Errors
 /// [`UnpackError`]; the rest is not read then.
-pub fn unpack(top: &Path, called: Option<OsString>, from: impl Read) -> Result<Stamps, UnpackError> {
+pub fn unpack(
+    top: &Path,
+    called: Option<OsString>,
+    owner: Option<Owner>,
+    from: impl Read,
+) -> Result<Stamps, UnpackError> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let top = fs::open(top, flags, Mode::empty()).map_err(|e| UnpackError::Top(e.into()))?;
+    if let Some((uid, gid)) = owner.map(Owner::ids) {
+        fs::chownat(&top, "", uid, gid, AtFlags::EMPTY_PATH).map_err(|e| UnpackError::Top(e.into()))?;
+    }
     let mut archive = Archive::new(from);
     let mut unpack =
-        Unpack { top, called, dirs: Vec::new(), stamps: Stamps::default(), buffer: Buffer::default() };
+        Unpack { top, called, owner, dirs: Vec::new(), stamps: Stamps::default(), buffer: Buffer::default() };
     for entry in archive.entries().map_err(UnpackError::Tar)? {
         let mut entry = entry.map_err(UnpackError::Tar)?;
         let path = PathBuf::from(OsString::from_vec(entry.path_bytes().into_owned()));
@@ -54,6 +78,7 @@ pub fn unpack(top: &Path, called: Option<OsString>, from: impl Read) -> Result<S
 struct Unpack {
     top: OwnedFd,
     called: Option<OsString>,
+    owner: Option<Owner>,
     /// Directories get their modes and times when all in them is there.
     dirs: Vec<(PathBuf, Attributes)>,
     stamps: Stamps,
@@ -62,18 +87,19 @@ struct Unpack {
 
 /// What an entry says of its file.
 struct Attributes {
-    uid: u32,
-    gid: u32,
+    owner: Owner,
     mode: u32,
     mtime: i64,
 }
 
 impl Attributes {
-    fn new(header: &tar::Header) -> io::Result<Self> {
+    fn new(header: &tar::Header, owner: Option<Owner>) -> io::Result<Self> {
         let number = |n: u64| u32::try_from(n).map_err(|_| io::Error::from(io::ErrorKind::InvalidData));
         Ok(Self {
-            uid: number(header.uid()?)?,
-            gid: number(header.gid()?)?,
+            owner: match owner {
+                Some(owner) => owner,
+                None => Owner { uid: number(header.uid()?)?, gid: number(header.gid()?)? },
+            },
             mode: header.mode()? & 0o7777,
             mtime: i64::try_from(header.mtime()?).unwrap_or(i64::MAX),
         })
@@ -83,9 +109,10 @@ impl Attributes {
     /// change of them is one of the disk's journal.
     fn settle(&self, file: &std::fs::File) -> rustix::io::Result<Stat> {
         let made = fs::fstat(file)?;
-        let is_theirs = (made.st_uid, made.st_gid) == (self.uid, self.gid);
+        let is_theirs = (made.st_uid, made.st_gid) == (self.owner.uid, self.owner.gid);
         if !is_theirs {
-            fs::fchown(file, Some(Uid::from_raw(self.uid)), Some(Gid::from_raw(self.gid)))?;
+            let (uid, gid) = self.owner.ids();
+            fs::fchown(file, uid, gid)?;
         }
         // After the owner, whose change takes the set-user bit away.
         if !is_theirs || made.st_mode & 0o7777 != self.mode {
@@ -101,8 +128,8 @@ impl Attributes {
     }
 
     fn apply(&self, dir: BorrowedFd<'_>, name: &OsStr, kind: FileType) -> rustix::io::Result<()> {
-        let owner = (Some(Uid::from_raw(self.uid)), Some(Gid::from_raw(self.gid)));
-        fs::chownat(dir, name, owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW)?;
+        let (uid, gid) = self.owner.ids();
+        fs::chownat(dir, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
         if kind != FileType::Symlink {
             // After the owner, whose change takes the set-user bit away.
             fs::chmodat(dir, name, Mode::from_raw_mode(self.mode), AtFlags::empty())?;
@@ -115,7 +142,7 @@ impl Unpack {
     fn entry(&mut self, entry: &mut Entry<'_, impl Read>, path: &Path) -> Result<(), UnpackError> {
         let refused = || UnpackError::Refused(path.to_owned());
         let clean = self.place_of(path).ok_or_else(refused)?;
-        let attributes = Attributes::new(entry.header()).map_err(UnpackError::Tar)?;
+        let attributes = Attributes::new(entry.header(), self.owner).map_err(UnpackError::Tar)?;
         let kind = entry.header().entry_type();
         if clean.as_os_str().is_empty() {
             // The directory itself: it was there before, so it keeps its owner and mode.
@@ -187,7 +214,13 @@ impl Unpack {
             let parent = open(&sofar)?;
             sofar.push(component);
             match open(&sofar) {
-                Err(Errno::NOENT) => fs::mkdirat(&parent, component.as_os_str(), Mode::from_raw_mode(0o755))?,
+                Err(Errno::NOENT) => {
+                    let name = component.as_os_str();
+                    fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755))?;
+                    if let Some((uid, gid)) = self.owner.map(Owner::ids) {
+                        fs::chownat(&parent, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
+                    }
+                }
                 result => _ = result?,
             }
         }

@@ -221,7 +221,7 @@ pub struct RunArgs {
     /// Do not install the tools that the repository pins
     #[arg(long)]
     pub no_bootstrap: bool,
-    /// The user who runs the command; without it root
+    /// The user who runs the command, and whom a shipped repository belongs to; without it root
     #[arg(long, short)]
     pub user: Option<String>,
     #[command(flatten)]

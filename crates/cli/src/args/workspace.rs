@@ -54,7 +54,7 @@ pub struct Shipping {
     #[arg(long, value_name = "REF", requires = "branch")]
     pub from: Option<String>,
     /// Where the repository goes in the machine
-    #[arg(long, value_name = "PATH", value_parser = |text: &str| GuestPath::try_from(text), help = format!("Where the repository goes in the machine; without it {DEFAULT_GUEST_PATH}"))]
+    #[arg(long, value_name = "PATH", value_parser = |text: &str| GuestPath::try_from(text), help = format!("Where the repository goes in the machine; without it {DEFAULT_GUEST_PATH}, or repo in the home of --user"))]
     pub guest_path: Option<GuestPath>,
     /// Ship also files that git does not know and does not ignore
     #[arg(long)]
@@ -106,6 +106,9 @@ pub struct PrepareArgs {
     /// Overwrite what was changed in the machine
     #[arg(long)]
     pub force: bool,
+    /// The user of the machine whom it belongs to there, and in whose home it goes; without it root
+    #[arg(long, short)]
+    pub user: Option<String>,
     #[command(flatten)]
     pub shipping: Shipping,
 }

@@ -21,8 +21,8 @@ use crate::{
 
 /// So many of them mean mise and nothing else.
 const OWN: usize = 3;
-/// Where its log is in the machine.
-const LOG: &str = "/root/.cache/banger/mise.log";
+/// Where its log is in the home of who works there.
+const LOG: &str = ".cache/banger/mise.log";
 /// What a shell ends with where there is no such program.
 const MISSING: u8 = 127;
 
@@ -86,42 +86,48 @@ pub fn without_network(context: &Context, file: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Installs the tools that `file` pins in the workspace at `place`. What does not work is told: the machine can be used without.
+/// Installs the tools that `file` pins in the workspace at a place that is a user's, else root's. What does not work is told: the machine can be used without.
 pub async fn install(
     context: &Context,
     signals: &mut Signals,
     vm: &Vm,
-    place: &str,
+    (place, user): (&str, Option<&str>),
     file: &'static str,
     when: When,
 ) {
     let run = match when {
-        When::Now => "exec mise install >\"$0\" 2>&1",
-        When::Later => "mise install >\"$0\" 2>&1 </dev/null &",
+        When::Now => "exec mise install >\"$log\" 2>&1",
+        When::Later => "mise install >\"$log\" 2>&1 </dev/null &",
     };
-    let script = format!("command -v mise >/dev/null 2>&1 || exit {MISSING}; mkdir -p \"${{0%/*}}\"; {run}");
-    let argv = ["sh", "-c", &script, LOG].map(Word::from).to_vec();
+    let script = format!(
+        "command -v mise >/dev/null 2>&1 || exit {MISSING}; log=$HOME/{LOG}; mkdir -p \"${{log%/*}}\"; {run}"
+    );
+    let argv = ["sh", "-c", &script].map(Word::from).to_vec();
     // Nobody is there to be asked, and what is in a machine of its own may be trusted with that.
     let env = [("MISE_YES", "1"), ("MISE_TRUSTED_CONFIG_PATHS", place)];
     let env = env.map(|(name, value)| (name.into(), value.into())).to_vec();
-    let spec = Spec { argv, env, cwd: Some(place.into()), ..Spec::default() };
+    let name = visible(&vm.name);
+    let (log, look) = match user.map(visible) {
+        Some(user) => {
+            (format!("~{user}/{LOG}"), format!("banger vm exec {name} --user {user} -- sh -c 'cat ~/{LOG}'"))
+        }
+        None => (format!("/root/{LOG}"), format!("banger vm exec {name} -- cat /root/{LOG}")),
+    };
+    let user = user.map(str::to_owned);
+    let spec = Spec { argv, env, cwd: Some(place.into()), user, ..Spec::default() };
     if when == When::Now {
         context.talk.say(&format!("installing the tools that {file} pins"));
     }
-    let name = visible(&vm.name);
     let line = match (exec::run(context, signals, &vm.id, spec, Streams::Silent).await, when) {
         (Ok(0), When::Now) => return,
         (Ok(0), When::Later) => {
-            format!("the tools that {file} pins are being installed; the log in the machine is {LOG}")
+            format!("the tools that {file} pins are being installed; the log in the machine is {log}")
         }
         (Ok(MISSING), _) if TOOL_FILES[..OWN].contains(&file) => {
             format!("warning: the tools that {file} pins are not installed: {name} has no mise")
         }
         (Ok(MISSING), _) => return,
-        (Ok(code), _) => format!(
-            "warning: mise install ended with {code}: \
-             banger vm exec {name} -- cat {LOG}"
-        ),
+        (Ok(code), _) => format!("warning: mise install ended with {code}: {look}"),
         (Err(error), _) => format!("warning: the tools that {file} pins are not installed: {error}"),
     };
     context.talk.say(&line);

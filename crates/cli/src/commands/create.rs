@@ -42,7 +42,7 @@ pub async fn create(context: &Context, args: CreateArgs) -> Result<(), Error> {
 /// # Errors
 /// Why banger failed.
 pub async fn run(context: &Context, args: RunArgs) -> Result<u8, Error> {
-    let shipment = shipment(args.path.as_deref(), args.shipping.clone(), args.user.as_deref())?;
+    let shipment = shipment(args.path.as_deref(), args.shipping.clone(), args.user.clone())?;
     let mut pinned = None;
     if let Some(request) = &shipment {
         if args.shipping.dry_run {
@@ -73,7 +73,9 @@ pub async fn run(context: &Context, args: RunArgs) -> Result<u8, Error> {
                 spec.cwd = Some(shipped.guest_path.as_str().into());
                 if let Some(file) = pinned {
                     let when = if args.detach { When::Now } else { When::Later };
-                    bootstrap::install(context, &mut signals, &vm, &shipped.guest_path, file, when).await;
+                    let user = request.user.as_deref();
+                    bootstrap::install(context, &mut signals, &vm, (&shipped.guest_path, user), file, when)
+                        .await;
                 }
             }
             Err(error) if args.rm => {
@@ -108,15 +110,12 @@ pub async fn run(context: &Context, args: RunArgs) -> Result<u8, Error> {
 fn shipment(
     place: Option<&Path>,
     shipping: Shipping,
-    user: Option<&str>,
+    user: Option<String>,
 ) -> Result<Option<PrepareWorkspace>, Error> {
-    match (place, shipping.first(), user) {
-        (None, Some(word), _) => Err(Error::usage(format!("{word} needs the PATH of a repository"))),
-        (None, None, _) => Ok(None),
-        (Some(_), _, Some(_)) => {
-            Err(Error::usage("what is shipped is root's, so --user does not go with a repository yet"))
-        }
-        (Some(place), _, None) => workspace::request(place, shipping).map(Some),
+    match (place, shipping.first()) {
+        (None, Some(word)) => Err(Error::usage(format!("{word} needs the PATH of a repository"))),
+        (None, None) => Ok(None),
+        (Some(place), _) => workspace::request(place, shipping, user).map(Some),
     }
 }
 

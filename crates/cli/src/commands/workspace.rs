@@ -40,7 +40,7 @@ pub async fn run(context: &Context, command: WorkspaceCommand) -> Result<(), Err
 
 async fn prepare(context: &Context, args: PrepareArgs) -> Result<(), Error> {
     let dry_run = args.shipping.dry_run;
-    let request = PrepareWorkspace { force: args.force, ..request(&args.path, args.shipping)? };
+    let request = PrepareWorkspace { force: args.force, ..request(&args.path, args.shipping, args.user)? };
     if dry_run {
         return show(context, &request).await;
     }
@@ -49,15 +49,16 @@ async fn prepare(context: &Context, args: PrepareArgs) -> Result<(), Error> {
     print(&format!("{}\n", visible(&shipped.guest_path)))
 }
 
-/// What to ask for to ship the repository at `place`.
+/// What to ask for to ship the repository at `place`, as `user`'s in the machine.
 ///
 /// # Errors
 /// Where this process has no current directory.
-pub fn request(place: &Path, shipping: Shipping) -> Result<PrepareWorkspace, Error> {
+pub fn request(place: &Path, shipping: Shipping, user: Option<String>) -> Result<PrepareWorkspace, Error> {
     let place = std::path::absolute(place).map_err(|e| host::Error::path("find", place, e))?;
     Ok(PrepareWorkspace {
         path: Word::from(place.into_os_string().into_vec()),
         guest_path: shipping.guest_path.map(|path| path.to_string()),
+        user,
         branch: shipping.branch,
         from: shipping.from,
         include_untracked: shipping.include_untracked,

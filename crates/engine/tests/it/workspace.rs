@@ -71,6 +71,7 @@ impl Pair {
         PrepareWorkspace {
             path: self.host().as_os_str().as_bytes().to_vec().into(),
             guest_path: Some(self.guest().display().to_string()),
+            user: None,
             branch: None,
             from: None,
             include_untracked: false,

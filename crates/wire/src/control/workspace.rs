@@ -11,9 +11,12 @@ use crate::Word;
 pub struct PrepareWorkspace {
     /// The absolute path of the repository, or of something in it.
     pub path: Word,
-    /// Where it goes in the guest; without it `/root/repo`.
+    /// Where it goes in the guest; without it `repo` in the home of its user.
     #[serde(default)]
     pub guest_path: Option<String>,
+    /// The user of the guest, by name or number, whom it belongs to there; without it root.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
     /// A new branch for the work in the guest.
     #[serde(default)]
     pub branch: Option<String>,

@@ -11,7 +11,7 @@ use std::{
 
 use testkit::{
     home::{Home, finish, spawn_apart, wait_until},
-    images::with_busybox,
+    images::{Tar, with_busybox},
     need,
 };
 
@@ -289,6 +289,63 @@ fn a_command_runs_with_the_tools_that_its_workspace_pins() {
     assert_eq!(home.ok(&["vm", "exec", "plain", "--", "sh", "-c", tool]), "none");
 }
 
+/// It lies in their home, and all of it is theirs, also what comes later.
+#[test]
+fn a_repository_can_belong_to_a_user_of_the_machine() {
+    let Some(home) = home() else { return };
+    let repo = repository(&home);
+    std::os::unix::fs::symlink("file", repo.join("link")).unwrap();
+    git(&repo, &["add", "link"]);
+    let place = text(&repo);
+    let dry = home.run(&["vm", "run", place, "--user", "user", "--dry-run"]);
+    assert!(dry.stderr.contains("would go to ~user/repo"), "{}", dry.stderr);
+    let owners = "stat -c '%u:%g %n' . .git .git/HEAD file link";
+    let script = format!("id -u; pwd; echo x >new; {owners} new");
+    let words =
+        [&["vm", "run", place, "--name", "dev", "--user", "user"], &SMALL[..], &["--", "sh", "-c", &script]];
+    let ran = home.run(&words.concat());
+    let theirs = "1000:1000 .\n1000:1000 .git\n1000:1000 .git/HEAD\n1000:1000 file\n1000:1000 link";
+    assert_eq!(ran.text(), format!("1000\n/home/user/repo\n{theirs}\n1000:1000 new"), "{}", ran.stderr);
+    assert_eq!(home.vm("dev")["workspace"], "/home/user/repo");
+    assert_eq!(home.ok(&["vm", "workspace", "export", "dev", "--list"]), "added     new");
+
+    // Again, in a directory that is new too.
+    let _ = home.ok(&["vm", "exec", "dev", "--", "rm", "new"]);
+    fs::create_dir(repo.join("deep")).unwrap();
+    fs::write(repo.join("deep/more"), "1\n").unwrap();
+    git(&repo, &["add", "deep"]);
+    let again = "id -u; pwd; stat -c '%u:%g %n' deep deep/more";
+    let again = home.run(&["vm", "exec", "dev", "--auto-prepare", "--", "sh", "-c", again]);
+    assert_eq!(again.text(), "0\n/home/user/repo\n1000:1000 deep\n1000:1000 deep/more", "{}", again.stderr);
+    let refused = home.run(&["vm", "workspace", "prepare", "dev", place, "--user", "nobody"]);
+    assert_eq!(refused.code(), 1, "{}", refused.stderr);
+    assert!(refused.stderr.contains("the guest has no user nobody"), "{}", refused.stderr);
+    // By number, and at another place.
+    let placed =
+        home.run(&["vm", "workspace", "prepare", "dev", place, "--user", "4711", "--guest-path", "/srv/x"]);
+    assert_eq!((placed.code(), placed.text().as_str()), (0, "/srv/x"), "{}", placed.stderr);
+    assert_eq!(home.ok(&["vm", "exec", "dev", "--", "stat", "-c", "%u", "/srv/x/file"]), "4711");
+}
+
+/// A machine that has one program and no shell, tar or git.
+#[test]
+fn a_machine_with_nothing_takes_a_repository_and_gives_its_work() {
+    let Some(home) = home() else { return };
+    let Some(busybox) = need::program("busybox", "busybox") else { return };
+    let binary = fs::read(busybox).unwrap();
+    let tar = Tar::default().file("busybox", 0o755, &binary).finish();
+    let imported = home.run_with(&["image", "import", "-", "--name", "sole"], &tar);
+    assert!(imported.status.success(), "{}", imported.stderr);
+    let repo = repository(&home);
+    let words = ["vm", "run", text(&repo), "--name", "dev", "--image", "sole", "--memory", "256M", "--"];
+    let ran = home.run(&[&words[..], &["/busybox", "cp", "edited", "new"]].concat());
+    assert_eq!((ran.code(), ran.stderr.as_str()), (0, ""));
+    assert_eq!(home.ok(&["vm", "workspace", "export", "dev", "--list"]), "added     new");
+    fs::write(repo.join("file"), "3\n").unwrap();
+    let _ = home.ok(&["vm", "workspace", "prepare", "dev", text(&repo), "--force"]);
+    assert_eq!(home.ok(&["vm", "exec", "dev", "--", "/busybox", "cat", "file"]), "3");
+}
+
 #[test]
 fn a_read_only_workspace_is_written_by_nobody_in_the_guest() {
     let Some(home) = home() else { return };
@@ -391,8 +448,11 @@ fn a_patch_is_written_through_no_link() {
     let Some(home) = home() else { return };
     let repo = repository(&home);
     let _ = home.ok(&create("dev"));
-    let _ = home.ok(&["vm", "workspace", "prepare", "dev", text(&repo), "--guest-path", "/srv/deep/repo"]);
-    let _ = home.ok(&["vm", "exec", "dev", "--", "sh", "-c", "pwd; echo x >>file"]);
+    // A place is data, whatever a shell would make of it.
+    let place = "/srv/it's \"deep\"; touch /pwned; $(touch /pwned)/`touch /pwned` & ?path=%2Fx";
+    let _ = home.ok(&["vm", "workspace", "prepare", "dev", text(&repo), "--guest-path", place]);
+    let script = "pwd; ls -d /pwned* 2>/dev/null; echo x >>file";
+    assert_eq!(home.ok(&["vm", "exec", "dev", "--", "sh", "-c", script]), place);
     let victim = home.path().join("victim");
     fs::write(&victim, "precious").unwrap();
     let link = home.path().join("link");

@@ -92,12 +92,16 @@ fn history_goes_along_as_deep_as_was_asked() {
     let pair = Pair::new();
     (0..14).for_each(|_| pair.commit());
     pair.git(&["remote", "add", "origin", "https://me:secret@example.org/x"]);
+    pair.git(&["config", "user.email", "own@example.org"]);
     let commits = |request| {
         let place =
             pair.dir.join(format!("guest-{}", host::rand::bytes::<4>().map(|b| b.to_string()).join("")));
         prepare(&world, PrepareWorkspace { guest_path: Some(place.display().to_string()), ..request })
             .unwrap();
         assert_eq!(git(&place, &["config", "remote.origin.url"]), "https://me@example.org/x");
+        // What is the repository's own of who commits goes into the checkout, and what is not does not.
+        let who = git(&place, &["config", "--file", ".git/config", "--get-regexp", "^user\\."]);
+        assert_eq!(who, "user.email own@example.org");
         git(&place, &["rev-list", "--count", "HEAD"])
     };
     assert_eq!(commits(pair.request()), "10");
