@@ -97,6 +97,10 @@ name!(
     VmName, 63, &['-'], LABEL
 );
 name!(
+    /// The name of a group of VMs; the same rule as for [`VmName`].
+    GroupName, 63, &['-'], LABEL
+);
+name!(
     /// An image's name in the store: 1–128 of `[a-z0-9._-]`, beginning and ending with a letter or digit. It names a directory.
     ImageName, 128, &['-', '.', '_'], STORE
 );

@@ -6,7 +6,7 @@
 mod bridge;
 mod rules;
 
-use std::{fmt, net::Ipv4Addr};
+use std::{fmt, net::Ipv4Addr, num::NonZeroU16};
 
 use crate::VmId;
 
@@ -241,6 +241,8 @@ pub struct Network {
     pub link: Option<Link>,
     /// Its number in the bridge's subnet, which nobody else has while its record is there.
     pub number: Option<u16>,
+    /// The number of its group, which all VMs of that have: they see each other on the bridge.
+    pub group: Option<NonZeroU16>,
 }
 
 /// Why a VM cannot have the network that it is to have: what is missing for namespaces, while nobody allowed the fallback.

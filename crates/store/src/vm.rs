@@ -1,9 +1,12 @@
 //! Records of VMs: what each is, and what was last intended.
 
-use std::sync::{Arc, LazyLock, OnceLock};
+use std::{
+    num::NonZeroU16,
+    sync::{Arc, LazyLock, OnceLock},
+};
 
 use model::{
-    OperationId, VmId, VmName,
+    GroupName, OperationId, VmId, VmName,
     network::{HostLoopback, Link, Nat, Network},
     sizing::{Origin, Sizing},
     undo::{NewDisk, Undo},
@@ -13,7 +16,7 @@ use rusqlite::{Connection, Row, params};
 
 use crate::{
     Answer, Error, News, Ready, Result, Store, known,
-    lease::{Numbers, lowest_free},
+    lease::{Numbers, lowest_free, number_of},
 };
 
 /// A VM's size with the origin of each value; see [`Sizing`].
@@ -40,6 +43,8 @@ pub struct Vm {
     pub sizes: Sizes,
     /// Its network.
     pub network: Network,
+    /// Its group on the bridge.
+    pub group: Option<GroupName>,
     /// Variables for its commands, JSON.
     pub env: String,
     /// What makes it ready, where that was said.
@@ -87,13 +92,15 @@ impl VmNews {
 pub struct Reserved {
     /// The number that the VM has in the bridge's subnet, if it is to have one.
     pub number: Option<u16>,
+    /// The number of its group, if it is in one.
+    pub group: Option<NonZeroU16>,
     /// The entry of the ledger that takes the record back.
     pub entry: Option<i64>,
 }
 
 const COLUMNS: &str = "id, name, state, reason, image, kernel, vmm, vcpu, vcpu_origin, memory, memory_origin, disk, \
      disk_origin, overlay, overlay_origin, env, ready, rm, machine_id, secret, created_ms, started_ms, timeline, \
-     nat, host_loopback, link, host_number";
+     nat, host_loopback, link, host_number, group_number, group_name";
 
 const ORIGINS: [(Origin, &str); 4] = [
     (Origin::Request, "request"),
@@ -110,7 +117,7 @@ fn read_origin(row: &Row<'_>, column: usize) -> Result<Origin> {
     known("origin", row.get(column)?, |name| ORIGINS.iter().find(|(_, n)| *n == name).map(|(o, _)| *o))
 }
 
-/// The network in four columns of `row`, of which the first is `from`.
+/// The network in five columns of `row`, of which the first is `from`.
 fn read_network(row: &Row<'_>, from: usize) -> Result<Network> {
     let link: Option<String> = row.get(from + 2)?;
     Ok(Network {
@@ -118,12 +125,14 @@ fn read_network(row: &Row<'_>, from: usize) -> Result<Network> {
         loopback: if row.get(from + 1)? { HostLoopback::Allowed } else { HostLoopback::Closed },
         link: link.map(|link| known("link", link, Link::from_name)).transpose()?,
         number: row.get(from + 3)?,
+        group: row.get::<_, Option<u16>>(from + 4)?.and_then(NonZeroU16::new),
     })
 }
 
 fn read(row: &Row<'_>) -> Result<Vm> {
     let bytes = |column| row.get::<_, i64>(column).map(i64::cast_unsigned);
     let ready: Option<String> = row.get(16)?;
+    let group: Option<String> = row.get(28)?;
     Ok(Vm {
         id: known("VM id", row.get(0)?, |id| VmId::try_from(id).ok())?,
         name: known("VM name", row.get(1)?, |name| VmName::try_from(name).ok())?,
@@ -139,6 +148,7 @@ fn read(row: &Row<'_>) -> Result<Vm> {
             overlay: (bytes(13)?, read_origin(row, 14)?),
         },
         network: read_network(row, 23)?,
+        group: group.map(|name| known("group", name, |name| GroupName::try_from(name).ok())).transpose()?,
         env: row.get(15)?,
         ready: ready.map(|r| known("readiness", r, Ready::from_name)).transpose()?,
         rm: row.get(17)?,
@@ -152,7 +162,7 @@ fn read(row: &Row<'_>) -> Result<Vm> {
 
 impl Store {
     /// Reserves the VM in one transaction: its exact name is free, its image and kernel are still there, and where it is to have
-    /// one of `numbers`, the lowest free one is its own from now on. Where it is `made` by an operation that is not through with
+    /// one of `numbers`, the lowest free one is its own from now on; of its group it has the number. Where it is `made` by an operation that is not through with
     /// that, the ledger knows how to take the record back. `reply` is told of it on another thread, or dropped where the
     /// database is closed.
     ///
@@ -171,11 +181,14 @@ impl Store {
         let work = move |db: &Connection| {
             let mut vm = vm;
             vm.network.number = numbers.map(|numbers| lowest_free(db, &numbers)).transpose()?;
+            if let Some(group) = &vm.group {
+                vm.network.group = number_of(db, group)?;
+            }
             insert(db, &vm)?;
-            let number = vm.network.number;
-            let Some(operation) = made else { return Ok(Reserved { number, entry: None }) };
+            let Network { number, group, .. } = vm.network;
+            let Some(operation) = made else { return Ok(Reserved { number, group, entry: None }) };
             open_entry(db, id, &operation, &Undo::Record)?;
-            Ok(Reserved { number, entry: Some(db.last_insert_rowid()) })
+            Ok(Reserved { number, group, entry: Some(db.last_insert_rowid()) })
         };
         let news = Arc::clone(&self.news);
         self.transaction_soon(work, move |_| tell(&news, Some(inserted)), reply);
@@ -445,6 +458,8 @@ fn insert(db: &Connection, vm: &Vm) -> Result<()> {
         vm.network.loopback == HostLoopback::Allowed,
         vm.network.link.map(Link::name),
         vm.network.number,
+        vm.network.group.map(NonZeroU16::get),
+        vm.group.as_ref().map(GroupName::as_str),
     ])?;
     Ok(())
 }
@@ -467,7 +482,7 @@ fn forget(db: &Connection, id: &str, undo: &Undo) -> Result<()> {
 
 /// VM `id` as it is told of.
 fn news_of(db: &Connection, id: VmId) -> Result<Option<VmNews>> {
-    let sql = "SELECT name, state, reason, nat, host_loopback, link, host_number FROM vm WHERE id = ?";
+    let sql = "SELECT name, state, reason, nat, host_loopback, link, host_number, group_number FROM vm WHERE id = ?";
     let mut statement = db.prepare_cached(sql)?;
     let mut rows = statement.query([id.to_string()])?;
     let Some(row) = rows.next()? else { return Ok(None) };

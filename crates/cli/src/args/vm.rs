@@ -4,7 +4,7 @@ use std::{ffi::OsString, num::NonZeroU16, os::unix::ffi::OsStringExt, path::Path
 
 use clap::{ArgAction, Args, Subcommand, ValueEnum};
 use clap_complete::{ArgValueCandidates, ArgValueCompleter};
-use model::{ImageChoice, ImageName, VmName, moment, signal::Signal, size};
+use model::{GroupName, ImageChoice, ImageName, VmName, moment, signal::Signal, size};
 use wire::{Word, control};
 
 use super::{Format, ProxyArgs, Shipping, SshArgs, WorkspaceCommand};
@@ -147,6 +147,9 @@ pub struct Machine {
     pub size: Size,
     #[command(flatten)]
     pub reach: Reach,
+    /// Let it and the other machines of this group reach each other; on the bridge
+    #[arg(long, value_parser = |text: &str| GroupName::try_from(text))]
+    pub group: Option<GroupName>,
     /// The virtual machine monitor; without it what the configuration says
     #[arg(long, value_enum, value_name = "VMM")]
     pub vmm: Option<VmmChoice>,

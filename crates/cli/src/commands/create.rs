@@ -175,6 +175,7 @@ fn request(machine: Machine) -> CreateVm {
         overlay_size: machine.size.overlay_size,
         nat: machine.reach.nat(),
         allow_host_loopback: machine.reach.allow_host_loopback,
+        group: machine.group.map(|group| group.to_string()),
         vmm: machine.vmm.map(|vmm| {
             match vmm {
                 VmmChoice::Auto => "auto",

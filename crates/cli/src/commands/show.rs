@@ -126,6 +126,7 @@ fn describe(vm: &Vm, now: u64) -> String {
     ]);
     maybe(&mut rows, "ip", vm.ip.clone());
     rows.push(("nat", if vm.nat { "on" } else { "off" }.to_owned()));
+    maybe(&mut rows, "group", vm.group.clone());
     let network = vm.network.as_ref();
     maybe(
         &mut rows,
@@ -133,6 +134,7 @@ fn describe(vm: &Vm, now: u64) -> String {
         network.map(|network| {
             let place = match network.mode.as_str() {
                 "user" => "in namespaces of its own",
+                "bridge" => "on the bridge",
                 "qemu" => "QEMU's own, with this host's loopback in reach",
                 other => other,
             };

@@ -248,6 +248,7 @@ pub fn vm(id: &str, name: &str, state: State) -> Vm {
         vmm: "qemu".to_owned(),
         ip: None,
         nat: false,
+        group: None,
         network: None,
         vcpu: sized(2),
         memory: sized(1 << 30),

@@ -34,7 +34,7 @@ pub fn follow(names: &Names, subnet: Subnet, news: &VmNews) {
     let number = network.number.filter(|_| network.link == Some(Link::Bridge));
     let machine = number.and_then(|number| subnet.guest(number)).map(|address| Machine {
         address,
-        group: None,
+        group: network.group,
         nat: network.nat,
     });
     match (news.state, machine) {

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, panic::resume_unwind};
 
 use model::{
-    VmId, VmName,
+    GroupName, VmId, VmName,
     boot::Machine,
     network::{HostLoopback, Nat, Network},
     sizing,
@@ -20,7 +20,7 @@ use crate::{
     payload::KernelFiles,
     saga::{Saga, and_then},
     view,
-    vmms::Choice,
+    vmms::{Choice, has_cards},
 };
 
 /// How often a made-up name is tried before the creation gives up.
@@ -64,6 +64,7 @@ impl Engine {
         if self.0.bridge.is_some() {
             vmm = self.0.vmms.for_bridge(vmm).await?;
         }
+        let group = request.group.as_deref().map(|text| self.group(text, vmm.name())).transpose()?;
         // That it can be had is known before anything is made; what it is then is found out at the start.
         let _ = self.link_for(network, vmm.name()).await?;
         let image = self.image_for(&operation, &request).await?;
@@ -104,6 +105,7 @@ impl Engine {
             vmm: vmm.name().to_owned(),
             sizes,
             network,
+            group,
             env: serde_json::to_string(&env).expect("words are strings"),
             ready: request.wait.map(view::ready),
             rm: request.rm,
@@ -152,6 +154,18 @@ impl Engine {
         }
     }
 
+    /// The group that `text` names, for a VM of `vmm`.
+    fn group(&self, text: &str, vmm: &str) -> Result<GroupName> {
+        let refused = |why: &'static str| Error::invalid("--group", text, why);
+        if self.0.bridge.is_none() {
+            return Err(refused("machines see each other on a bridge only: sudo banger system install"));
+        }
+        if !has_cards(vmm) {
+            return Err(refused("this version connects machines under qemu only: --vmm qemu"));
+        }
+        GroupName::try_from(text).map_err(|why| Error::invalid("--group", text, why))
+    }
+
     /// `choice`, or what can run `kernel` where that cannot and nobody asked for it.
     async fn vmm_for_kernel(
         &self,
@@ -188,6 +202,7 @@ impl Engine {
                 Err(error) => return Err(error.into()),
                 Ok(reserved) => {
                     record.network.number = reserved.number;
+                    record.network.group = reserved.group;
                     return Ok((reserved, record));
                 }
             }

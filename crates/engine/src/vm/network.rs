@@ -382,8 +382,8 @@ fn is_changed_live(link: Option<Link>) -> bool {
 
 /// The VM of `record` as the helper's rules are to see it, where it has a place on the bridge.
 fn guest(record: &store::Vm) -> Option<Guest> {
-    let Network { nat, number, .. } = record.network;
-    Some(Guest { vm: record.id, host_number: number?, group: None, nat: nat.is_on() })
+    let Network { nat, number, group, .. } = record.network;
+    Some(Guest { vm: record.id, host_number: number?, group, nat: nat.is_on() })
 }
 
 fn failed(record: &store::Vm) -> impl Fn(NetworkError) -> Error + Clone + Send + 'static {

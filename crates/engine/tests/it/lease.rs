@@ -2,12 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use engine::bridge::Bridge;
+use engine::{Kind, bridge::Bridge};
 use model::network::bridge_subnet;
 use store::Store;
-use wire::control::Code;
+use wire::control::{Code, CreateVm};
 
-use crate::{verb::Verb::*, world::World};
+use crate::{
+    verb::{Verb::*, vm},
+    world::World,
+};
 
 /// A world with this bridge, which nobody is asked for: nothing is started in it.
 fn world(subnet: &str) -> World {
@@ -64,4 +67,21 @@ fn addresses_are_still_theirs_after_the_daemon_was_killed() {
     world.prepare(&[CreateUnstarted("d")]);
     let expect = [("b", 3), ("c", 4), ("d", 2)];
     assert_eq!(leases(&world), expect.map(|(name, number)| (name.to_owned(), Some(number))));
+}
+
+#[test]
+fn a_group_that_cannot_be_is_refused_before_anything_is_made() {
+    let (plain, bridged) = (World::new(), world("10.9.0.0/24"));
+    for (world, group, why) in
+        [(&plain, "pair", "sudo banger system install"), (&bridged, "No Group", "'N' is not allowed")]
+    {
+        let before = world.look();
+        let request = CreateVm { group: Some(group.to_owned()), no_start: true, ..vm("a") };
+        let create =
+            world.begin_with(Kind::VmCreate, |engine, operation| engine.vm_create(operation, request));
+        let error = world.end(&create).unwrap_err();
+        assert_eq!(error.code, Code::Invalid, "{error:?}");
+        assert!(error.causes.concat().contains(why), "{error:?}");
+        assert_eq!(world.look(), before);
+    }
 }

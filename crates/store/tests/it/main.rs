@@ -5,7 +5,7 @@
 use std::{collections::BTreeSet, ffi::OsString, ops::RangeInclusive, os::unix::ffi::OsStringExt};
 
 use model::{
-    ImageName, KernelName, OperationId, VmId, VmName,
+    GroupName, ImageName, KernelName, OperationId, VmId, VmName,
     network::{HostLoopback, Link, Nat, Network},
     sizing::{Host, Wish, resolve},
     undo::{ProcessEntry, Undo},
@@ -79,6 +79,7 @@ fn vm(number: u8, name: &str) -> Vm {
         vmm: "qemu".to_owned(),
         sizes: resolve(Wish::default(), Wish::default(), Host { cpus: 4, memory: 8 << 30 }).unwrap(),
         network: Network { nat: Nat::On, loopback: HostLoopback::Allowed, ..Network::default() },
+        group: None,
         env: "[]".to_owned(),
         ready: Some(Ready::Agent),
         rm: true,
@@ -227,7 +228,7 @@ fn a_newer_or_damaged_database_is_refused_untouched() {
     bytes[60..64].copy_from_slice(&99u32.to_be_bytes()); // user_version, at offset 60 of the header
     host::fs::write_atomic(&newer, &bytes).unwrap();
     assert_eq!(Store::check(&newer).unwrap(), Compatibility::Newer);
-    assert!(matches!(Store::open(&newer), Err(Error::Newer { found: 99, known: 4 })));
+    assert!(matches!(Store::open(&newer), Err(Error::Newer { found: 99, known: 5 })));
 
     let damaged = scratch.0.join("damaged.db");
     host::fs::write_atomic(&damaged, b"this is no database, though long enough to look at").unwrap();
@@ -408,6 +409,24 @@ fn an_address_is_the_lowest_free_one_until_its_record_goes() {
     drop(store);
     let store = Store::open(&scratch.database()).unwrap();
     assert!(matches!(reserve(&store, vm(9, "nine"), Some(2..=6)), Err(Error::NoAddress(5))));
+}
+
+#[test]
+fn vms_of_a_group_have_its_number_and_no_other_group_has() {
+    let scratch = Scratch::new("groups");
+    let store = furnished(&scratch);
+    let make = |n: u8, group: &str| {
+        let group = Some(GroupName::try_from(group).unwrap());
+        let reserved = reserve(&store, Vm { group, ..vm(n, &format!("vm-{n}")) }, None).unwrap();
+        reserved.group.unwrap().get()
+    };
+    assert_eq!([make(1, "db"), make(2, "web"), make(3, "db"), make(4, "ci")], [1, 2, 1, 3]);
+    assert_eq!(reserve(&store, vm(5, "alone"), None).unwrap().group, None);
+    let read = store.vm_get(VmId::from_bytes([3; 6])).unwrap();
+    assert_eq!((read.group.unwrap().as_str(), read.network.group.unwrap().get()), ("db", 1));
+    store.vm_delete(VmId::from_bytes([2; 6])).unwrap();
+    store.vm_delete(VmId::from_bytes([1; 6])).unwrap();
+    assert_eq!([make(6, "new"), make(7, "db"), make(8, "more")], [2, 1, 4]);
 }
 
 #[test]

@@ -37,6 +37,9 @@ pub struct CreateVm {
     /// It may reach this host's loopback too, where nothing can keep it from there.
     #[serde(default)]
     pub allow_host_loopback: bool,
+    /// The group whose VMs see each other, on the bridge.
+    #[serde(default)]
+    pub group: Option<String>,
     /// Variables for every command in the VM.
     #[serde(default)]
     pub env: Vec<(Word, Word)>,
@@ -170,6 +173,9 @@ pub struct Vm {
     /// Whether it is to reach the world.
     #[serde(default)]
     pub nat: bool,
+    /// The group whose VMs see each other, if it is in one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
     /// Its network, while it runs and has a card.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<VmNetwork>,
@@ -207,7 +213,7 @@ pub struct Vm {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct VmNetwork {
-    /// What its card is connected to: `user`, namespaces of its own with banger's rules; `qemu`, QEMU's built-in network.
+    /// What its card is connected to: `bridge`, that of root's helper; `user`, namespaces of its own with banger's rules; `qemu`, QEMU's built-in network.
     pub mode: String,
     /// The guest's own address there.
     pub address: String,

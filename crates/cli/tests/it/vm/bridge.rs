@@ -68,6 +68,31 @@ fn lookup(home: &Home, vm: &str, name: &str) -> String {
     within(home, vm, &format!("busybox nslookup {name} 2>/dev/null | sed -n '/^Name/,$s/^Address: *//p'"))
 }
 
+/// Lets `vm` say hello to who reads its page.
+fn serve_in(home: &Home, vm: &str) {
+    let script =
+        format!("mkdir -p /tmp/www; echo hello {vm} > /tmp/www/page; busybox httpd -p 80 -h /tmp/www");
+    let _ = home.ok(&["vm", "exec", vm, "--", "sh", "-c", &script]);
+}
+
+/// What this host reads of the page of the machine at `address`.
+fn page(address: &str) -> String {
+    let mut text = String::new();
+    if let Ok(mut stream) = TcpStream::connect((address, 80)) {
+        let _ = stream.write_all(b"GET /page HTTP/1.0\r\n\r\n");
+        let _ = stream.read_to_string(&mut text);
+    }
+    text
+}
+
+/// What `vm` reads of the page of the machine at `address`.
+fn read(home: &Home, vm: &str, address: &str) -> String {
+    let ask = "printf 'GET /page HTTP/1.0\\r\\n\\r\\n'";
+    let script =
+        format!("({ask}; busybox sleep 4) | busybox timeout 8 busybox nc -w 4 {address} 80 | tail -n 1");
+    within(home, vm, &script)
+}
+
 #[test]
 fn machines_on_the_bridge_reach_what_they_may_and_nothing_else() {
     if host::proc::own_uid() != 0 {
@@ -121,9 +146,22 @@ fn machines_on_the_bridge_reach_what_they_may_and_nothing_else() {
     for place in [format!("{HOST}:8080"), format!("{GATEWAY}:8081"), "169.254.169.254".to_owned()] {
         assert_eq!(fetch_in(&home, "one", &place), "", "{place}");
     }
-    let _ = home.ok(&["vm", "exec", "two", "--", "sh", "-c", "busybox httpd -p 80 -h /etc"]);
-    wait_until(SOON, "the host reaches it", || TcpStream::connect("172.30.0.3:80").is_ok());
-    assert_eq!(within(&home, "one", "busybox wget -T 4 -q -O - http://172.30.0.3/hostname"), "");
+    serve_in(&home, "two");
+    wait_until(SOON, "the host reaches it", || page("172.30.0.3").contains("hello two"));
+    assert_eq!(read(&home, "one", "172.30.0.3"), "");
+
+    // In a group they do, by name, and nobody else.
+    let _ = home.ok(&[&create("three")[..], &["--group", "pair"]].concat());
+    let _ = home.ok(&[&create("four")[..], &["--group", "pair"]].concat());
+    assert_eq!(home.vm("four")["group"], "pair");
+    serve_in(&home, "four");
+    wait_until(SOON, "the host reaches it", || page("172.30.0.5").contains("hello four"));
+    assert_eq!([lookup(&home, "three", "four.vm"), lookup(&home, "three", "one.vm")], ["172.30.0.5", ""]);
+    assert_eq!(read(&home, "three", "172.30.0.5"), "hello four");
+    for (from, to) in [("one", "172.30.0.5"), ("two", "172.30.0.5"), ("three", "172.30.0.3")] {
+        assert_eq!(read(&home, from, to), "", "{from} reads from {to}");
+    }
+    let _ = home.ok(&["vm", "delete", "three", "four"]);
 
     // A flow that was there is cut as long as NAT is off.
     let (arrived, streams) = mpsc::channel();
