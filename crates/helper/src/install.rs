@@ -51,7 +51,7 @@ struct Text {
 }
 
 fn default_bridge() -> String {
-    "br-banger".to_owned()
+    model::system::BRIDGE.to_owned()
 }
 
 fn default_subnet() -> String {

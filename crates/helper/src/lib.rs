@@ -5,13 +5,15 @@
 //!              who? (SO_PEERCRED)    what? (closed, ids and numbers)       from the id and install.toml
 //! connection ───────▶ serve ───────────────▶ network ──────────────────┬──▶ links: bridge, taps
 //!                       │                                              ├──▶ filter: rules ──▶ nft
-//!                       └──▶ audit                                     └──▶ sockets for names
+//!                       └──▶ audit                                     ├──▶ sockets for names
+//!                                                                      └──▶ names ──▶ resolvectl
 //! ```
 //! One thread, one request after the other. No text of a request reaches a name, a path, a rule or an argument: it has none.
 
 pub mod audit;
 pub mod filter;
 pub mod install;
+pub mod names;
 pub mod network;
 pub mod places;
 pub mod rules;

@@ -2,6 +2,7 @@
 
 use std::{
     net::{SocketAddr, TcpListener, UdpSocket},
+    num::NonZeroU16,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
 };
@@ -16,6 +17,7 @@ use wire::helper::{Guest, MAX_GUESTS, Refusal, Status};
 use crate::{
     filter::{Applied, Filter, FilterError},
     install::Install,
+    names::{Names, NamesError},
     places::Places,
     rules::{self, Others, tap_owner},
     state::Guests,
@@ -53,6 +55,9 @@ pub enum NetworkError {
         /// Whose.
         route: String,
     },
+    /// The host's resolver cannot be told of names.
+    #[error(transparent)]
+    Names(#[from] NamesError),
     /// Others change rules all the time.
     #[error("others change the host's rules without end")]
     Disturbed,
@@ -84,6 +89,7 @@ pub struct Network {
     filtered: bool,
     /// Says that the host forwards packets only since banger wants it.
     forwarding: PathBuf,
+    names: Names,
 }
 
 impl Network {
@@ -99,6 +105,7 @@ impl Network {
             guests: Guests::read(places.guests())?,
             filtered: false,
             forwarding: places.forwarding(),
+            names: Names::read(places)?,
         };
         if network.bridge()?.is_some() {
             // Where it fails the taps are down, and it is tried again.
@@ -209,7 +216,47 @@ impl Network {
             self.links.add_address(&bridge, own.0, own.1)?;
         }
         without_ipv6(&self.install.bridge);
-        Ok(self.links.set(&bridge, Passage::Up)?)
+        self.links.set(&bridge, Passage::Up)?;
+        // The bridge is what was asked for; names are looked after.
+        let _ = self.names.say(&mut self.links, &bridge);
+        Ok(())
+    }
+
+    /// The host's resolver asks at `port` of the loopback for names of guests; where it cannot be told now, it is later.
+    ///
+    /// # Errors
+    /// Where there is no bridge, or no resolver that takes it.
+    pub fn route_names(&mut self, port: NonZeroU16) -> Result<(), NetworkError> {
+        let bridge = self.bridge()?.ok_or(Refusal::NoBridge)?;
+        self.names.want(Some(port))?;
+        Ok(self.names.say(&mut self.links, &bridge)?)
+    }
+
+    /// The host's resolver asks nobody for names of guests.
+    ///
+    /// # Errors
+    /// Where it does not take that.
+    pub fn unroute_names(&mut self) -> Result<(), NetworkError> {
+        let bridge = self.bridge()?;
+        Ok(self.names.unsay(&mut self.links, bridge.as_ref())?)
+    }
+
+    /// Whether somebody wants names, so that a resolver that came back is to be told.
+    #[must_use]
+    pub fn wants_names(&self) -> bool {
+        self.names.are_wanted()
+    }
+
+    /// Tells a resolver that came back of names.
+    ///
+    /// # Errors
+    /// Where it does not take it; that there is none is fine.
+    pub fn keep_names(&mut self) -> Result<(), NetworkError> {
+        let Some(bridge) = self.bridge()?.filter(|_| self.names.are_wanted()) else { return Ok(()) };
+        match self.names.say(&mut self.links, &bridge) {
+            Err(NamesError::NoResolver) => Ok(()),
+            other => Ok(other?),
+        }
     }
 
     fn check_subnet(&mut self) -> Result<(), NetworkError> {
@@ -235,6 +282,8 @@ impl Network {
         for port in self.taps()? {
             self.links.remove(&port)?;
         }
+        // With the bridge goes what the resolver knows of it.
+        self.names.unsay(&mut self.links, None)?;
         if let Some(bridge) = self.bridge()? {
             self.links.remove(&bridge)?;
         }
@@ -365,10 +414,12 @@ impl Network {
     /// # Errors
     /// Where the kernel does not tell.
     pub fn status(&mut self) -> Result<Status, NetworkError> {
+        let bridge = self.bridge()?;
         Ok(Status {
             gateway: self.install.gateway(),
             prefix: self.install.subnet.prefix(),
-            bridge: self.bridge()?.is_some_and(|bridge| bridge.up),
+            named: bridge.as_ref().is_some_and(|bridge| self.names.are_said(bridge)),
+            bridge: bridge.is_some_and(|bridge| bridge.up),
             filtered: self.filtered,
             taps: self.taps()?.iter().filter_map(|port| tap_owner(&port.name)).take(MAX_GUESTS).collect(),
             guests: self.guests.iter().map(|guest| guest.vm).collect(),

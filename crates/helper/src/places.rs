@@ -11,6 +11,7 @@ pub struct Places {
     pub runtime: PathBuf,
     /// The directory of the log of requests.
     pub log: PathBuf,
+    root: PathBuf,
 }
 
 impl Places {
@@ -21,6 +22,7 @@ impl Places {
             install: root.join("etc/banger/install.toml"),
             runtime: root.join("run/banger-helper"),
             log: root.join("var/log/banger-helper"),
+            root: root.to_owned(),
         }
     }
 
@@ -40,6 +42,18 @@ impl Places {
     #[must_use]
     pub fn forwarding(&self) -> PathBuf {
         self.runtime.join("forwarding")
+    }
+
+    /// At which port the host's resolver is to ask for names of VMs.
+    #[must_use]
+    pub fn names(&self) -> PathBuf {
+        self.runtime.join("names")
+    }
+
+    /// What is there while systemd-resolved runs, made anew by each.
+    #[must_use]
+    pub fn resolved(&self) -> PathBuf {
+        self.root.join("run/systemd/resolve/io.systemd.Resolve")
     }
 
     /// The log of requests.

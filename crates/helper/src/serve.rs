@@ -35,6 +35,9 @@ use crate::{
 const CONNECTIONS: usize = 16;
 /// When rules that could not be made are tried again.
 const AGAIN: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+/// How often it is looked whether the host's resolver came back, while it is to know names.
+const LOOK: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
+
 /// Why the helper ends.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -76,7 +79,7 @@ pub fn run(places: &Places) -> Result<(), ServeError> {
     };
     host::fs::restrict(&places.runtime, 0o711)?;
     inherited.ready()?;
-    Server { owner, audit, network, connections: Vec::new(), cut_off: None }.serve(&listener)
+    Server { owner, audit, network, connections: Vec::new(), cut_off: None, unnamed: None }.serve(&listener)
 }
 
 fn bind(places: &Places, owner: u32) -> Result<PacketListener, ServeError> {
@@ -95,6 +98,8 @@ struct Server {
     connections: Vec<(Packets, Peer)>,
     /// Why the rules could not be made the last time, so that it is noted once.
     cut_off: Option<String>,
+    /// Why the resolver could not be told of names the last time, so that it is noted once.
+    unnamed: Option<String>,
 }
 
 impl Server {
@@ -119,7 +124,8 @@ impl Server {
 
     /// Waits until there is something to do; tells whether somebody connects, and which connections have something.
     fn wait(&mut self, listener: &PacketListener) -> Result<Vec<bool>, ServeError> {
-        let again = self.network.is_broken().then_some(&AGAIN);
+        let look = self.network.wants_names().then_some(&LOOK);
+        let again = if self.network.is_broken() { Some(&AGAIN) } else { look };
         let mut fds = vec![PollFd::new(&self.network, PollFlags::IN), PollFd::new(listener, PollFlags::IN)];
         fds.extend(self.connections.iter().map(|(connection, _)| PollFd::new(connection, PollFlags::IN)));
         match poll(&mut fds, again) {
@@ -141,6 +147,12 @@ impl Server {
             self.audit.note(own, why)?;
         }
         self.cut_off = cut_off;
+        let unnamed = self.network.keep_names().err();
+        let unnamed = unnamed.map(|error| format!("the resolver does not know of names: {}", chain(&error)));
+        if let Some(why) = unnamed.as_deref().filter(|_| unnamed != self.unnamed) {
+            self.audit.note(own, why)?;
+        }
+        self.unnamed = unnamed;
         Ok(())
     }
 
@@ -202,6 +214,8 @@ impl Server {
             Ask::RemoveTap(vm) => network.remove_tap(vm),
             Ask::ApplyRules(guest) => network.apply_rules(guest),
             Ask::RemoveRules(vm) => network.remove_rules(vm),
+            Ask::RouteNames(port) => network.route_names(port),
+            Ask::UnrouteNames => network.unroute_names(),
             Ask::DnsSockets => return Ok((Answer::Sockets, network.dns_sockets()?.into())),
             Ask::Status => return Ok((Answer::Status(network.status()?), Vec::new())),
         };

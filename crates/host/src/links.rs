@@ -123,13 +123,27 @@ impl Links {
     /// # Errors
     /// Where it is there already or cannot be made.
     pub fn add_bridge(&mut self, name: &str, address: [u8; 6]) -> Result<()> {
+        self.add(name, "bridge", Some(address))
+    }
+
+    /// Makes the link `name`, which leads nowhere, and always has a carrier where it is up.
+    ///
+    /// # Errors
+    /// Where it is there already or cannot be made.
+    pub fn add_dummy(&mut self, name: &str) -> Result<()> {
+        self.add(name, "dummy", None)
+    }
+
+    fn add(&mut self, name: &str, kind: &str, address: Option<[u8; 6]>) -> Result<()> {
         let mut info = Vec::new();
-        put(&mut info, INFO_KIND, b"bridge");
+        put(&mut info, INFO_KIND, kind.as_bytes());
         let mut body = link_head(FAMILY_ANY, 0, 0, 0);
-        put_name(&mut body, name).map_err(|e| Error::new("make bridge", name, e))?;
-        put(&mut body, LINK_ADDRESS, &address);
+        put_name(&mut body, name).map_err(|e| Error::new("make link", name, e))?;
+        if let Some(address) = address {
+            put(&mut body, LINK_ADDRESS, &address);
+        }
         put(&mut body, LINK_INFO, &info);
-        self.change(NEW_LINK, message::CREATE, &body, "make bridge", name)
+        self.change(NEW_LINK, message::CREATE, &body, "make link", name)
     }
 
     /// Removes `link`; one that is gone is fine.

@@ -67,6 +67,8 @@ pub enum Program {
     Systemctl,
     /// Reads the logs of units.
     Journalctl,
+    /// Tells the host's resolver whom to ask.
+    Resolvectl,
     /// Connects a network namespace to the world, without privilege.
     Pasta,
     /// Keeps a user's credentials: `docker-credential-` and this, in the user's path.
@@ -169,6 +171,7 @@ impl Program {
             Self::Nft => system("nft"),
             Self::Systemctl => system("systemctl"),
             Self::Journalctl => system("journalctl"),
+            Self::Resolvectl => system("resolvectl"),
             Self::Pasta => system("pasta"),
             Self::CredentialHelper(name) => {
                 let name = format!("docker-credential-{name}");
@@ -190,6 +193,7 @@ impl Program {
             | Self::Nft
             | Self::Systemctl
             | Self::Journalctl
+            | Self::Resolvectl
             | Self::Pasta => &[],
             Self::Daemon(_) => DAEMON,
             Self::Mmdebstrap | Self::AptGet | Self::AptCache => NETWORK,
@@ -206,6 +210,7 @@ impl Program {
             | Self::Nft
             | Self::Systemctl
             | Self::Journalctl
+            | Self::Resolvectl
             | Self::Pasta => &[("PATH", SYSTEM_PATH), ("LC_ALL", "C.UTF-8")],
             Self::Daemon(_) | Self::Ssh => &[],
             Self::Git => GIT,
@@ -221,6 +226,12 @@ impl Program {
 #[must_use]
 pub fn own_uid() -> u32 {
     rustix::process::geteuid().as_raw()
+}
+
+/// Whether this process and all that it starts can never have more rights than it has now (prctl(2), `PR_SET_NO_NEW_PRIVS`).
+#[must_use]
+pub fn is_held_back() -> bool {
+    rustix::thread::no_new_privs().unwrap_or(false)
 }
 
 /// The memory of process `pid` that is resident, in bytes (proc_pid_statm(5)).
@@ -287,6 +298,7 @@ impl Command {
             | Program::Nft
             | Program::Systemctl
             | Program::Journalctl
+            | Program::Resolvectl
             | Program::Pasta
             | Program::CredentialHelper(_) => &[],
         };
@@ -380,6 +392,7 @@ pub(crate) mod tests {
             Program::Nft,
             Program::Systemctl,
             Program::Journalctl,
+            Program::Resolvectl,
             Program::Pasta,
             Program::CredentialHelper("pass".to_owned()),
         ]
@@ -396,6 +409,7 @@ pub(crate) mod tests {
             Program::Nft => "nft".to_owned(),
             Program::Systemctl => "systemctl".to_owned(),
             Program::Journalctl => "journalctl".to_owned(),
+            Program::Resolvectl => "resolvectl".to_owned(),
             Program::Pasta => "pasta".to_owned(),
             Program::CredentialHelper(name) => format!("docker-credential-{name}"),
         });
@@ -411,6 +425,7 @@ pub(crate) mod tests {
             "nft",
             "systemctl",
             "journalctl",
+            "resolvectl",
             "pasta",
             "docker-credential-pass",
         ];

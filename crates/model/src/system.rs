@@ -35,6 +35,9 @@ pub const RUN: &str = "/run/banger";
 /// The settings of the daemon that are not its owner's own.
 pub const CONFIG: &str = "/etc/banger";
 
+/// What the bridge is called where nothing else is said.
+pub const BRIDGE: &str = "br-banger";
+
 /// An installation. What is not said keeps the helper's own default.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Installation {
@@ -68,6 +71,12 @@ impl Installation {
             })
         };
         Some(Self { owner: value("owner")?.parse().ok()?, bridge: value("bridge"), subnet: value("subnet") })
+    }
+
+    /// What its bridge is called.
+    #[must_use]
+    pub fn bridge(&self) -> &str {
+        self.bridge.as_deref().unwrap_or(BRIDGE)
     }
 
     /// Its files in the order in which they are written, with the programs in the directory `programs`, for an owner whose home

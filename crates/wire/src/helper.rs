@@ -16,6 +16,8 @@
 //! | [`Ask::ApplyRules`] | VM 6 · host number 2 · group 2 · flags 1 | [`Answer::Done`] |
 //! | [`Ask::RemoveRules`] | VM 6 | [`Answer::Done`] |
 //! | [`Ask::DnsSockets`] | | [`Answer::Sockets`] |
+//! | [`Ask::RouteNames`] | port 2 | [`Answer::Done`] |
+//! | [`Ask::UnrouteNames`] | | [`Answer::Done`] |
 //! | [`Ask::Status`] | | [`Answer::Status`] |
 //!
 //! Numbers are big-endian.
@@ -67,6 +69,10 @@ pub enum Ask {
     DnsSockets,
     /// Say how things are.
     Status,
+    /// Have the host's resolver ask for names of VMs at this port of its loopback.
+    RouteNames(NonZeroU16),
+    /// The host's resolver asks nobody for names of VMs.
+    UnrouteNames,
 }
 
 /// A guest as the rules see it. Its names, its addresses and the rules follow from this and the helper's own configuration.
@@ -108,6 +114,8 @@ pub struct Status {
     pub bridge: bool,
     /// The rules in the kernel are the helper's.
     pub filtered: bool,
+    /// The host's resolver was told where to ask for names of VMs.
+    pub named: bool,
     /// Whose taps are there.
     pub taps: Vec<VmId>,
     /// Whose rules are applied.
@@ -190,6 +198,8 @@ impl Ask {
             Self::RemoveRules(_) => "remove-rules",
             Self::DnsSockets => "dns-sockets",
             Self::Status => "status",
+            Self::RouteNames(_) => "route-names",
+            Self::UnrouteNames => "unroute-names",
         }
     }
 
@@ -199,7 +209,12 @@ impl Ask {
         match self {
             Self::CreateTap(vm) | Self::RemoveTap(vm) | Self::RemoveRules(vm) => Some(*vm),
             Self::ApplyRules(guest) => Some(guest.vm),
-            Self::EnsureBridge | Self::RemoveBridge | Self::DnsSockets | Self::Status => None,
+            Self::EnsureBridge
+            | Self::RemoveBridge
+            | Self::DnsSockets
+            | Self::Status
+            | Self::RouteNames(_)
+            | Self::UnrouteNames => None,
         }
     }
 
@@ -213,12 +228,14 @@ impl Ask {
             Self::RemoveRules(_) => 5,
             Self::DnsSockets => 6,
             Self::Status => 7,
+            Self::RouteNames(_) => 8,
+            Self::UnrouteNames => 9,
         }
     }
 
     /// One of each kind, all about `guest`.
     #[must_use]
-    pub fn each(guest: Guest) -> [Self; 8] {
+    pub fn each(guest: Guest) -> [Self; 10] {
         [
             Self::EnsureBridge,
             Self::RemoveBridge,
@@ -228,6 +245,8 @@ impl Ask {
             Self::RemoveRules(guest.vm),
             Self::DnsSockets,
             Self::Status,
+            Self::RouteNames(NonZeroU16::MAX),
+            Self::UnrouteNames,
         ]
     }
 }
@@ -243,6 +262,9 @@ impl Request {
             bytes.extend(guest.host_number.to_be_bytes());
             bytes.extend(guest.group.map_or(0, NonZeroU16::get).to_be_bytes());
             bytes.push(if guest.nat { NAT } else { 0 });
+        }
+        if let Ask::RouteNames(port) = &self.ask {
+            bytes.extend(port.get().to_be_bytes());
         }
         bytes
     }
@@ -282,6 +304,12 @@ impl Request {
             }
             6 => (Ask::DnsSockets, body),
             7 => (Ask::Status, body),
+            8 => {
+                let (port, body) = body.split_first_chunk().ok_or(length)?;
+                let port = NonZeroU16::new(u16::from_be_bytes(*port)).ok_or(Malformed::Value)?;
+                (Ask::RouteNames(port), body)
+            }
+            9 => (Ask::UnrouteNames, body),
             other => return Err(Malformed::Kind(other)),
         };
         let operation = OperationId::from_uuid(*operation);
@@ -300,7 +328,9 @@ impl Answer {
             Self::Status(status) => {
                 let taps = &status.taps[..status.taps.len().min(MAX_GUESTS)];
                 let guests = &status.guests[..status.guests.len().min(MAX_GUESTS)];
-                bytes.extend([2, u8::from(status.bridge) | u8::from(status.filtered) << 1]);
+                let flags = [status.bridge, status.filtered, status.named];
+                let flags = flags.iter().zip(0..).map(|(is, bit)| u8::from(*is) << bit).sum();
+                bytes.extend([2, flags]);
                 bytes.extend(status.gateway.octets());
                 bytes.push(status.prefix);
                 bytes.extend(u16::try_from(taps.len()).unwrap_or(u16::MAX).to_be_bytes());
@@ -328,7 +358,7 @@ impl Answer {
         match (kind, body) {
             (0, []) => Ok(Self::Done),
             (1, []) => Ok(Self::Sockets),
-            (2, [flags @ 0..=3, a, b, c, d, prefix @ 0..=32, high, low, ids @ ..]) => {
+            (2, [flags @ 0..=7, a, b, c, d, prefix @ 0..=32, high, low, ids @ ..]) => {
                 let taps = usize::from(u16::from_be_bytes([*high, *low])) * VM;
                 let (taps, guests) = ids.split_at_checked(taps).ok_or(length)?;
                 let taps = vms(taps).ok_or(length)?;
@@ -338,6 +368,7 @@ impl Answer {
                     prefix: *prefix,
                     bridge: flags & 1 != 0,
                     filtered: flags & 2 != 0,
+                    named: flags & 4 != 0,
                     taps,
                     guests,
                 }))
@@ -406,10 +437,10 @@ mod tests {
             Request::decode(&packet)
         };
         assert_eq!(packet(0, 2), Err(Malformed::Version(2)));
-        assert_eq!(packet(1, 8), Err(Malformed::Kind(8)));
+        assert_eq!(packet(1, 10), Err(Malformed::Kind(10)));
         assert_eq!(packet(28, 2), Err(Malformed::Value));
         assert_eq!(Answer::decode(&[VERSION, 3, 99]), Err(Malformed::Value));
-        assert_eq!(Answer::decode(&[VERSION, 2, 4, 0, 0, 0, 0, 24, 0, 0]), Err(Malformed::Value));
+        assert_eq!(Answer::decode(&[VERSION, 2, 8, 0, 0, 0, 0, 24, 0, 0]), Err(Malformed::Value));
         assert_eq!(
             Answer::decode(&[VERSION, 2, 0, 0, 0, 0, 0, 24, 0, 2, 1, 1, 1, 1, 1, 1]),
             Err(Malformed::Length(16))
@@ -426,6 +457,7 @@ mod tests {
             prefix: 24,
             bridge: true,
             filtered: true,
+            named: true,
             taps: vec![vm(1), vm(2)],
             guests: vec![vm(2)],
         };

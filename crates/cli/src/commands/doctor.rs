@@ -30,7 +30,7 @@ const LIMIT: usize = 1 << 20;
 pub async fn run(args: DoctorArgs) -> Result<(), Error> {
     let mut rows = look(args.fix)?;
     rows.push(daemon().await);
-    rows.push(system::row());
+    rows.extend(system::rows());
     match args.format.output {
         Output::Json => print_json(&rows)?,
         Output::Text => print(&text(&rows))?,

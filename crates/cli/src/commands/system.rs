@@ -1,6 +1,7 @@
 //! `banger system`: installs what only root can give, and the daemon as a service. Each step is right also where it was done before.
 
 mod install;
+mod rows;
 mod status;
 mod uninstall;
 
@@ -14,7 +15,7 @@ use model::{
     OperationId,
     system::{DAEMON_UNITS, HELPER_UNITS, SOCKET},
 };
-pub use status::row;
+pub use rows::rows;
 use wire::helper::{Answer, Ask, MAX_ANSWER, Request};
 
 use crate::{args::SystemCommand, error::Error, talk::Talk};

@@ -102,6 +102,8 @@ impl Words {
             Ask::ApplyRules(_) => "apply the rules",
             Ask::RemoveRules(_) => "remove the rules",
             Ask::DnsSockets => "give the sockets for names",
+            Ask::RouteNames(_) => "tell the host's resolver of names",
+            Ask::UnrouteNames => "have the host's resolver forget names",
             Ask::Status => "say how things are",
         })
     }

@@ -3,6 +3,7 @@
 use std::{
     io,
     net::{Ipv4Addr, TcpListener, UdpSocket},
+    num::NonZeroU16,
     path::Path,
     time::Duration,
 };
@@ -14,6 +15,7 @@ use model::{
 };
 use store::VmNews;
 use tokio::time::sleep;
+use wire::helper::Ask;
 
 use super::{Helper, HelperError};
 use crate::{
@@ -62,13 +64,17 @@ pub async fn serve(names: Names, helper: Helper, subnet: Subnet, port: u16) {
     let mut server = Server::new(names, Upstream::of_host(Path::new(RESOLVERS)));
     let for_host =
         at_loopback(port).and_then(|(datagrams, streams)| server.serve(Side::Host, datagrams, streams));
-    if let Err(error) = for_host {
-        tracing::warn!(
-            port,
-            error = chain(&error),
-            "this host is not told the names of VMs: `dns_port` chooses another port"
-        );
-    }
+    let at = match for_host {
+        Ok(()) => NonZeroU16::new(port),
+        Err(error) => {
+            tracing::warn!(
+                port,
+                error = chain(&error),
+                "this host is not told the names of VMs: `dns_port` chooses another port"
+            );
+            None
+        }
+    };
     let (mut pause, mut told) = (AGAIN, String::new());
     loop {
         let asked = helper.clone();
@@ -91,6 +97,13 @@ pub async fn serve(names: Names, helper: Helper, subnet: Subnet, port: u16) {
         }
         sleep(pause).await;
         pause = (2 * pause).min(AT_MOST);
+    }
+    if let Some(at) = at {
+        // From now on the helper sees to it, also where there is no resolver yet that could be told.
+        let route = move || helper.done(helper.own(), Ask::RouteNames(at));
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(route).await {
+            tracing::info!(error = chain(&error), "this host's resolver does not ask for names of VMs");
+        }
     }
     std::future::pending::<()>().await;
 }

@@ -121,6 +121,11 @@ fn plan(files: &[SystemFile], placed: &Placed) -> String {
     text
 }
 
+/// The home of user `uid`, where there is one.
+pub fn home_of(uid: u32) -> Option<String> {
+    owner(Some(uid.to_string())).ok()?.home
+}
+
 /// The user that `name`, or the number that it is, stands for.
 fn owner(name: Option<String>) -> Result<Owner, Error> {
     let name = name.ok_or_else(|| Error::Usage {

@@ -1,14 +1,11 @@
-//! `system status`, and what doctor says of the helper.
+//! `system status`: whether daemon and helper work.
 
 use std::path::Path;
 
 use host::fs;
-use model::system::{DAEMON_UNITS, INSTALL, Installation, LOG};
+use model::system::{DAEMON_UNITS, INSTALL, Installation};
 use serde::Serialize;
-use wire::{
-    doctor::Row,
-    helper::{Answer, Ask},
-};
+use wire::helper::{Answer, Ask};
 
 use super::{ask, property};
 use crate::{
@@ -31,6 +28,7 @@ struct SystemStatus {
     gateway: Option<String>,
     bridge: bool,
     filtered: bool,
+    named: bool,
     taps: usize,
     guests: usize,
 }
@@ -55,7 +53,7 @@ pub fn status(output: Output) -> Result<(), Error> {
     if let Some(Ok(Answer::Status(helper))) = &answer {
         status.works = true;
         status.gateway = Some(format!("{}/{}", helper.gateway, helper.prefix));
-        (status.bridge, status.filtered) = (helper.bridge, helper.filtered);
+        (status.bridge, status.filtered, status.named) = (helper.bridge, helper.filtered, helper.named);
         (status.taps, status.guests) = (helper.taps.len(), helper.guests.len());
     }
     let yes = |is: bool| if is { "yes" } else { "no" }.to_owned();
@@ -69,6 +67,7 @@ pub fn status(output: Output) -> Result<(), Error> {
             ("gateway", status.gateway.clone().unwrap_or_default()),
             ("bridge", yes(status.bridge)),
             ("filtered", yes(status.filtered)),
+            ("names", yes(status.named)),
             ("taps", status.taps.to_string()),
             ("guests", status.guests.to_string()),
         ]))?,
@@ -77,65 +76,5 @@ pub fn status(output: Output) -> Result<(), Error> {
         Some(Err(error)) => Err(error),
         _ if status.works && status.daemon == "active" => Ok(()),
         _ => Err(Error::Several { failed: 1, all: 1, code: model::exit::UNREACHABLE }),
-    }
-}
-
-/// What doctor says of the helper.
-#[must_use]
-pub fn row() -> Row {
-    let installed = fs::exists(Path::new(INSTALL));
-    row_of(installed.then(|| ask(Ask::Status)))
-}
-
-/// The row where the helper, if it is installed, said `answer`.
-fn row_of(answer: Option<Result<Answer, Error>>) -> Row {
-    const NAME: &str = "helper";
-    match answer {
-        None => Row::pass(NAME, "not installed: there is no bridge, and all else works without it"),
-        Some(Ok(Answer::Status(status))) if status.bridge && !status.filtered => Row::fail(
-            NAME,
-            "its rules cannot be made, so machines on the bridge are cut off",
-            format!("see {LOG}/audit.log; something on this host takes nftables' tables `banger`"),
-        ),
-        Some(Ok(Answer::Status(status))) if status.bridge => {
-            Row::pass(NAME, format!("works; on the bridge: {}", status.taps.len()))
-        }
-        Some(Ok(_)) => Row::pass(NAME, "works; nobody needed the bridge yet"),
-        Some(Err(Error::Host(error))) if error.kind() == std::io::ErrorKind::PermissionDenied => Row::warn(
-            NAME,
-            "it is another user's: there is no bridge for you",
-            "sudo banger system install --owner $USER takes it over",
-        ),
-        Some(Err(error)) => Row::fail(NAME, error.to_string(), "sudo banger system restart"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use model::system::SOCKET;
-    use wire::{doctor::Verdict, helper::Status};
-
-    use super::*;
-
-    #[test]
-    fn doctor_says_how_the_helper_is() {
-        let status = |bridge, filtered| {
-            let gateway = std::net::Ipv4Addr::new(172, 30, 0, 1);
-            Ok(Answer::Status(Status { gateway, prefix: 24, bridge, filtered, taps: vec![], guests: vec![] }))
-        };
-        let denied = host::Error::new("connect to", SOCKET, std::io::ErrorKind::PermissionDenied);
-        let gone = host::Error::new("connect to", SOCKET, std::io::ErrorKind::ConnectionRefused);
-        for (answer, verdict, found) in [
-            (None, Verdict::Pass, "not installed"),
-            (Some(status(false, false)), Verdict::Pass, "nobody needed the bridge"),
-            (Some(status(true, true)), Verdict::Pass, "works; on the bridge: 0"),
-            (Some(status(true, false)), Verdict::Fail, "cut off"),
-            (Some(Err(denied.into())), Verdict::Warn, "another user's"),
-            (Some(Err(gone.into())), Verdict::Fail, "cannot connect to"),
-        ] {
-            let row = row_of(answer);
-            assert_eq!(row.verdict, verdict, "{found}");
-            assert!(row.found.contains(found), "{}", row.found);
-        }
     }
 }

@@ -29,7 +29,8 @@ pub fn uninstall(talk: &Talk, args: &UninstallArgs) -> Result<(), Error> {
         return Err(failed("machines run", Some("stop them first: banger vm stop")));
     }
     let [helper_socket, helper] = HELPER_UNITS;
-    if installed.contains(&helper_socket) && installed.contains(&helper) {
+    let has_helper = installed.contains(&helper_socket) && installed.contains(&helper);
+    if has_helper {
         systemctl(&["start", helper_socket])?;
         if let Answer::Status(status) = ask(Ask::Status)?
             && !status.taps.is_empty()
@@ -39,11 +40,16 @@ pub fn uninstall(talk: &Talk, args: &UninstallArgs) -> Result<(), Error> {
                 Some("stop them first: banger vm stop"),
             ));
         }
-        ask(Ask::RemoveBridge)?;
-        systemctl(&["disable", "--now", helper_socket, helper])?;
     }
-    if !installed.is_empty() {
-        systemctl(&[&["disable", "--now"], &installed[..]].concat())?;
+    // First the daemon, which would have the helper make the bridge again.
+    for units in [DAEMON_UNITS, HELPER_UNITS] {
+        if units == HELPER_UNITS && has_helper {
+            ask(Ask::RemoveBridge)?;
+        }
+        let there: Vec<&str> = units.into_iter().filter(|unit| installed.contains(unit)).collect();
+        if !there.is_empty() {
+            systemctl(&[&["disable", "--now"], &there[..]].concat())?;
+        }
     }
     // The helper is asked while its units are there, and works while its settings are.
     let files = installed.iter().map(|unit| Path::new(UNITS).join(unit));

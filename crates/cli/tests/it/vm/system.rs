@@ -1,6 +1,8 @@
 //! `banger system` in a real Debian with systemd: banger testing banger.
 
+mod doctor;
 mod helper;
+mod resolver;
 mod service;
 
 use std::process::Command;

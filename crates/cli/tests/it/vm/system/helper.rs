@@ -1,6 +1,6 @@
 //! The helper under systemd: installed, asked, restarted, killed and removed.
 
-use super::{OWNER, machine, of, ok, sh, traces};
+use super::{OWNER, doctor, machine, of, ok, resolver, sh, traces};
 
 /// Asks the helper as somebody who speaks its packets: perl is in every Debian. Prints the answer's kind and first detail.
 const ASK: &str = r#"use Socket;
@@ -18,8 +18,13 @@ const OPERATION: &str = "07070707070707070707070707070707";
 const VM: &str = "020202020202";
 
 /// The script in which user `uid` asks the helper.
-fn ask(uid: u32, requests: &[String]) -> String {
+pub(super) fn ask(uid: u32, requests: &[String]) -> String {
     of(uid, &format!("perl -e '{ASK}' {}", requests.join(" ")))
+}
+
+/// A request of that `kind`, with what it needs.
+pub(super) fn request(kind: &str, rest: &str) -> String {
+    format!("01{kind}{OPERATION}{rest}")
 }
 
 #[test]
@@ -36,6 +41,8 @@ fn the_helper_is_installed_used_restarted_and_removed_under_systemd() {
     assert_eq!(sh(&home, &of(OWNER, install)).0, 1);
     assert_eq!(traces(&home), before);
 
+    // The daemon leaves the helper to this test.
+    ok(&home, "mkdir /etc/banger; printf '[network]\\nmode = \"user\"\\n' > /etc/banger/config.toml");
     // Killed at any moment, it goes on where it was.
     for moment in ["0.05", "0.1", "0.2", "0.4", "0.8"] {
         sh(&home, &format!("timeout -s KILL {moment} {install}"));
@@ -53,7 +60,6 @@ fn the_helper_is_installed_used_restarted_and_removed_under_systemd() {
     assert_eq!(ok(&home, pid), first, "doing it again changes nothing");
 
     // The owner asks, and nobody else; what it does works under the unit's directives.
-    let request = |kind: &str, rest: &str| format!("01{kind}{OPERATION}{rest}");
     let all = [request("00", ""), request("02", VM), request("04", &format!("{VM}0002000001"))];
     assert_eq!(ok(&home, &ask(OWNER, &all)), "done");
     let stranger = sh(&home, &ask(1, &all));
@@ -85,6 +91,9 @@ fn the_helper_is_installed_used_restarted_and_removed_under_systemd() {
     let busy = sh(&home, "/srv/banger system uninstall");
     assert!(busy.0 == 1 && busy.1.contains("1 machines are on the bridge"), "{busy:?}");
     assert_eq!(ok(&home, &ask(OWNER, &[request("05", VM), request("03", VM)])), "done");
+    resolver::names_are_routed_to_the_daemon_and_come_back(&home);
+    doctor::doctor_says_what_is_in_the_way(&home);
+    ok(&home, "rm /etc/banger/config.toml");
     for moment in ["0.05", "0.2", "0.6"] {
         sh(&home, &format!("timeout -s KILL {moment} /srv/banger system uninstall --purge"));
     }

@@ -72,6 +72,9 @@ fn a_machine_of_the_installed_daemon_outlives_both_services() {
         "cat /sys/fs/cgroup/system.slice/bangerd.service/cgroup.procs | xargs ps -o comm= -p | sort -u";
     assert_eq!(ok(&outer, group), "bangerd\nqemu-system-x86");
     assert!(ok(&outer, "ip -brief link show master br-banger").contains("bg-"));
+    let known =
+        "timeout 60 sh -c 'until resolvectl query --cache=no inner.vm; do sleep 0.2; done' 2>/dev/null";
+    assert!(ok(&outer, known).contains("inner.vm: 172.30.0.2"), "this host's resolver asks the daemon");
 
     // Neither a restart nor a death of the services ends it.
     let machine = "pgrep qemu-system";
