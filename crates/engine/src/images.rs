@@ -260,6 +260,17 @@ impl Engine {
             why: chain(&e),
             hint: Some("apt-get install mmdebstrap".to_owned()),
         };
+        // As an ordinary user it makes other users' files by newuidmap, which is a way to rights that this daemon cannot have.
+        if host::proc::is_held_back() && host::proc::own_uid() != 0 {
+            return Err(Error::Program {
+                program: "mmdebstrap",
+                why: "a daemon that is installed with the system cannot use newuidmap".to_owned(),
+                hint: Some(
+                    "banger image pull or import, or build it with BANGER_HOME set, and register that"
+                        .to_owned(),
+                ),
+            });
+        }
         operation.stage("building image");
         let command = Command::new(self.0.builder.clone()).args(arguments);
         let mut running = blocking(move || command.start().map_err(missing)).await?;

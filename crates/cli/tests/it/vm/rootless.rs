@@ -48,6 +48,27 @@ fn an_ordinary_user_has_machines_with_a_network() {
     assert_eq!(guest(&home, "echo on"), "on");
 }
 
+/// As the unit of an installed daemon has it.
+#[test]
+fn where_no_new_rights_can_be_had_a_build_is_refused_with_what_to_do() {
+    if host::proc::own_uid() != 0 {
+        return;
+    }
+    let Some(home) = Home::of(env!("CARGO_BIN_EXE_banger"), USER) else { return };
+    let plain = home.command(&["daemon", "start"]);
+    let mut held = Command::new("setpriv");
+    held.args(["--reuid", &USER.to_string(), "--clear-groups", "--no-new-privs"]).arg(plain.get_program());
+    held.args(plain.get_args()).envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    assert!(held.status().unwrap().success());
+    let built = home.run(&["image", "build", "debian-bookworm"]);
+    assert_eq!(built.code(), 1, "{}", built.stderr);
+    assert!(
+        built.stderr.contains("cannot use newuidmap") && built.stderr.contains("hint: banger image pull"),
+        "{}",
+        built.stderr
+    );
+}
+
 /// Runs test `name` again where its user may make no namespaces; `true` where this already is that.
 fn refused(name: &str) -> bool {
     if std::env::var_os(REFUSED).is_some() {
