@@ -245,6 +245,13 @@ fn tools_that_a_repository_pins_are_installed_for_who_works_there() {
         refused.stderr
     );
     assert!(!home.ok(&["vm", "list"]).contains("never"));
+    // A file that is first of all somebody else's keeps nobody from a machine.
+    git(&repo, &["rm", "-qf", "mise.toml"]);
+    fs::write(repo.join("go.mod"), "module x\n").unwrap();
+    git(&repo, &["add", "go.mod"]);
+    let others = home.run(&["vm", "run", place, "-d", "--name", "go", "--image", "mise", "--memory", "256M"]);
+    assert_eq!((others.code(), others.text().as_str()), (0, "go"), "{}", others.stderr);
+    assert!(others.stderr.contains("the tools that go.mod pins are not installed"), "{}", others.stderr);
 }
 
 /// Stands for mise as it runs a command: sets a variable, and becomes it.
