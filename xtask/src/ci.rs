@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use crate::{binaries, deny, generate, layers, links, setup, shell, tidy};
 
 /// What tests must find here; where one is missing the test fails instead of being skipped.
-pub const REQUIRE: &str = "qemu,kernel,mount,namespaces,nft,ip,dig,binutils,busybox,cpio,e2fsck,mmdebstrap,git,umoci,skopeo,docker-registry,nginx,minisign,openssl,zstd,xz,bzip2,lz4";
+pub const REQUIRE: &str = "qemu,kernel,mount,namespaces,nft,ip,dig,binutils,busybox,cpio,e2fsck,mmdebstrap,git,umoci,skopeo,docker-registry,nginx,minisign,openssl,zstd,xz,bzip2,lz4,jq";
 
 /// What a test may miss all the same, because only some machines can have it.
 const OPTIONAL: &[&str] = &["kvm", "firecracker", "root", "loop", "tun"];

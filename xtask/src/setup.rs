@@ -63,6 +63,7 @@ pub static CI: Needs = Needs {
         ("bzip2", "packs kernels to read"),
         ("lz4", "packs kernels to read"),
         ("zstd", "makes archives to read"),
+        ("jq", "reads what banger prints, in an example of the book"),
         ("git", "lists the repository's files"),
         ("openssh-client", "the ssh that reaches VMs"),
         ("openssh-server", "an sshd to put into guests"),

@@ -83,15 +83,15 @@ impl Registry {
         Self::start_with(Access::Password, |_| issuer.configuration())
     }
 
-    /// Starts one that speaks HTTPS as `name`, and gives the certificate of who vouches for it.
+    /// Starts one that speaks HTTPS as all of `names`, and gives the certificate of who vouches for it.
     ///
     /// # Panics
     /// As [`Registry::start`].
     #[must_use]
-    pub fn start_secure(name: &str) -> Option<(Self, PathBuf)> {
+    pub fn start_secure(names: &[&str]) -> Option<(Self, PathBuf)> {
         let openssl = need::program("openssl", "openssl")?;
         let registry = Self::start_with(Access::Anonymous, |dir| {
-            certify(&openssl, dir, name);
+            certify(&openssl, dir, names);
             let (certificate, key) = (dir.join("server.pem"), dir.join("server.key"));
             format!("  tls: {{certificate: {}, key: {}}}\n", certificate.display(), key.display())
         })?;
@@ -182,8 +182,8 @@ impl Registry {
     }
 }
 
-/// Makes an authority in `dir`, and a certificate of its for `name`.
-fn certify(openssl: &Path, dir: &Path, name: &str) {
+/// Makes an authority in `dir`, and a certificate of its for `names`.
+fn certify(openssl: &Path, dir: &Path, names: &[&str]) {
     // Without it openssl adds what its own configuration says.
     fs::write(dir.join("openssl.cnf"), "[req]\ndistinguished_name = name\n[name]\n")
         .expect("a test's directory is writable");
@@ -196,9 +196,14 @@ fn certify(openssl: &Path, dir: &Path, name: &str) {
     };
     let authority = "basicConstraints=critical,CA:TRUE";
     certificate("ca", "the test's authority", &["-addext", authority, "-addext", "keyUsage=keyCertSign"]);
-    let names = format!("subjectAltName=DNS:{name}");
-    let signed = ["-CA", "ca.pem", "-CAkey", "ca.key", "-addext", &names];
-    certificate("server", name, &[&signed[..], &["-addext", "basicConstraints=critical,CA:FALSE"]].concat());
+    let all: Vec<_> = names.iter().map(|name| format!("DNS:{name}")).collect();
+    let alternatives = format!("subjectAltName={}", all.join(","));
+    let signed = ["-CA", "ca.pem", "-CAkey", "ca.key", "-addext", &alternatives];
+    certificate(
+        "server",
+        names[0],
+        &[&signed[..], &["-addext", "basicConstraints=critical,CA:FALSE"]].concat(),
+    );
 }
 
 impl Drop for Registry {

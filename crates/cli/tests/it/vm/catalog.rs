@@ -112,7 +112,7 @@ fn who_has_no_catalog_is_told_what_to_set() {
 }
 
 /// An HTTP proxy whose every tunnel leads to one address, and what it was asked for.
-fn proxy(to: String) -> (u16, Arc<Mutex<Vec<String>>>) {
+pub(super) fn proxy(to: String) -> (u16, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let asked = Arc::<Mutex<Vec<String>>>::default();
@@ -147,7 +147,7 @@ fn tunnel(client: TcpStream, to: &str, heard: &Mutex<Vec<String>>) -> std::io::R
 
 #[test]
 fn a_registry_is_reached_through_a_proxy_and_trusted_by_its_authority() {
-    let Some((registry, authority)) = Registry::start_secure("registry.test") else { return };
+    let Some((registry, authority)) = Registry::start_secure(&["registry.test"]) else { return };
     let banger = env!("CARGO_BIN_EXE_banger");
     let scratch = Home::empty(banger);
     let layout = scratch.path().join("layout");
