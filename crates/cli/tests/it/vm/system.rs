@@ -12,8 +12,8 @@ use testkit::{home::Home, need};
 use super::{home, image::debian};
 
 /// What is in the machine besides Debian's smallest: what helper and daemon need, and what looks at what they did.
-const PACKAGES: &str =
-    "systemd,systemd-sysv,udev,dbus,procps,kmod,nftables,iproute2,util-linux,passt,qemu-system-x86";
+const PACKAGES: &str = "systemd,systemd-sysv,udev,dbus,procps,kmod,nftables,iproute2,util-linux,passt,qemu-system-x86,\
+     systemd-resolved,libnss-resolve";
 /// The owner's number and home.
 const OWNER: u32 = 1234;
 
