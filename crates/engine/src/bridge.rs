@@ -5,7 +5,7 @@
 mod helper;
 pub(crate) mod naming;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use model::{
     config::NetworkMode,
@@ -16,9 +16,6 @@ use model::{
 pub use helper::{Helper, HelperError};
 
 use crate::chain;
-
-/// The most bytes of the settings.
-const LIMIT: u64 = 16 << 10;
 
 /// A bridge that is installed for this user.
 #[derive(Debug, Clone)]
@@ -72,11 +69,8 @@ impl Bridge {
     /// # Errors
     /// Where that cannot be known.
     pub fn installed() -> Result<Option<Self>, BridgeError> {
-        let bytes = match host::fs::read_of_root(Path::new(INSTALL), LIMIT) {
-            Ok(bytes) => bytes,
-            Err(error) if error.is_missing() => return Ok(None),
-            Err(error) => return Err(BridgeError::Settings(error)),
-        };
+        let bytes = host::dirs::installation_file().map_err(BridgeError::Settings)?;
+        let Some(bytes) = bytes else { return Ok(None) };
         let text = str::from_utf8(&bytes).map_err(|_| BridgeError::Content)?;
         Self::of(text, host::proc::own_uid())
     }

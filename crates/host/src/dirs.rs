@@ -7,7 +7,7 @@ use model::{
     system::{self, Installation},
 };
 
-use crate::{env, fs, proc::own_uid};
+use crate::{Result, env, fs, proc::own_uid};
 
 /// The most bytes of the word of root that there is an installation.
 const LIMIT: u64 = 16 << 10;
@@ -126,10 +126,21 @@ impl Dirs {
     }
 }
 
-/// What root wrote down about the installation on this host; `None` where there is none, or others could have written it.
+/// The bytes that root wrote down about the installation on this host; `None` where there is none.
+///
+/// # Errors
+/// Where they cannot be read, or others could have written them.
+pub fn installation_file() -> Result<Option<Vec<u8>>> {
+    match fs::read_of_root(Path::new(system::INSTALL), LIMIT) {
+        Err(error) if error.is_missing() => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+/// What root wrote down about the installation on this host; `None` where there is none that can be used.
 #[must_use]
 pub fn installation() -> Option<Installation> {
-    let bytes = fs::read_of_root(Path::new(system::INSTALL), LIMIT).ok()?;
+    let bytes = installation_file().ok()??;
     Installation::read(str::from_utf8(&bytes).ok()?)
 }
 
