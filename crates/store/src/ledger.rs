@@ -4,7 +4,7 @@
 //! when it was undone ([`Store::ledger_close`]).
 
 use model::{OperationId, VmId, undo::Undo};
-use rusqlite::params;
+use rusqlite::{Params, params};
 
 use crate::{Error, Result, Store};
 
@@ -66,12 +66,22 @@ impl Store {
     /// # Errors
     /// Where the database cannot be read, or an entry is of a kind that this version cannot undo.
     pub fn ledger_list(&self, vm: Option<VmId>) -> Result<Vec<Entry>> {
-        let vm = vm.map(|id| id.to_string());
+        self.entries("?1 IS NULL OR vm = ?1", [vm.map(|id| id.to_string())])
+    }
+
+    /// The entries of VMs that are gone, in the order of their effects.
+    ///
+    /// # Errors
+    /// As [`Store::ledger_list`].
+    pub fn ledger_strays(&self) -> Result<Vec<Entry>> {
+        self.entries("vm IS NOT NULL AND vm NOT IN (SELECT id FROM vm)", [])
+    }
+
+    fn entries<P: Params>(&self, condition: &str, parameters: P) -> Result<Vec<Entry>> {
+        let sql = format!("SELECT id, vm, kind, detail, taken FROM ledger WHERE {condition} ORDER BY id");
         self.read(move |db| {
-            let mut statement = db.prepare_cached(
-                "SELECT id, vm, kind, detail, taken FROM ledger WHERE ?1 IS NULL OR vm = ?1 ORDER BY id",
-            )?;
-            let mut rows = statement.query([vm])?;
+            let mut statement = db.prepare_cached(&sql)?;
+            let mut rows = statement.query(parameters)?;
             let mut entries = Vec::new();
             while let Some(row) = rows.next()? {
                 let (kind, detail): (String, String) = (row.get(2)?, row.get(3)?);

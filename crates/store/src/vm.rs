@@ -162,9 +162,9 @@ fn read(row: &Row<'_>) -> Result<Vm> {
 
 impl Store {
     /// Reserves the VM in one transaction: its exact name is free, its image and kernel are still there, and where it is to have
-    /// one of `numbers`, the lowest free one is its own from now on; of its group it has the number. Where it is `made` by an operation that is not through with
-    /// that, the ledger knows how to take the record back. `reply` is told of it on another thread, or dropped where the
-    /// database is closed.
+    /// one of `numbers`, the lowest free one is its own from now on; of its group it has the number. Where it is `made` by an
+    /// operation that is not through with that, the ledger knows how to take the record back. `reply` is told of it on another
+    /// thread, or dropped where the database is closed.
     ///
     /// The errors are [`Error::Taken`]; [`Error::Missing`] where the image or kernel went meanwhile; [`Error::NoAddress`]; or
     /// that the database cannot be written.

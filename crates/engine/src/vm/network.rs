@@ -7,14 +7,14 @@
 //! has the VM's turn can make them agree whatever happened before ([`Engine::settle_network`]): a flip, a companion that died, a daemon
 //! that was gone.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use host::{
     net::AddressWatch,
     proc::{Process, ProcessId},
 };
 use model::{
-    VmId,
+    OperationId, VmId,
     network::{
         Card, Flip, HostLoopback, Link, Mac, Namespaces, Nat, NeedsConsent, Network, Running, flip, link,
     },
@@ -33,7 +33,9 @@ use wire::{
 
 use super::Live;
 use crate::{
-    Engine, Error, Kind, Operation, Result, blocking, chain,
+    Engine, Error, Kind, Operation, Result, blocking,
+    bridge::{Helper, HelperError},
+    chain,
     network::{Missing, NetworkError, Probe, Waiting, apply},
     saga::{Saga, process_entry, process_id, unwind},
     vmms::{connects, has_cards},
@@ -102,10 +104,7 @@ impl Engine {
     ) -> Result<()> {
         let Some(guest) = guest(record) else { return Ok(()) };
         for (undo, ask) in [(Undo::Rules, Ask::ApplyRules(guest)), (Undo::Tap, Ask::CreateTap(record.id))] {
-            let (helper, operation, failed) =
-                (self.0.world.helper.clone(), operation.id().clone(), failed(record));
-            saga.step(undo, move || helper.done(&operation, ask).map_err(|cause| failed(cause.into())))
-                .await?;
+            saga.step(undo, self.asking(operation, record, move |helper, id| helper.done(id, ask))).await?;
         }
         Ok(())
     }
@@ -114,19 +113,14 @@ impl Engine {
     pub(crate) async fn ensure_bridge(&self, operation: &Operation, record: &store::Vm) -> Result<()> {
         let Some(subnet) = self.0.bridge.as_ref().map(|bridge| bridge.subnet) else { return Ok(()) };
         self.unplug_strays().await?;
-        let (helper, operation, failed) =
-            (self.0.world.helper.clone(), operation.id().clone(), failed(record));
-        let ensured =
-            blocking(move || helper.ensure_bridge(&operation, subnet).map_err(|cause| failed(cause.into())));
-        self.points().around("bridge", ensured).await
+        let ensure = self.asking(operation, record, move |helper, id| helper.ensure_bridge(id, subnet));
+        self.points().around("bridge", blocking(ensure)).await
     }
 
     /// Has the helper give back what it could not while VMs went: their addresses may be others' by now.
     async fn unplug_strays(&self) -> Result<()> {
-        let mut entries = self.store().ledger_list(None)?;
+        let mut entries = self.store().ledger_strays()?;
         entries.retain(|entry| matches!(entry.undo, Undo::Rules | Undo::Tap));
-        let known: HashSet<VmId> = self.store().vm_list()?.into_iter().map(|vm| vm.id).collect();
-        entries.retain(|entry| entry.vm.is_none_or(|id| !known.contains(&id)));
         for left in unwind(&self.0.world, entries).await {
             tracing::warn!(left, "something on the bridge is nobody's and stays");
         }
@@ -137,11 +131,23 @@ impl Engine {
     async fn settle_on_bridge(&self, operation: &Operation, record: &store::Vm) -> Result<()> {
         self.ensure_bridge(operation, record).await?;
         let Some(guest) = guest(record) else { return Ok(()) };
-        let (helper, operation, failed) =
-            (self.0.world.helper.clone(), operation.id().clone(), failed(record));
         let ask = Ask::ApplyRules(guest);
-        let rules = blocking(move || helper.done(&operation, ask).map_err(|cause| failed(cause.into())));
-        self.points().around("rules", rules).await
+        let rules = self.asking(operation, record, move |helper, id| helper.done(id, ask));
+        self.points().around("rules", blocking(rules)).await
+    }
+
+    /// What asks the helper for the VM of `record`, for the sake of `operation`. Blocks.
+    fn asking<A>(
+        &self,
+        operation: &Operation,
+        record: &store::Vm,
+        ask: A,
+    ) -> impl FnOnce() -> Result<()> + Send + use<A>
+    where
+        A: FnOnce(&Helper, &OperationId) -> Result<(), HelperError> + Send + 'static,
+    {
+        let (helper, id, failed) = (self.0.world.helper.clone(), operation.id().clone(), failed(record));
+        move || ask(&helper, &id).map_err(|cause| failed(cause.into()))
     }
 
     async fn apply_rules(&self, record: &store::Vm, machine: &ProcessId, nat: Nat) -> Result<()> {
@@ -386,7 +392,7 @@ fn guest(record: &store::Vm) -> Option<Guest> {
     Some(Guest { vm: record.id, host_number: number?, group, nat: nat.is_on() })
 }
 
-fn failed(record: &store::Vm) -> impl Fn(NetworkError) -> Error + Clone + Send + 'static {
+fn failed(record: &store::Vm) -> impl Fn(NetworkError) -> Error + Clone + Send + use<> {
     let name = record.name.clone();
     move |cause| Error::Network { name: name.clone(), cause }
 }

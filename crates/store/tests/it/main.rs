@@ -197,6 +197,22 @@ fn what_is_in_use_stays() {
 }
 
 #[test]
+fn strays_are_what_is_held_for_vms_that_are_gone() {
+    let scratch = Scratch::new("strays");
+    let store = Store::open(&scratch.database()).unwrap();
+    store.kernel_insert(kernel(), NO_ENTRY).unwrap();
+    store.image_insert(image(), NO_ENTRY).unwrap();
+    insert(&store, vm(1, "one")).unwrap();
+    let (here, gone) = (vm(1, "one").id, vm(2, "two").id);
+    store.ledger_open(Some(here), &operation(), &Undo::Tap).unwrap();
+    store.ledger_open(None, &operation(), &Undo::Staging("s".to_owned())).unwrap();
+    assert_eq!(store.ledger_strays().unwrap(), []);
+    store.ledger_open(Some(gone), &operation(), &Undo::Tap).unwrap();
+    let strays = store.ledger_strays().unwrap();
+    assert_eq!(strays.iter().map(|e| (e.vm, &e.undo)).collect::<Vec<_>>(), [(Some(gone), &Undo::Tap)]);
+}
+
+#[test]
 fn the_ledger_keeps_the_order_of_effects() {
     let scratch = Scratch::new("ledger");
     let store = Store::open(&scratch.database()).unwrap();
