@@ -177,9 +177,7 @@ pub fn read_text(path: &Path) -> Result<String> {
 /// # Errors
 /// Where it cannot be written; nothing is left then.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".new");
-    let staged = path.with_file_name(name);
+    let staged = staged(path);
     match fs::remove_file(&staged) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(Error::path("remove", &staged, e)),
         _ => {}
@@ -192,6 +190,13 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     put().inspect_err(|_| {
         let _ = fs::remove_file(&staged);
     })
+}
+
+/// What the file or directory `path` is called until it is as it is to be.
+fn staged(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    path.with_file_name(name)
 }
 
 /// Renames `from` to `to`, replacing a file that is there, and makes it durable.
@@ -284,7 +289,7 @@ pub fn private_dir(path: &Path) -> Result<()> {
 }
 
 /// Makes sure that `path` is a directory that all may enter, making it and its parents where they are missing; one that is there
-/// stays as it is.
+/// stays as it is. A crash leaves none that nobody may enter.
 ///
 /// # Errors
 /// Where it is no directory, or cannot be made.
@@ -295,8 +300,12 @@ pub fn public_dir(path: &Path) -> Result<()> {
     if let Some(parent) = path.parent() {
         public_dir(parent)?;
     }
-    create_dir(path)?;
-    restrict(path, 0o755)
+    let staged = staged(path);
+    if !is_dir(&staged) {
+        create_dir(&staged)?;
+    }
+    restrict(&staged, 0o755)?;
+    rename(&staged, path)
 }
 
 /// Removes directory `path` where it is empty; a missing one, and one with something in it, is fine.
@@ -498,6 +507,22 @@ mod tests {
         let _ = fs::remove_dir_all(&dir);
         create_dir(&dir).unwrap();
         dir
+    }
+
+    #[test]
+    fn a_public_directory_is_entered_by_all_also_after_a_crash() {
+        let dir = scratch("public");
+        // Where a crash left the one that was being made.
+        create_dir(&dir.join("a.new")).unwrap();
+        public_dir(&dir.join("a/b")).unwrap();
+        for made in ["a", "a/b"] {
+            assert_eq!(openness(&dir.join(made), 0o755).unwrap(), Openness::Private, "{made}");
+        }
+        assert_eq!(list(&dir).unwrap(), [dir.join("a")]);
+        restrict(&dir.join("a"), 0o711).unwrap();
+        public_dir(&dir.join("a/b")).unwrap();
+        assert_eq!(openness(&dir.join("a"), 0o711).unwrap(), Openness::Private, "it stays as it is");
+        fs::remove_dir_all(&dir).unwrap();
     }
 
     #[test]
