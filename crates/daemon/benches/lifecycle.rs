@@ -174,8 +174,10 @@ impl World {
         db.pragma_update(None, "journal_mode", "WAL").unwrap();
         db.pragma_update(None, "synchronous", "NORMAL").unwrap();
         db.pragma_update(None, "foreign_keys", true).unwrap();
+        let leased = "SELECT * FROM vm WHERE host_number IS NOT NULL LIMIT 1";
+        let host_number = db.prepare(leased).unwrap().column_index("host_number").unwrap();
         let mut row: Vec<Value> = db
-            .query_row("SELECT * FROM vm WHERE host_number IS NOT NULL LIMIT 1", [], |row| {
+            .query_row(leased, [], |row| {
                 (0..row.as_ref().column_count()).map(|column| row.get(column)).collect()
             })
             .unwrap();
@@ -189,8 +191,7 @@ impl World {
             let leased = "SELECT count(*), max(host_number) FROM vm WHERE host_number BETWEEN 2 AND 4094";
             let highest: Option<i64> =
                 transaction.prepare_cached(leased).unwrap().query_row([], |row| row.get(1)).unwrap();
-            // The last column.
-            *row.last_mut().unwrap() = Value::Integer(highest.map_or(2, |highest| highest + 1));
+            row[host_number] = Value::Integer(highest.map_or(2, |highest| highest + 1));
             let exists = |sql: &str, of: &Value| -> bool {
                 transaction.prepare_cached(sql).unwrap().query_row([of], |row| row.get(0)).unwrap()
             };
