@@ -20,6 +20,16 @@ pub fn open(path: &Path) -> Result<File> {
     File::open(path).map_err(|e| Error::path("open", path, e))
 }
 
+/// Opens the directory `path` for nothing but being that directory.
+///
+/// # Errors
+/// Where there is none, or it is a link.
+pub fn open_place(path: &Path) -> Result<std::os::fd::OwnedFd> {
+    use rustix::fs::OFlags;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, rustix::fs::Mode::empty()).map_err(|e| Error::path("open", path, e))
+}
+
 /// Opens `path` for reading and writing; it must exist.
 ///
 /// # Errors
@@ -131,6 +141,28 @@ fn require_root(path: &Path, meta: &fs::Metadata) -> Result<()> {
         _ => "it does not belong to root",
     };
     Err(Error::path("trust", path, io::Error::new(io::ErrorKind::PermissionDenied, why)))
+}
+
+/// The file that `descriptor` stands for, found by its name in the mounts of this process and not opened for anything; whoever
+/// opened it may have had others. It has more than its name in common: it is the same file.
+///
+/// # Errors
+/// Where it has no name here, or a link leads there.
+pub fn find_again(descriptor: impl std::os::fd::AsFd) -> Result<std::os::fd::OwnedFd> {
+    use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+    let number = std::os::fd::AsRawFd::as_raw_fd(&descriptor.as_fd());
+    let link = PathBuf::from(format!("/proc/self/fd/{number}"));
+    let path = fs::read_link(&link).map_err(|e| Error::path("read", &link, e))?;
+    let error = |e: rustix::io::Errno| Error::path("find", &path, e);
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let found = rustix::fs::openat2(CWD, &path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS);
+    let found = found.map_err(error)?;
+    let (theirs, ours) = (rustix::fs::fstat(descriptor), rustix::fs::fstat(&found));
+    let (theirs, ours) = (theirs.map_err(error)?, ours.map_err(error)?);
+    if (theirs.st_dev, theirs.st_ino) != (ours.st_dev, ours.st_ino) {
+        return Err(Error::path("find", &path, io::Error::other("another file is there")));
+    }
+    Ok(found)
 }
 
 /// A file that is nowhere, called `name` only in lists of open files, and holds `bytes`.
@@ -306,6 +338,14 @@ pub fn public_dir(path: &Path) -> Result<()> {
     }
     restrict(&staged, 0o755)?;
     rename(&staged, path)
+}
+
+/// Removes the empty directory `path`, which is there.
+///
+/// # Errors
+/// Where it is missing, not empty, or in use.
+pub fn remove_dir(path: &Path) -> Result<()> {
+    fs::remove_dir(path).map_err(|e| Error::path("remove", path, e))
 }
 
 /// Removes directory `path` where it is empty; a missing one, and one with something in it, is fine.

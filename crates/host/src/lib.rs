@@ -12,6 +12,7 @@ mod error;
 pub mod fs;
 pub mod links;
 pub mod lock;
+pub mod mounts;
 pub mod net;
 mod netlink;
 pub mod nftables;

@@ -33,6 +33,7 @@ mod gate;
 mod identity;
 mod run;
 mod space;
+mod users;
 
 pub use clean::{Inherited, begin_clean, passed_listener};
 pub use gate::Gated;
@@ -41,6 +42,7 @@ pub use model::signal::Signal;
 pub use run::{Foreground, Output, Running, Stopper};
 use space::Space;
 pub use space::{Namespaces, what_forbids_namespaces};
+pub use users::{Mapping, UserMap};
 
 /// Every program that banger starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +51,8 @@ pub enum Program {
     Qemu(PathBuf),
     /// The Firecracker VMM at this path.
     Firecracker(PathBuf),
+    /// What starts Firecracker in a jail, at this path.
+    Jailer(PathBuf),
     /// banger's own daemon at this path.
     Daemon(PathBuf),
     /// Makes a Debian root file system.
@@ -162,7 +166,9 @@ impl Program {
             })
         };
         match self {
-            Self::Qemu(path) | Self::Firecracker(path) | Self::Daemon(path) => Ok(path.clone()),
+            Self::Qemu(path) | Self::Firecracker(path) | Self::Jailer(path) | Self::Daemon(path) => {
+                Ok(path.clone())
+            }
             Self::Mmdebstrap => system("mmdebstrap"),
             Self::AptGet => system("apt-get"),
             Self::AptCache => system("apt-cache"),
@@ -189,6 +195,7 @@ impl Program {
             // Git finds no configuration but a repository's own without a home.
             Self::Qemu(_)
             | Self::Firecracker(_)
+            | Self::Jailer(_)
             | Self::Git
             | Self::Nft
             | Self::Systemctl
@@ -207,6 +214,7 @@ impl Program {
         match self {
             Self::Qemu(_)
             | Self::Firecracker(_)
+            | Self::Jailer(_)
             | Self::Nft
             | Self::Systemctl
             | Self::Journalctl
@@ -290,6 +298,7 @@ impl Command {
             Program::Daemon(_) => KEYS,
             Program::Qemu(_)
             | Program::Firecracker(_)
+            | Program::Jailer(_)
             | Program::Mmdebstrap
             | Program::AptGet
             | Program::AptCache
@@ -383,6 +392,7 @@ pub(crate) mod tests {
         let names = [
             Program::Qemu("/opt/qemu".into()),
             Program::Firecracker("/opt/firecracker".into()),
+            Program::Jailer("/opt/jailer".into()),
             Program::Daemon("/opt/bangerd".into()),
             Program::Mmdebstrap,
             Program::AptGet,
@@ -398,9 +408,10 @@ pub(crate) mod tests {
         ]
         .map(|program| match program {
             // A new program is a decision: it gets its line here and its environment above.
-            Program::Qemu(path) | Program::Firecracker(path) | Program::Daemon(path) => {
-                path.display().to_string()
-            }
+            Program::Qemu(path)
+            | Program::Firecracker(path)
+            | Program::Jailer(path)
+            | Program::Daemon(path) => path.display().to_string(),
             Program::Mmdebstrap => "mmdebstrap".to_owned(),
             Program::AptGet => "apt-get".to_owned(),
             Program::AptCache => "apt-cache".to_owned(),
@@ -416,6 +427,7 @@ pub(crate) mod tests {
         let fixed = [
             "/opt/qemu",
             "/opt/firecracker",
+            "/opt/jailer",
             "/opt/bangerd",
             "mmdebstrap",
             "apt-get",

@@ -246,6 +246,12 @@ impl AsFd for Process {
     }
 }
 
+impl From<Process> for OwnedFd {
+    fn from(process: Process) -> Self {
+        process.pidfd
+    }
+}
+
 impl std::os::fd::AsRawFd for Process {
     fn as_raw_fd(&self) -> std::os::fd::RawFd {
         std::os::fd::AsRawFd::as_raw_fd(&self.pidfd)

@@ -1,22 +1,28 @@
-//! Network namespaces of children: one of its own for a machine, or that of another child.
+//! Namespaces of children: a network of its own for a machine, or that of another child, or mounts of its own.
 //!
 //! ```text
 //! Command::with_tap     the child makes a user and a network namespace, a tap in it, and has no privilege when it executes
 //! Command::inside       the child enters those of another one, and may change the network there and nothing else
+//! Command::jailed       the child has mounts of its own that nobody else sees, and a network without any device
 //! ```
-//! No privilege is needed for either where the kernel lets users make namespaces. What runs between fork and exec allocates
+//! No privilege is needed for the first two where the kernel lets users make namespaces. What runs between fork and exec allocates
 //! nothing.
 
 use std::{
     ffi::{CString, c_int, c_ulong},
     fs::File,
     io,
-    os::fd::{AsRawFd, OwnedFd, RawFd},
+    os::{
+        fd::{AsRawFd, OwnedFd, RawFd},
+        unix::ffi::OsStrExt,
+    },
+    path::PathBuf,
 };
 
 use super::{Command, ProcessId};
 use crate::{
     Error, Result,
+    mounts::Mount,
     net::{self, Device},
 };
 
@@ -31,10 +37,11 @@ pub(super) enum Stage {
     Forwarding = 5,
     Privileges = 6,
     Enter = 7,
+    Mounts = 8,
 }
 
 impl Stage {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Execute,
         Self::Namespaces,
         Self::Identity,
@@ -43,6 +50,7 @@ impl Stage {
         Self::Forwarding,
         Self::Privileges,
         Self::Enter,
+        Self::Mounts,
     ];
 
     /// One number that tells what failed and how.
@@ -68,6 +76,7 @@ impl Stage {
             Self::Forwarding => "turn on forwarding in the namespace of",
             Self::Privileges => "drop the privileges of",
             Self::Enter => "enter the namespaces for",
+            Self::Mounts => "put files into the jail of",
         }
     }
 }
@@ -127,6 +136,8 @@ pub(super) enum Space {
     Own(Own),
     /// In another child's.
     Others(Namespaces),
+    /// With mounts of its own, each at its place.
+    Jailed(Vec<(OwnedFd, CString)>),
 }
 
 impl Command {
@@ -146,6 +157,20 @@ impl Command {
         Ok(tap)
     }
 
+    /// Runs it with mounts of its own, among which each of `mounts` is put over what is at its path, and with neither network nor
+    /// any other user's messages or groups. The mounts go with it. Only for root.
+    ///
+    /// # Errors
+    /// Where a path has a zero byte.
+    pub fn jailed(mut self, mounts: Vec<(Mount, PathBuf)>) -> Result<Self> {
+        let placed = mounts.into_iter().map(|(mount, path)| {
+            let text = CString::new(path.as_os_str().as_bytes());
+            text.map(|text| (OwnedFd::from(mount), text)).map_err(|e| Error::path("mount at", &path, e))
+        });
+        self.space = Space::Jailed(placed.collect::<Result<_>>()?);
+        Ok(self)
+    }
+
     /// Runs it in `namespaces`, where it may change the network.
     pub fn inside(mut self, namespaces: Namespaces) -> Self {
         self.space = Space::Others(namespaces);
@@ -159,6 +184,7 @@ impl Space {
         match self {
             Self::Same | Self::Own(_) => Vec::new(),
             Self::Others(Namespaces { user, net }) => vec![user.as_raw_fd(), net.as_raw_fd()],
+            Self::Jailed(mounts) => mounts.iter().map(|(mount, _)| mount.as_raw_fd()).collect(),
         }
     }
 
@@ -180,6 +206,8 @@ impl Space {
                 enter(net, libc::CLONE_NEWNET)?;
                 keep_net_admin().map_err(|errno| (Stage::Privileges, errno))
             },
+            // SAFETY: as promised to this.
+            Self::Jailed(mounts) => unsafe { jail(mounts) },
         }
     }
 }
@@ -208,6 +236,37 @@ impl Own {
         net::apply(&self.device).map_err(at(Stage::Device))?;
         write(c"/proc/sys/net/ipv4/ip_forward", c"1").map_err(at(Stage::Forwarding))?;
         drop_privileges().map_err(at(Stage::Privileges))
+    }
+}
+
+/// Puts each of `mounts` at its path, where this child alone sees it.
+///
+/// SAFETY: as [`Space::enter`].
+unsafe fn jail(mounts: &[(OwnedFd, CString)]) -> Result<(), (Stage, c_int)> {
+    let done = |stage: Stage, result: libc::c_long| match result {
+        0 => Ok(()),
+        _ => Err((stage, net::errno())),
+    };
+    // SAFETY: takes flags, open descriptors and paths that end with a zero; the child has one thread.
+    unsafe {
+        let own = libc::CLONE_NEWNS | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+        done(Stage::Namespaces, libc::unshare(own).into())?;
+        let (none, root) = (std::ptr::null(), c"/".as_ptr());
+        let flags = libc::MS_PRIVATE | libc::MS_REC;
+        done(Stage::Mounts, libc::mount(none, root, none, flags, none.cast()).into())?;
+        for (mount, path) in mounts {
+            let moved = libc::syscall(
+                libc::SYS_move_mount,
+                mount.as_raw_fd(),
+                c"".as_ptr(),
+                libc::AT_FDCWD,
+                path.as_ptr(),
+                libc::MOVE_MOUNT_F_EMPTY_PATH,
+            );
+            done(Stage::Mounts, moved)?;
+            libc::close(mount.as_raw_fd());
+        }
+        done(Stage::Privileges, libc::setgroups(0, std::ptr::null()).into())
     }
 }
 
