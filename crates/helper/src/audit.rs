@@ -39,7 +39,7 @@ impl Audit {
     /// Where it cannot be written.
     pub fn answered(&mut self, peer: Peer, request: &Request, answer: &Answer) -> host::Result<()> {
         let outcome = match answer {
-            Answer::Done | Answer::Sockets | Answer::Status(_) => "done".to_owned(),
+            Answer::Done | Answer::Sockets | Answer::Status(_) | Answer::Jailed(_) => "done".to_owned(),
             Answer::Refused(refusal) => format!("refused: {refusal}"),
             Answer::Failed(why) => format!("failed: {why}"),
         };

@@ -1,8 +1,8 @@
-//! What root wrote down about this installation: whose it is, and the bridge's name and subnet.
+//! What root wrote down about this installation: whose it is, the bridge's name and subnet, and the users of jails.
 //!
 //! It is the only configuration of the helper, and only believed where nobody but root can have written it.
 
-use std::{net::Ipv4Addr, path::Path};
+use std::{net::Ipv4Addr, ops::RangeInclusive, path::Path, str::FromStr};
 
 use model::network::{BRIDGE_SUBNET, Mac, Subnet, TAP_PREFIX, bridge_subnet};
 use serde::Deserialize;
@@ -10,6 +10,10 @@ use wire::helper::Refusal;
 
 /// The most bytes of the file.
 const LIMIT: u64 = 16 << 10;
+/// Those below are given out by systems and administrators.
+const FIRST_UID: u32 = 1 << 16;
+/// The most users of jails.
+const MAX_UIDS: u32 = 4096;
 /// The longest name of a link.
 const LINK_NAME: usize = 15;
 
@@ -22,6 +26,37 @@ pub struct Install {
     pub bridge: String,
     /// The addresses of host and guests.
     pub subnet: Subnet,
+    /// The users that jailed machines have, one each.
+    pub jail_uids: Uids,
+}
+
+/// Users that nobody else is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Uids(RangeInclusive<u32>);
+
+impl Uids {
+    /// Each of them.
+    pub fn iter(&self) -> impl Iterator<Item = u32> + use<> {
+        self.0.clone()
+    }
+}
+
+impl FromStr for Uids {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let number = |text: &str| text.parse().ok().filter(|_| text.bytes().all(|b| b.is_ascii_digit()));
+        let ends = text.split_once('-').and_then(|(first, last)| Some((number(first)?, number(last)?)));
+        let (first, last): (u32, u32) = ends.ok_or("it is two numbers, as in 70000-70255")?;
+        if first < FIRST_UID {
+            return Err("users below 65536 may be the system's or somebody's");
+        }
+        // The last number is no user at all.
+        if first > last || last - first >= MAX_UIDS || last == u32::MAX {
+            return Err("it is a range of at most 4096 users");
+        }
+        Ok(Self(first..=last))
+    }
 }
 
 /// Why there is no installation.
@@ -48,6 +83,8 @@ struct Text {
     bridge: String,
     #[serde(default = "default_subnet")]
     subnet: String,
+    #[serde(default = "default_jail_uids")]
+    jail_uids: String,
 }
 
 fn default_bridge() -> String {
@@ -56,6 +93,10 @@ fn default_bridge() -> String {
 
 fn default_subnet() -> String {
     BRIDGE_SUBNET.to_string()
+}
+
+fn default_jail_uids() -> String {
+    model::system::JAIL_UIDS.to_owned()
 }
 
 impl Install {
@@ -79,7 +120,14 @@ impl Install {
         }
         let subnet = bridge_subnet(&text.subnet)
             .map_err(|why| format!("`subnet` cannot be {:?}: {why}", text.subnet))?;
-        Ok(Self { owner: text.owner, bridge: text.bridge, subnet })
+        let jail_uids: Uids = text
+            .jail_uids
+            .parse()
+            .map_err(|why| format!("`jail_uids` cannot be {:?}: {why}", text.jail_uids))?;
+        if jail_uids.0.contains(&text.owner) {
+            return Err(format!("`jail_uids` cannot be {:?}: the owner is one of them", text.jail_uids));
+        }
+        Ok(Self { owner: text.owner, bridge: text.bridge, subnet, jail_uids })
     }
 
     /// The host's address on the bridge.
@@ -114,6 +162,12 @@ mod tests {
         assert_eq!((install.owner, install.bridge.as_str()), (1000, "br-banger"));
         assert_eq!(install.gateway().to_string(), "172.30.0.1");
         assert_eq!(install.mac().to_string(), "06:62:67:ac:1e:00");
+        assert_eq!(
+            (install.jail_uids.iter().next(), install.jail_uids.iter().last()),
+            (Some(70_000), Some(70_255))
+        );
+        let install = Install::parse("owner = 1000\njail_uids = '80000-84095'").unwrap();
+        assert_eq!(install.jail_uids.iter().count(), 4096);
     }
 
     #[test]
@@ -135,6 +189,16 @@ mod tests {
             "owner = 1\nsubnet = '10.0.0.0/8'",
             "owner = 1\nsubnet = '10.0.0.0/31'",
             "owner = 1\nsubnet = '10.0.0.0/99'",
+            "owner = 1\njail_uids = ''",
+            "owner = 1\njail_uids = '70000'",
+            "owner = 1\njail_uids = '70000-'",
+            "owner = 1\njail_uids = '70000-+70001'",
+            "owner = 1\njail_uids = '70001-70000'",
+            "owner = 1\njail_uids = '0-1000'",
+            "owner = 1\njail_uids = '65535-65536'",
+            "owner = 1\njail_uids = '70000-74096'",
+            "owner = 1\njail_uids = '4294967290-4294967295'",
+            "owner = 70007\njail_uids = '70000-70010'",
         ] {
             assert!(Install::parse(text).is_err(), "{text:?}");
         }

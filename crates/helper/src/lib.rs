@@ -3,16 +3,19 @@
 //!
 //! ```text
 //!              who? (SO_PEERCRED)    what? (closed, ids and numbers)       from the id and install.toml
-//! connection ───────▶ serve ───────────────▶ network ──────────────────┬──▶ links: bridge, taps
-//!                       │                                              ├──▶ filter: rules ──▶ nft
-//!                       └──▶ audit                                     ├──▶ sockets for names
-//!                                                                      └──▶ names ──▶ resolvectl
+//! connection ───────▶ serve ─┬─────────────▶ network ──────────────────┬──▶ links: bridge, taps
+//!                       │    │                                         ├──▶ filter: rules ──▶ nft
+//!                       │    │                                         ├──▶ sockets for names
+//!                       │    │                                         └──▶ names ──▶ resolvectl
+//!                       │    └─────────────▶ jail: user, files, control group ──▶ Firecracker's jailer
+//!                       └──▶ audit
 //! ```
 //! One thread, one request after the other. No text of a request reaches a name, a path, a rule or an argument: it has none.
 
 pub mod audit;
 pub mod filter;
 pub mod install;
+pub mod jail;
 pub mod names;
 pub mod network;
 pub mod places;

@@ -11,6 +11,8 @@ pub struct Places {
     pub runtime: PathBuf,
     /// The directory of the log of requests.
     pub log: PathBuf,
+    /// The daemon's state, of which the files of machines are.
+    pub state: PathBuf,
     root: PathBuf,
 }
 
@@ -22,6 +24,7 @@ impl Places {
             install: root.join("etc/banger/install.toml"),
             runtime: root.join("run/banger-helper"),
             log: root.join("var/log/banger-helper"),
+            state: root.join("var/lib/banger"),
             root: root.to_owned(),
         }
     }
@@ -54,6 +57,24 @@ impl Places {
     #[must_use]
     pub fn resolved(&self) -> PathBuf {
         self.root.join("run/systemd/resolve/io.systemd.Resolve")
+    }
+
+    /// Where jails are. Below `/run` there may be neither programs nor devices.
+    #[must_use]
+    pub fn jails(&self) -> PathBuf {
+        self.root.join("var/lib/banger-helper/jails")
+    }
+
+    /// Firecracker, where only root puts it.
+    #[must_use]
+    pub fn firecracker(&self) -> PathBuf {
+        self.root.join("usr/local/lib/banger/firecracker")
+    }
+
+    /// Firecracker's own jailer, beside it.
+    #[must_use]
+    pub fn jailer(&self) -> PathBuf {
+        self.root.join("usr/local/lib/banger/jailer")
     }
 
     /// The log of requests.

@@ -228,7 +228,8 @@ mod tests {
 
     fn install() -> Install {
         let subnet = Subnet::of(Ipv4Addr::new(10, 9, 0, 0), 24);
-        Install { owner: 1000, bridge: "br-banger".to_owned(), subnet }
+        let jail_uids = model::system::JAIL_UIDS.parse().unwrap();
+        Install { owner: 1000, bridge: "br-banger".to_owned(), subnet, jail_uids }
     }
 
     fn guest(n: u8, group: u16) -> Guest {

@@ -4,7 +4,7 @@
 //! accept ──▶ peer is root or the owner? ── no ──▶ told so, noted, closed
 //!                 │ yes
 //!                 ▼
-//!            packet ──▶ whole, of this version, without descriptors? ── no ──▶ refused, noted
+//!            packet ──▶ whole, of this version, no descriptors but a jail's? ── no ──▶ refused, noted
 //!                 │ yes
 //!                 ▼
 //!            noted ──▶ done ──▶ noted ──▶ answered
@@ -27,6 +27,7 @@ use wire::helper::{Answer, Ask, MAX_REQUEST, Refusal, Request};
 use crate::{
     audit::Audit,
     install::{Install, InstallError},
+    jail::{Handed, JailError, Jails},
     network::{Looked, Network, NetworkError},
     places::Places,
 };
@@ -72,6 +73,7 @@ pub fn run(places: &Places) -> Result<(), ServeError> {
     }
     let audit = Audit::open(places.audit())?;
     let owner = install.owner;
+    let jails = Jails::new(owner, install.jail_uids.clone(), places);
     let network = Network::open(install, places).map_err(|e| ServeError::Network(Box::new(e)))?;
     let listener = match inherited.listener.take() {
         Some(descriptor) => PacketListener::from_descriptor(descriptor),
@@ -79,7 +81,8 @@ pub fn run(places: &Places) -> Result<(), ServeError> {
     };
     host::fs::restrict(&places.runtime, 0o711)?;
     inherited.ready()?;
-    Server { owner, audit, network, connections: Vec::new(), cut_off: None, unnamed: None }.serve(&listener)
+    Server { owner, audit, network, jails, connections: Vec::new(), cut_off: None, unnamed: None }
+        .serve(&listener)
 }
 
 fn bind(places: &Places, owner: u32) -> Result<PacketListener, ServeError> {
@@ -95,6 +98,7 @@ struct Server {
     owner: u32,
     audit: Audit,
     network: Network,
+    jails: Jails,
     connections: Vec<(Packets, Peer)>,
     /// Why the rules could not be made the last time, so that it is noted once.
     cut_off: Option<String>,
@@ -179,33 +183,33 @@ impl Server {
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(true),
             Ok(None) | Err(_) => return Ok(false),
         };
-        let refusal = if !packet.descriptors.is_empty() {
-            Some(Refusal::Descriptors)
-        } else if !packet.whole {
-            Some(Refusal::Malformed)
-        } else {
-            None
+        let request = match Request::decode(&packet.bytes) {
+            _ if !packet.whole => Err(Refusal::Malformed),
+            Err(_) => Err(Refusal::Malformed),
+            Ok(request) => match request.ask {
+                Ask::Jail(_) => Ok(request),
+                _ if packet.descriptors.is_empty() => Ok(request),
+                _ => Err(Refusal::Descriptors),
+            },
         };
-        let request = match (refusal, Request::decode(&packet.bytes)) {
-            (None, Ok(request)) => request,
-            (refusal, _) => {
-                let refusal = refusal.unwrap_or(Refusal::Malformed);
+        let request = match request {
+            Ok(request) => request,
+            Err(refusal) => {
                 self.audit.note(peer, &format!("refused: {refusal}"))?;
                 return Ok(connection.send(&Answer::Refused(refusal).encode(), &[]).is_ok());
             }
         };
         self.audit.asked(peer, &request)?;
-        let (answer, sockets) = match self.act(request.ask) {
-            Ok(done) => done,
-            Err(NetworkError::Refused(refusal)) => (Answer::Refused(refusal), Vec::new()),
-            Err(error) => (Answer::Failed(chain(&error)), Vec::new()),
-        };
+        let (answer, passed) =
+            self.act(request.ask, packet.descriptors).unwrap_or_else(|answer| (answer, Vec::new()));
         self.audit.answered(peer, &request, &answer)?;
-        let sockets: Vec<BorrowedFd<'_>> = sockets.iter().map(AsFd::as_fd).collect();
-        Ok(connection.send(&answer.encode(), &sockets).is_ok())
+        let passed: Vec<BorrowedFd<'_>> = passed.iter().map(AsFd::as_fd).collect();
+        Ok(connection.send(&answer.encode(), &passed).is_ok())
     }
 
-    fn act(&mut self, ask: Ask) -> Result<(Answer, Vec<OwnedFd>), NetworkError> {
+    /// Does what is asked, with what came along; what is answered, and what goes along with that.
+    fn act(&mut self, ask: Ask, given: Vec<OwnedFd>) -> Result<(Answer, Vec<OwnedFd>), Answer> {
+        let handed = |Handed { process, descriptors }| (Answer::Jailed(process), descriptors.into());
         let network = &mut self.network;
         let done = match ask {
             Ask::EnsureBridge => network.ensure_bridge(),
@@ -218,8 +222,32 @@ impl Server {
             Ask::UnrouteNames => network.unroute_names(),
             Ask::DnsSockets => return Ok((Answer::Sockets, network.dns_sockets()?.into())),
             Ask::Status => return Ok((Answer::Status(network.status()?), Vec::new())),
+            Ask::Jail(jail) => return Ok(handed(self.jails.jail(jail, given)?)),
+            Ask::FindJailed(vm) => return Ok(handed(self.jails.find_jailed(vm)?)),
+            Ask::Unjail(vm) => {
+                self.jails.unjail(vm)?;
+                Ok(())
+            }
         };
-        done.map(|()| (Answer::Done, Vec::new()))
+        done.map(|()| (Answer::Done, Vec::new())).map_err(Answer::from)
+    }
+}
+
+impl From<NetworkError> for Answer {
+    fn from(error: NetworkError) -> Self {
+        match error {
+            NetworkError::Refused(refusal) => Self::Refused(refusal),
+            error => Self::Failed(chain(&error)),
+        }
+    }
+}
+
+impl From<JailError> for Answer {
+    fn from(error: JailError) -> Self {
+        match error {
+            JailError::Refused(refusal) => Self::Refused(refusal),
+            error => Self::Failed(chain(&error)),
+        }
     }
 }
 

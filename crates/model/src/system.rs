@@ -26,6 +26,11 @@ pub const UNITS: &str = "/etc/systemd/system";
 pub const RUNTIME: &str = "/run/banger-helper";
 /// The log of requests to the helper.
 pub const LOG: &str = "/var/log/banger-helper";
+/// The control group of the helper below its unit's, beside which those of jails are.
+pub const HELPER_GROUP: &str = "helper";
+/// The users that jailed machines have where nothing else is said: no system gives these out by itself (Debian's policy 9.2.2,
+/// systemd's "Users, Groups, UIDs and GIDs").
+pub const JAIL_UIDS: &str = "70000-70255";
 /// The daemon's state.
 pub const STATE: &str = "/var/lib/banger";
 /// What the daemon can make again.

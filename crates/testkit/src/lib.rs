@@ -4,6 +4,7 @@ pub mod bridge;
 pub mod catalog;
 pub mod home;
 pub mod images;
+pub mod jailer;
 pub mod kernel_deb;
 pub mod kernel_forge;
 pub mod listing;

@@ -1,11 +1,12 @@
 //! What the daemon asks of `banger-helper`, which is root, and what that answers.
 //!
 //! One message is one packet of a `SOCK_SEQPACKET` socket, so the kernel keeps messages apart. A request is a closed choice made
-//! of ids and small numbers: it has no text, path or name, and all of its bytes mean something. No request takes a descriptor.
+//! of ids and small numbers: it has no text, path or name, and all of its bytes mean something. What [`Ask::Jail`] gives a machine comes
+//! along as open descriptors, which the helper trusts in nothing; no other request takes any.
 //!
 //! ```text
 //! request   version 1 · kind 1 · operation 16 · what the kind needs
-//! answer    version 1 · kind 1 · what the kind needs; the two sockets of `Sockets` come along
+//! answer    version 1 · kind 1 · what the kind needs; what `Sockets` and `Jailed` tell of comes along
 //! ```
 //! | request | needs | answer |
 //! | --- | --- | --- |
@@ -19,10 +20,17 @@
 //! | [`Ask::RouteNames`] | port 2 | [`Answer::Done`] |
 //! | [`Ask::UnrouteNames`] | | [`Answer::Done`] |
 //! | [`Ask::Status`] | | [`Answer::Status`] |
+//! | [`Ask::Jail`] | VM 6 · processors 2 · MiB of memory 4 · flags 1; descriptors | [`Answer::Jailed`] |
+//! | [`Ask::FindJailed`] | VM 6 | [`Answer::Jailed`] |
+//! | [`Ask::Unjail`] | VM 6 | [`Answer::Done`] |
 //!
 //! Numbers are big-endian.
 
-use std::{fmt, net::Ipv4Addr, num::NonZeroU16};
+use std::{
+    fmt,
+    net::Ipv4Addr,
+    num::{NonZeroU16, NonZeroU32},
+};
 
 use model::{OperationId, VmId};
 
@@ -40,6 +48,7 @@ pub const MAX_TEXT: usize = 1024;
 const HEAD: usize = 18;
 const VM: usize = 6;
 const NAT: u8 = 1;
+const MODULES: u8 = 1;
 
 /// Something asked of the helper.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,6 +82,92 @@ pub enum Ask {
     RouteNames(NonZeroU16),
     /// The host's resolver asks nobody for names of VMs.
     UnrouteNames,
+    /// The VM's Firecracker runs in a jail, with the files that come along, and waits to be told its machine.
+    Jail(Jail),
+    /// Say which process the VM's jailed Firecracker is.
+    FindJailed(VmId),
+    /// Neither the VM's jail nor anything in it is there.
+    Unjail(VmId),
+}
+
+/// A machine that is to be jailed, as far as its jail depends on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Jail {
+    /// Whose.
+    pub vm: VmId,
+    /// How many processors it has.
+    pub processors: NonZeroU16,
+    /// How much memory it has.
+    pub memory_mib: NonZeroU32,
+    /// Whether a disk of modules comes along.
+    pub modules: bool,
+}
+
+/// What comes along with [`Ask::Jail`], in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JailFile {
+    /// A pipe that takes what the guest says on its console.
+    Console,
+    /// The file that takes what Firecracker says itself.
+    Log,
+    /// The kernel.
+    Kernel,
+    /// The initramfs.
+    Initrd,
+    /// The image.
+    Image,
+    /// The system overlay.
+    Overlay,
+    /// The work disk.
+    Work,
+    /// The kernel's modules, where it has any.
+    Modules,
+}
+
+impl JailFile {
+    /// All.
+    pub const ALL: [Self; 8] = [
+        Self::Console,
+        Self::Log,
+        Self::Kernel,
+        Self::Initrd,
+        Self::Image,
+        Self::Overlay,
+        Self::Work,
+        Self::Modules,
+    ];
+
+    /// What the jailed Firecracker finds it as, in its directory; the console it has as its standard output.
+    #[must_use]
+    pub fn name(self) -> Option<&'static str> {
+        match self {
+            Self::Console => None,
+            Self::Log => Some("vmm.log"),
+            Self::Kernel => Some("kernel"),
+            Self::Initrd => Some("initrd"),
+            Self::Image => Some("image"),
+            Self::Overlay => Some("overlay"),
+            Self::Work => Some("work"),
+            Self::Modules => Some("modules"),
+        }
+    }
+
+    /// Whether the machine writes to it.
+    #[must_use]
+    pub fn is_written(self) -> bool {
+        match self {
+            Self::Console | Self::Log | Self::Overlay | Self::Work => true,
+            Self::Kernel | Self::Initrd | Self::Image | Self::Modules => false,
+        }
+    }
+}
+
+impl Jail {
+    /// What comes along.
+    pub fn files(&self) -> impl Iterator<Item = JailFile> + use<> {
+        let modules = self.modules;
+        JailFile::ALL.into_iter().filter(move |file| modules || *file != JailFile::Modules)
+    }
 }
 
 /// A guest as the rules see it. Its names, its addresses and the rules follow from this and the helper's own configuration.
@@ -97,6 +192,9 @@ pub enum Answer {
     Sockets,
     /// How things are.
     Status(Status),
+    /// The VM's Firecracker runs in its jail. A pidfd of it comes along, and its directory as the owner may use it, in which its
+    /// sockets appear.
+    Jailed(Jailed),
     /// It was not done, because it must not be.
     Refused(Refusal),
     /// It could not be done; why.
@@ -122,6 +220,15 @@ pub struct Status {
     pub guests: Vec<VmId>,
 }
 
+/// A process in a jail, in this boot of the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Jailed {
+    /// Its number.
+    pub pid: u32,
+    /// When it started, in clock ticks since the boot.
+    pub start: u64,
+}
+
 /// Why a request is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
@@ -129,7 +236,7 @@ pub enum Refusal {
     Stranger,
     /// It is no request of this version.
     Malformed,
-    /// It brought descriptors, which no request takes.
+    /// It brought other descriptors than it takes.
     Descriptors,
     /// The subnet has no such address for a guest.
     HostNumber,
@@ -139,11 +246,17 @@ pub enum Refusal {
     TooMany,
     /// The bridge is not there yet.
     NoBridge,
+    /// What is to be a disk, or another file of a machine, is not the owner's own plain file in banger's state.
+    File,
+    /// There are no Firecracker and jailer that only root can have put there.
+    NoJailer,
+    /// The VM is in no jail.
+    NotJailed,
 }
 
 impl Refusal {
     /// All.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 10] = [
         Self::Stranger,
         Self::Malformed,
         Self::Descriptors,
@@ -151,6 +264,9 @@ impl Refusal {
         Self::AddressTaken,
         Self::TooMany,
         Self::NoBridge,
+        Self::File,
+        Self::NoJailer,
+        Self::NotJailed,
     ];
 }
 
@@ -159,11 +275,14 @@ impl fmt::Display for Refusal {
         f.write_str(match self {
             Self::Stranger => "only root and the owner may ask",
             Self::Malformed => "it is no request of this version",
-            Self::Descriptors => "it brought descriptors",
+            Self::Descriptors => "it brought other descriptors than it takes",
             Self::HostNumber => "the subnet has no such address for a guest",
             Self::AddressTaken => "another VM has that address",
             Self::TooMany => "there are as many guests as there can be",
             Self::NoBridge => "the bridge is not there yet",
+            Self::File => "a file of the machine is not the owner's own plain file in banger's state",
+            Self::NoJailer => "there are no Firecracker and jailer that only root can have put there",
+            Self::NotJailed => "the VM is in no jail",
         })
     }
 }
@@ -200,6 +319,9 @@ impl Ask {
             Self::Status => "status",
             Self::RouteNames(_) => "route-names",
             Self::UnrouteNames => "unroute-names",
+            Self::Jail(_) => "jail",
+            Self::FindJailed(_) => "find-jailed",
+            Self::Unjail(_) => "unjail",
         }
     }
 
@@ -207,8 +329,13 @@ impl Ask {
     #[must_use]
     pub fn vm(&self) -> Option<VmId> {
         match self {
-            Self::CreateTap(vm) | Self::RemoveTap(vm) | Self::RemoveRules(vm) => Some(*vm),
+            Self::CreateTap(vm)
+            | Self::RemoveTap(vm)
+            | Self::RemoveRules(vm)
+            | Self::FindJailed(vm)
+            | Self::Unjail(vm) => Some(*vm),
             Self::ApplyRules(guest) => Some(guest.vm),
+            Self::Jail(jail) => Some(jail.vm),
             Self::EnsureBridge
             | Self::RemoveBridge
             | Self::DnsSockets
@@ -230,12 +357,16 @@ impl Ask {
             Self::Status => 7,
             Self::RouteNames(_) => 8,
             Self::UnrouteNames => 9,
+            Self::Jail(_) => 10,
+            Self::FindJailed(_) => 11,
+            Self::Unjail(_) => 12,
         }
     }
 
     /// One of each kind, all about `guest`.
     #[must_use]
-    pub fn each(guest: Guest) -> [Self; 10] {
+    pub fn each(guest: Guest) -> [Self; 13] {
+        let (processors, memory_mib) = (NonZeroU16::MIN, NonZeroU32::MIN);
         [
             Self::EnsureBridge,
             Self::RemoveBridge,
@@ -247,6 +378,9 @@ impl Ask {
             Self::Status,
             Self::RouteNames(NonZeroU16::MAX),
             Self::UnrouteNames,
+            Self::Jail(Jail { vm: guest.vm, processors, memory_mib, modules: true }),
+            Self::FindJailed(guest.vm),
+            Self::Unjail(guest.vm),
         ]
     }
 }
@@ -266,6 +400,11 @@ impl Request {
         if let Ask::RouteNames(port) = &self.ask {
             bytes.extend(port.get().to_be_bytes());
         }
+        if let Ask::Jail(jail) = &self.ask {
+            bytes.extend(jail.processors.get().to_be_bytes());
+            bytes.extend(jail.memory_mib.get().to_be_bytes());
+            bytes.push(if jail.modules { MODULES } else { 0 });
+        }
         bytes
     }
 
@@ -280,7 +419,7 @@ impl Request {
         let (ask, body) = match kind {
             0 => (Ask::EnsureBridge, body),
             1 => (Ask::RemoveBridge, body),
-            2..=5 => {
+            2..=5 | 10..=12 => {
                 let (vm, body) = body.split_first_chunk::<VM>().ok_or(length)?;
                 let vm = VmId::from_bytes(*vm);
                 match kind {
@@ -299,7 +438,25 @@ impl Request {
                         };
                         (Ask::ApplyRules(guest), body)
                     }
-                    _ => (Ask::RemoveRules(vm), body),
+                    5 => (Ask::RemoveRules(vm), body),
+                    10 => {
+                        let (&[p0, p1, m0, m1, m2, m3, flags], body) =
+                            body.split_first_chunk().ok_or(length)?;
+                        let processors = NonZeroU16::new(u16::from_be_bytes([p0, p1]));
+                        let memory_mib = NonZeroU32::new(u32::from_be_bytes([m0, m1, m2, m3]));
+                        let jail = Jail {
+                            vm,
+                            processors: processors.ok_or(Malformed::Value)?,
+                            memory_mib: memory_mib.ok_or(Malformed::Value)?,
+                            modules: flags == MODULES,
+                        };
+                        if flags & !MODULES != 0 {
+                            return Err(Malformed::Value);
+                        }
+                        (Ask::Jail(jail), body)
+                    }
+                    11 => (Ask::FindJailed(vm), body),
+                    _ => (Ask::Unjail(vm), body),
                 }
             }
             6 => (Ask::DnsSockets, body),
@@ -344,6 +501,11 @@ impl Answer {
                 bytes.push(4);
                 bytes.extend(text[..text.floor_char_boundary(MAX_TEXT)].bytes());
             }
+            Self::Jailed(Jailed { pid, start }) => {
+                bytes.push(5);
+                bytes.extend(pid.to_be_bytes());
+                bytes.extend(start.to_be_bytes());
+            }
         }
         bytes
     }
@@ -381,7 +543,11 @@ impl Answer {
                 let text = str::from_utf8(text).map_err(|_| Malformed::Value)?;
                 Ok(Self::Failed(text.to_owned()))
             }
-            (0..=4, _) => Err(length),
+            (5, [p0, p1, p2, p3, start @ ..]) => {
+                let start = start.try_into().map(u64::from_be_bytes).map_err(|_| length)?;
+                Ok(Self::Jailed(Jailed { pid: u32::from_be_bytes([*p0, *p1, *p2, *p3]), start }))
+            }
+            (0..=5, _) => Err(length),
             (other, _) => Err(Malformed::Kind(other)),
         }
     }
@@ -437,8 +603,14 @@ mod tests {
             Request::decode(&packet)
         };
         assert_eq!(packet(0, 2), Err(Malformed::Version(2)));
-        assert_eq!(packet(1, 10), Err(Malformed::Kind(10)));
+        assert_eq!(packet(1, 13), Err(Malformed::Kind(13)));
         assert_eq!(packet(28, 2), Err(Malformed::Value));
+        let [.., jail, _, _] = Ask::each(guest());
+        for (at, value) in [(25, 0), (29, 0), (30, 2)] {
+            let mut packet = request(jail).encode();
+            packet[at] = value;
+            assert_eq!(Request::decode(&packet), Err(Malformed::Value), "{at}");
+        }
         assert_eq!(Answer::decode(&[VERSION, 3, 99]), Err(Malformed::Value));
         assert_eq!(Answer::decode(&[VERSION, 2, 8, 0, 0, 0, 0, 24, 0, 0]), Err(Malformed::Value));
         assert_eq!(
@@ -466,7 +638,12 @@ mod tests {
         let refusals = Refusal::ALL.map(Answer::Refused);
         let others =
             [Answer::Done, Answer::Sockets, Answer::Status(status), Answer::Failed("cannot, ä".to_owned())];
-        for answer in others.into_iter().chain(refusals) {
+        let jailed = Answer::Jailed(Jailed { pid: 4711, start: u64::MAX - 1 });
+        for cut in 0..jailed.encode().len() {
+            assert!(Answer::decode(&jailed.encode()[..cut]).is_err(), "{cut}");
+        }
+        let others = others.into_iter().chain([jailed]);
+        for answer in others.chain(refusals) {
             assert_eq!(Answer::decode(&answer.encode()), Ok(answer));
         }
         let packet = Answer::Status(many).encode();

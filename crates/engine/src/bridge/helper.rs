@@ -105,6 +105,9 @@ impl Words {
             Ask::RouteNames(_) => "tell the host's resolver of names",
             Ask::UnrouteNames => "have the host's resolver forget names",
             Ask::Status => "say how things are",
+            Ask::Jail(_) => "start Firecracker in a jail",
+            Ask::FindJailed(_) => "say which process is jailed",
+            Ask::Unjail(_) => "remove the jail",
         })
     }
 }
@@ -220,7 +223,7 @@ fn unexpected(ask: Ask, answer: Answer) -> HelperError {
     match answer {
         Answer::Refused(refusal) => HelperError::Refused { ask, refusal },
         Answer::Failed(why) => HelperError::Failed { ask, why },
-        Answer::Done | Answer::Sockets | Answer::Status(_) => HelperError::Answer(None),
+        Answer::Done | Answer::Sockets | Answer::Status(_) | Answer::Jailed(_) => HelperError::Answer(None),
     }
 }
 

@@ -8,5 +8,6 @@
 mod admission;
 mod filter;
 mod frames;
+mod jail;
 mod links;
 mod world;
