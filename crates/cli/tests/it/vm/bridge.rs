@@ -21,7 +21,7 @@ use testkit::{
 
 use super::{
     create,
-    network::{HOST, SERVER, World, fetch_in, inside_of, listing, serve, within},
+    network::{HOST, SERVER, World, fetch_in, inside_of, listing, packets, serve, within},
 };
 
 const SOON: Duration = Duration::from_secs(60);
@@ -93,18 +93,27 @@ fn read(home: &Home, vm: &str, address: &str) -> String {
     within(home, vm, &script)
 }
 
+/// Namespaces with the helper in them for test `name`; nothing where that cannot be, or this only begins it there. The home goes
+/// first: its machines are taken away by the helper.
+fn bridged(name: &str) -> Option<(Helper, Home)> {
+    if host::proc::own_uid() != 0 {
+        return need::missing("root", "no root, who installs the helper");
+    }
+    if !inside_of(&format!("vm::bridge::{name}")) {
+        return None;
+    }
+    let home = super::home()?;
+    let helper = Helper::install(&home);
+    Some((helper, home))
+}
+
 #[test]
 fn machines_on_the_bridge_reach_what_they_may_and_nothing_else() {
-    if host::proc::own_uid() != 0 {
-        return need::missing("root", "no root, who installs the helper").unwrap_or(());
-    }
-    if need::program("dig", "dig").is_none()
-        || !inside_of("vm::bridge::machines_on_the_bridge_reach_what_they_may_and_nothing_else")
-    {
+    if need::program("dig", "dig").is_none() {
         return;
     }
-    let Some(home) = super::home() else { return };
-    let helper = Helper::install(&home);
+    let name = "machines_on_the_bridge_reach_what_they_may_and_nothing_else";
+    let Some((helper, home)) = bridged(name) else { return };
     let world = World::new();
     world.resolver(home.path());
     serve(world.within(|| TcpListener::bind((SERVER, 80)).unwrap()));
@@ -205,4 +214,73 @@ fn machines_on_the_bridge_reach_what_they_may_and_nothing_else() {
         let listed = listing("nft", &["list", "set", set[0], "banger", set[1]]);
         assert!(!listed.contains("elements"), "{listed}");
     }
+}
+
+/// Frames of a guest that are not its own, as nft tells them.
+const FOREIGN: [(&str, &str); 4] = [
+    ("ipv4", "ether type ip ip saddr != 172.30.0.2"),
+    ("arp", "ether type arp arp saddr ip != 172.30.0.2"),
+    ("ipv6", "ether type ip6"),
+    ("card", "ether saddr != OWN"),
+];
+
+/// Each kind of foreign frame comes to the tap, and none of it further: not even to another of the guest's group.
+#[test]
+fn a_guest_on_the_bridge_cannot_pretend_to_be_another() {
+    let Some((_helper, home)) = bridged("a_guest_on_the_bridge_cannot_pretend_to_be_another") else { return };
+    for name in ["one", "two"] {
+        let _ = home.ok(&[&create(name)[..], &["--group", "pair"]].concat());
+    }
+    let card = |name: &str| within(&home, name, "cat /sys/class/net/eth0/address");
+    let (own, others) = (card("one"), card("two"));
+    let tap = format!("bg-{}", home.vm("one")["id"].as_str().unwrap());
+    // One looks at all that comes to the tap, the other behind banger's rules.
+    let rules = FOREIGN.map(|(kind, of)| format!("{of} counter comment \"{kind}\"\n")).concat();
+    let rules = rules + "ether saddr OWN ip saddr 172.30.0.2 counter comment \"own\"";
+    let probes = format!(
+        "table netdev probe {{\nchain came {{\ntype filter hook ingress device {tap} priority 0;\n{rules}\n}}\n}}
+         table bridge probe {{\nchain passed {{\ntype filter hook prerouting priority 100;
+         iifname != {tap} accept\n{rules}\n}}\n}}\n"
+    )
+    .replace("OWN", &own);
+    let file = home.path().join("probes");
+    fs::write(&file, probes).unwrap();
+    assert!(Command::new("nft").arg("-f").arg(&file).status().unwrap().success());
+    let came = |kind: &str| packets(&listing("nft", &["list", "table", "netdev", "probe"]), kind);
+    let passed = |kind: &str| packets(&listing("nft", &["list", "table", "bridge", "probe"]), kind);
+
+    // The helper cuts guests off for a moment, as somebody changed rules. Then what is its own gets to the other one.
+    let reaches = || within(&home, "one", "busybox ping -c 1 -W 5 172.30.0.3").contains("1 packets received");
+    wait_until(SOON, "they reach each other", reaches);
+    assert!(came("own") > 0 && passed("own") > 0);
+
+    let spoof = [
+        ("ipv4", "busybox ip addr add 172.30.0.3/24 dev eth0; busybox ping -c 2 -W 1 -I 172.30.0.3 172.30.0.255".to_owned()),
+        ("arp", "busybox arping -c 2 -w 3 -s 172.30.0.3 -I eth0 172.30.0.1; busybox arping -U -c 2 -w 3 -s 172.30.0.3 -I eth0 172.30.0.3".to_owned()),
+        (
+            "ipv6",
+            "busybox ip addr del 172.30.0.3/24 dev eth0; echo 0 >/proc/sys/net/ipv6/conf/eth0/disable_ipv6; \
+             busybox ip -6 addr add fd00::2/64 dev eth0; busybox ping -6 -c 2 -W 1 ff02::1%eth0; busybox ping -6 -c 1 -W 1 fd00::1; \
+             echo 1 >/proc/sys/net/ipv6/conf/eth0/disable_ipv6".to_owned(),
+        ),
+        (
+            "card",
+            format!("busybox ip link set eth0 down; busybox ip link set eth0 address {others}; busybox ip link set eth0 up; \
+                     busybox ping -c 2 -W 1 172.30.0.1"),
+        ),
+    ];
+    for (kind, script) in spoof {
+        let _ = within(&home, "one", &script);
+        assert!(came(kind) > 0, "{kind} is sent");
+    }
+    for (kind, _) in FOREIGN {
+        assert_eq!(passed(kind), 0, "{kind} stays at the tap, of {}", came(kind));
+    }
+    // Nothing of it is believed either: the other one is where it was.
+    assert!(!listing("bridge", &["fdb", "show", "dev", &tap]).contains(&others));
+    let honest = format!(
+        "busybox ip link set eth0 down; busybox ip link set eth0 address {own}; busybox ip link set eth0 up"
+    );
+    let _ = within(&home, "one", &honest);
+    wait_until(SOON, "they reach each other again", reaches);
 }

@@ -196,6 +196,13 @@ fn nft(pid: i64, words: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// How many packets met the rule with that `comment`, of what nft lists.
+pub fn packets(listed: &str, comment: &str) -> u64 {
+    let comment = format!("\"{comment}\"");
+    let line = listed.lines().find(|line| line.contains(&comment)).unwrap();
+    line.split("packets ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap()
+}
+
 fn companion(home: &Home) -> Option<i32> {
     home.processes().into_iter().find_map(|(pid, line)| line.starts_with("/usr/bin/pasta").then_some(pid))
 }
@@ -332,11 +339,7 @@ fn a_guest_cannot_pretend_to_be_another() {
     ] {
         let _ = nft(pid, words);
     }
-    let seen = |comment: &str| {
-        let rules = nft(pid, "list table netdev probe");
-        let line = rules.lines().find(|line| line.contains(&format!("\"{comment}\""))).unwrap().to_owned();
-        line.split("packets ").nth(1).unwrap().split(' ').next().unwrap().parse::<u64>().unwrap()
-    };
+    let seen = |comment: &str| packets(&nft(pid, "list table netdev probe"), comment);
     let sent = || guest(&home, "cat /sys/class/net/eth0/statistics/tx_packets").parse::<u64>().unwrap();
     let ping = "busybox ping -c 1 -W 1 172.30.0.1";
     assert!(guest(&home, ping).contains("1 packets received"));
