@@ -54,6 +54,7 @@ pub static CI: Needs = Needs {
         ("nftables", "filters what VMs send"),
         ("iproute2", "makes networks to test in"),
         ("bind9-dnsutils", "asks for names"),
+        ("dnsmasq-base", "a resolver that machines are told names by"),
         ("e2fsprogs", "checks the file systems that banger writes"),
         ("binutils", "makes programs small that go into a machine"),
         ("busybox-static", "makes small guests"),

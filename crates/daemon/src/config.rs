@@ -137,9 +137,26 @@ fn read(value: &Spanned<DeValue<'_>>) -> Value {
         DeValue::Float(_) => Value::Other("a number with a fraction"),
         DeValue::Boolean(on) => Value::Switch(*on),
         DeValue::Datetime(_) => Value::Other("a date"),
-        DeValue::Array(all) => tables(all).map_or(Value::Other("a list"), Value::Tables),
+        DeValue::Array(all) => {
+            let found = tables(all).map(Value::Tables).or_else(|| texts(all).map(Value::Texts));
+            found.unwrap_or(Value::Other("a list"))
+        }
         DeValue::Table(_) => Value::Other("a table"),
     }
+}
+
+/// The strings of a list that has nothing else in it.
+fn texts(all: &[Spanned<DeValue<'_>>]) -> Option<Vec<String>> {
+    let text = |value: &Spanned<DeValue<'_>>| match value.get_ref() {
+        DeValue::String(text) => Some(text.to_string()),
+        DeValue::Integer(_)
+        | DeValue::Float(_)
+        | DeValue::Boolean(_)
+        | DeValue::Datetime(_)
+        | DeValue::Array(_)
+        | DeValue::Table(_) => None,
+    };
+    all.iter().map(text).collect()
 }
 
 /// The tables of a list that has nothing else in it.
@@ -167,7 +184,8 @@ mod tests {
         // A dotted key and a table of the same name cannot stand together; that is the parser's to say.
         assert!(entries("vm_defaults.vcpu = 2\n[vm_defaults]\nmemory = \"1G\"\n").is_err());
         let text = "vmm = 'qemu'\n[vm_defaults]\nvcpu = 0x2\nmemory = \"1G\"\n\
-                    [jailer]\nmode = 1\n[[file_sync]]\na = 1\n[vmm_]\n";
+                    [jailer]\nmode = 1\n[[file_sync]]\na = 1\n[vmm_]\n\
+                    [network]\nupstream_dns = [\"a\", 'b']\n[n]\n";
         let mut found: Vec<_> = entries(text).unwrap().into_iter().map(|e| (e.name, e.value)).collect();
         let Value::Tables(tables) = &mut found[4].1 else { panic!("{found:?}") };
         let table = tables.pop().unwrap();
@@ -180,6 +198,8 @@ mod tests {
             ("jailer", Value::Other("a table")),
             ("file_sync", Value::Tables(vec![])),
             ("vmm_", Value::Other("a table")),
+            ("network.upstream_dns", Value::Texts(vec!["a".into(), "b".into()])),
+            ("n", Value::Other("a table")),
         ];
         assert_eq!(found, expect.map(|(name, value)| (name.to_owned(), value)));
         let spans: Vec<_> =
@@ -190,6 +210,7 @@ mod tests {
             assert_eq!((found.len(), found[0].name.as_str()), (1, "vm_defaults.vcpu"), "{same}");
         }
         assert_eq!(entries("\"vm_defaults.vcpu\" = 2").unwrap()[0].name, "\"vm_defaults.vcpu\"");
+        assert_eq!(entries("vmm = ['a', 1]").unwrap()[0].value, Value::Other("a list"));
         assert_eq!(entries("# nothing\n[vm_defaults]\n"), Ok(Vec::new()));
     }
 

@@ -1,6 +1,6 @@
 //! What `bangerd --config` prints: each setting with where it came from, as a daemon that is started now would take it.
 
-use engine::config::{firecracker_program, host_size, qemu_program};
+use engine::config::{firecracker_program, host_resolvers, host_size, qemu_program};
 use model::{
     config::{FILE_SYNC, Fallback, Field, KEYS, Key, Place, position},
     size,
@@ -98,6 +98,7 @@ fn of_host(field: Field) -> Option<String> {
         Field::FirecrackerBin => firecracker_program().map(|path| path.display().to_string()),
         Field::Vcpu => Some(sizes()?.vcpu.0.to_string()),
         Field::Memory => Some(size::exact(sizes()?.memory.0)),
+        Field::UpstreamDns => host_resolvers().map(|found| found.to_string()),
         Field::LogLevel
         | Field::DefaultImage
         | Field::DefaultKernel

@@ -3,11 +3,14 @@
 
 use std::{path::PathBuf, sync::OnceLock};
 
-use model::sizing;
+use model::{config::Resolvers, sizing};
 
 pub use model::config::Config;
 
 use crate::Result;
+
+/// Where this host says whom it asks for names.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// The size of this host, from which the sizes of VMs follow. It is looked at once: what is asked of the kernel for it
 /// takes as long as all else of a small request.
@@ -41,4 +44,10 @@ pub fn qemu_program() -> Option<PathBuf> {
 #[must_use]
 pub fn firecracker_program() -> Option<PathBuf> {
     vmm::firecracker::installed()
+}
+
+/// Whom this host asks for names, if anybody.
+#[must_use]
+pub fn host_resolvers() -> Option<Resolvers> {
+    Resolvers::of_host(&host::fs::read_text(RESOLV_CONF.as_ref()).ok()?)
 }

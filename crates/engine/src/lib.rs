@@ -188,7 +188,8 @@ impl Engine {
             bridge::naming::follow(&names, subnet, &store::VmNews::of(&vm));
         }
         let (helper, port) = (self.0.world.helper.clone(), self.0.config.dns_port);
-        tokio::spawn(bridge::naming::serve(names.clone(), helper, subnet, port));
+        let upstream = bridge::naming::upstream(self.0.config.upstream_dns.clone());
+        tokio::spawn(bridge::naming::serve(names.clone(), upstream, helper, subnet, port));
         Ok(Some((names, subnet)))
     }
 

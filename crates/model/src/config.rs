@@ -18,8 +18,10 @@ use crate::{
 };
 
 mod mistake;
+mod resolvers;
 
 pub use mistake::{Mistake, Reason, Spot, Stray, Wrong, position, stray};
+pub use resolvers::Resolvers;
 
 /// The name of the file in the directory of the configuration.
 pub const FILE: &str = "config.toml";
@@ -69,6 +71,8 @@ pub enum Field {
     NetworkMode,
     /// Where this host asks for the names of VMs.
     DnsPort,
+    /// Whom VMs on the bridge are told the names of the world by.
+    UpstreamDns,
 }
 
 /// What the value of a key is.
@@ -94,6 +98,8 @@ pub enum Kind {
     Vcpu,
     /// A port that needs no privilege.
     Port,
+    /// Addresses of resolvers.
+    Resolvers,
     /// A size like `512M`.
     Size,
     /// Yes or no.
@@ -182,6 +188,9 @@ pub const KEYS: &[Key] = &[
         "How VMs are connected: without root (`user`), by the bridge of `banger system install` (`bridge`), or by that where it is installed for this user."),
     key(Field::DnsPort, "network.dns_port", "BANGER_NETWORK_DNS_PORT", Kind::Port, Fallback::Value("42069"),
         "The port of this host's loopback at which the names of VMs on the bridge are told."),
+    key(Field::UpstreamDns, "network.upstream_dns", "BANGER_NETWORK_UPSTREAM_DNS", Kind::Resolvers,
+        Fallback::Auto("those of `/etc/resolv.conf`"),
+        "Who is asked for the names of the world, for VMs on the bridge with `--nat`."),
 ];
 
 /// Keys and tables that are planned and do nothing yet, so they are refused instead of ignored.
@@ -384,6 +393,8 @@ pub struct Config {
     pub network_mode: NetworkMode,
     /// Where this host asks for the names of VMs.
     pub dns_port: u16,
+    /// Whom VMs on the bridge are told the names of the world by, where it is not by the host's own resolvers.
+    pub upstream_dns: Option<Resolvers>,
     /// Files of the owner's that every start puts into its guest.
     pub file_sync: Vec<FileSync>,
 }
@@ -409,6 +420,7 @@ impl Default for Config {
             nat: Nat::Off,
             network_mode: NetworkMode::Auto,
             dns_port: DNS_PORT,
+            upstream_dns: None,
             file_sync: Vec::new(),
         }
     }
@@ -425,8 +437,10 @@ pub enum Value {
     Untyped(String),
     /// Yes or no.
     Switch(bool),
-    /// A list of tables.
+    /// A list of tables; also one of nothing.
     Tables(Vec<Table>),
+    /// A list of strings.
+    Texts(Vec<String>),
     /// Anything else, by its name: `a boolean`, `a list`.
     Other(&'static str),
 }
@@ -543,9 +557,12 @@ type Synced = Result<(FileSync, usize), (SyncError, Range<usize>)>;
 fn file_syncs(entry: Entry) -> Vec<Synced> {
     match entry.value {
         Value::Tables(tables) => tables.into_iter().map(file_sync).collect(),
-        Value::Text(_) | Value::Integer(_) | Value::Switch(_) | Value::Untyped(_) | Value::Other(_) => {
-            vec![Err((SyncError::Table, entry.value_at))]
-        }
+        Value::Text(_)
+        | Value::Integer(_)
+        | Value::Switch(_)
+        | Value::Untyped(_)
+        | Value::Texts(_)
+        | Value::Other(_) => vec![Err((SyncError::Table, entry.value_at))],
     }
 }
 
@@ -613,6 +630,7 @@ impl Config {
                 let port = text.parse().ok().filter(|port| *port >= 1024);
                 self.dns_port = port.ok_or(Wrong::Port)?;
             }
+            Field::UpstreamDns => self.upstream_dns = Some(Resolvers::try_from(&*text)?),
             Field::NetworkMode => {
                 self.network_mode = NetworkMode::from_word(&text).ok_or(Wrong::Word(NetworkMode::WORDS))?;
             }
@@ -648,6 +666,7 @@ impl Config {
             Field::Nat => self.nat.is_on().to_string(),
             Field::NetworkMode => self.network_mode.as_str().to_owned(),
             Field::DnsPort => self.dns_port.to_string(),
+            Field::UpstreamDns => self.upstream_dns.as_ref()?.to_string(),
         })
     }
 }
@@ -673,9 +692,12 @@ impl Kind {
                 | Self::SigningKey
                 | Self::Program
                 | Self::Switch
+                | Self::Resolvers
                 | Self::Word(_),
             ) => Err(Wrong::Type("a number")),
-            (Value::Tables(_), _) => Err(Wrong::Type("a list")),
+            (Value::Texts(all), Self::Resolvers) => Ok(all.join(" ")),
+            (Value::Tables(all), Self::Resolvers) if all.is_empty() => Err(Wrong::Resolvers),
+            (Value::Tables(_) | Value::Texts(_), _) => Err(Wrong::Type("a list")),
             (Value::Other(found), _) => Err(Wrong::Type(found)),
         }
     }
@@ -694,6 +716,9 @@ impl Kind {
             Self::DurationOrNever => "a time, `30m` or `8h`, or `never`".to_owned(),
             Self::Vcpu => format!("a number from 1 to {}", sizing::MAX_VCPU),
             Self::Port => "a number from 1024 to 65535".to_owned(),
+            Self::Resolvers => {
+                format!("1 to {} addresses: `[\"192.0.2.1\", \"192.0.2.2:5353\"]`", Resolvers::MOST)
+            }
             Self::Size => "a size: `512M`, `8G`".to_owned(),
             Self::Switch => "`true` or `false`".to_owned(),
         }

@@ -30,7 +30,8 @@ fn settings_are_shown_with_where_they_came_from() {
     )
     .with_env("BANGER_VMM", "qemu")
     .with_env("BANGER_FIRECRACKER_BIN", "/opt/firecracker")
-    .with_env("BANGER_VM_DEFAULTS_OVERLAY_SIZE", "1536M");
+    .with_env("BANGER_VM_DEFAULTS_OVERLAY_SIZE", "1536M")
+    .with_env("BANGER_NETWORK_UPSTREAM_DNS", "192.0.2.1:5353");
     let output = home.run(&["config", "show"]);
     assert_eq!((output.code(), output.stderr.as_str()), (0, ""));
     insta::assert_snapshot!(told(&home, &output).0, @r#"
@@ -56,6 +57,7 @@ fn settings_are_shown_with_where_they_came_from() {
     vm_defaults.nat           false             default
     network.mode              auto              default
     network.dns_port          42069             default
+    network.upstream_dns      192.0.2.1:5353    env BANGER_NETWORK_UPSTREAM_DNS
     "#);
     assert_nothing_started(&home);
 }

@@ -4,12 +4,12 @@ use std::{
     io,
     net::{Ipv4Addr, TcpListener, UdpSocket},
     num::NonZeroU16,
-    path::Path,
     time::Duration,
 };
 
 use model::{
     VmName,
+    config::Resolvers,
     network::{Link, Subnet},
     vm::State,
 };
@@ -20,14 +20,19 @@ use wire::helper::Ask;
 use super::{Helper, HelperError};
 use crate::{
     chain,
+    config::host_resolvers,
     dns::{Machine, Names, Server, Side, Upstream},
 };
 
-/// Whom this host asks.
-const RESOLVERS: &str = "/etc/resolv.conf";
 /// Before the sockets for guests are asked for again: at first, and at most.
 const AGAIN: Duration = Duration::from_secs(1);
 const AT_MOST: Duration = Duration::from_secs(30);
+
+/// Who is asked for the names of the world: those that the settings name, else whom this host asks.
+pub fn upstream(set: Option<Resolvers>) -> Upstream {
+    let resolvers = set.or_else(host_resolvers);
+    Upstream::of(resolvers.map(|resolvers| resolvers.addresses().to_vec()).unwrap_or_default())
+}
 
 /// Lets `names` be what `news` say, where VMs are on a bridge with this `subnet`.
 pub fn follow(names: &Names, subnet: Subnet, news: &VmNews) {
@@ -58,10 +63,10 @@ pub fn follow(names: &Names, subnet: Subnet, news: &VmNews) {
     }
 }
 
-/// Tells `names` at the loopback's `port`, and to guests as soon as the helper makes the bridge with `subnet` and gives the sockets
+/// Tells `names` at the loopback's `port`, the world's by `upstream`, and to guests as soon as the helper makes the bridge with `subnet` and gives the sockets
 /// for that. Ends with its task.
-pub async fn serve(names: Names, helper: Helper, subnet: Subnet, port: u16) {
-    let mut server = Server::new(names, Upstream::of_host(Path::new(RESOLVERS)));
+pub async fn serve(names: Names, upstream: Upstream, helper: Helper, subnet: Subnet, port: u16) {
+    let mut server = Server::new(names, upstream);
     let for_host =
         at_loopback(port).and_then(|(datagrams, streams)| server.serve(Side::Host, datagrams, streams));
     let at = match for_host {

@@ -3,7 +3,6 @@
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    path::Path,
     time::Duration,
 };
 
@@ -16,12 +15,7 @@ use wire::dns::{Finding, MAX_DATAGRAM, Query};
 
 /// How long one of them may take.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// The port of DNS.
-const PORT: u16 = 53;
-/// As many of the host's are asked, as resolv.conf(5) has it.
-const SERVERS: usize = 3;
-
-/// The resolvers of the host, in the order in which they are asked.
+/// Resolvers, in the order in which they are asked; perhaps none.
 #[derive(Debug, Clone, Default)]
 pub struct Upstream(Vec<SocketAddr>);
 
@@ -39,19 +33,6 @@ impl Upstream {
     #[must_use]
     pub fn of(servers: Vec<SocketAddr>) -> Self {
         Self(servers)
-    }
-
-    /// Those that the file at `path` names, which is resolv.conf(5); nobody where it cannot be read.
-    #[must_use]
-    pub fn of_host(path: &Path) -> Self {
-        let text = host::fs::read_text(path).unwrap_or_default();
-        let servers = text.lines().filter_map(|line| {
-            let mut words = line.split_whitespace();
-            let address: IpAddr =
-                words.next().filter(|word| *word == "nameserver").and(words.next())?.parse().ok()?;
-            Some(SocketAddr::from((address, PORT)))
-        });
-        Self(servers.take(SERVERS).collect())
     }
 
     /// Whether there is nobody to ask.

@@ -2,7 +2,7 @@
 
 use std::{fmt, ops::Range};
 
-use super::{FILE_SYNC, KEYS, LATER, PREFIX, VARIABLES, is_table};
+use super::{FILE_SYNC, KEYS, LATER, PREFIX, Resolvers, VARIABLES, is_table};
 use crate::{
     location::LocationError, name::NameError, size::SizeError, size::human, sizing::MAX_VCPU, sync::SyncError,
 };
@@ -37,6 +37,8 @@ pub enum Wrong {
     Vcpu,
     /// It is no port.
     Port,
+    /// They are no resolvers.
+    Resolvers,
 }
 
 impl fmt::Display for Wrong {
@@ -54,6 +56,10 @@ impl fmt::Display for Wrong {
             Self::Duration => f.write_str("a time is a whole number and a unit: 10s, 5m, 2h (1s to 24h)"),
             Self::Vcpu => write!(f, "it is a number from 1 to {MAX_VCPU}"),
             Self::Port => f.write_str("it is a number from 1024 to 65535"),
+            Self::Resolvers => {
+                let most = Resolvers::MOST;
+                write!(f, "it is a list of 1 to {most} addresses, each like 192.0.2.1 or 192.0.2.1:5353")
+            }
         }
     }
 }

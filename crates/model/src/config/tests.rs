@@ -11,6 +11,10 @@ fn text(text: &str) -> Value {
     Value::Text(text.to_owned())
 }
 
+fn texts(all: &[&str]) -> Value {
+    Value::Texts(all.iter().map(|text| (*text).to_owned()).collect())
+}
+
 fn file(name: &str, value: Value) -> Result<Config, Vec<String>> {
     let checked = check(vec![entry(name, value)], |_| None);
     checked.map(|c| c.config).map_err(|mistakes| mistakes.iter().map(|m| m.reason.to_string()).collect())
@@ -27,6 +31,13 @@ fn every_key_takes_its_values() {
     let base = Config::default();
     let at = |text: &str| Location::try_from(text).unwrap();
     let sizes = |sizes: Wish| Config { sizes, ..base.clone() };
+    let upstream = |all: &[&str]| {
+        let config =
+            Config { upstream_dns: Some(Resolvers::try_from(&*all.join(" ")).unwrap()), ..base.clone() };
+        let addresses = config.upstream_dns.as_ref().unwrap().addresses().iter();
+        assert_eq!(addresses.map(ToString::to_string).collect::<Vec<_>>(), all);
+        config
+    };
     let cases = [
         ("log_level", text("trace"), Config { log_level: LogLevel("trace"), ..base.clone() }),
         (
@@ -86,6 +97,18 @@ fn every_key_takes_its_values() {
         ("network.mode", text("bridge"), Config { network_mode: NetworkMode::Bridge, ..base.clone() }),
         ("network.mode", text("auto"), base.clone()),
         ("network.dns_port", Value::Integer(5353), Config { dns_port: 5353, ..base.clone() }),
+        ("network.upstream_dns", texts(&["192.0.2.1"]), upstream(&["192.0.2.1:53"])),
+        ("network.upstream_dns", text("192.0.2.1:5353"), upstream(&["192.0.2.1:5353"])),
+        (
+            "network.upstream_dns",
+            texts(&["127.0.0.1:5353", "2001:db8::1", "[2001:db8::2]:5353"]),
+            upstream(&["127.0.0.1:5353", "[2001:db8::1]:53", "[2001:db8::2]:5353"]),
+        ),
+        (
+            "network.upstream_dns",
+            Value::Untyped("192.0.2.1 192.0.2.2".to_owned()),
+            upstream(&["192.0.2.1:53", "192.0.2.2:53"]),
+        ),
     ];
     for key in KEYS {
         assert!(cases.iter().any(|(name, ..)| *name == key.name), "{} is tested", key.name);
@@ -97,6 +120,7 @@ fn every_key_takes_its_values() {
 
 #[test]
 fn every_key_refuses_what_is_none_of_its_values() {
+    const RESOLVERS: &str = "it is a list of 1 to 3 addresses, each like 192.0.2.1 or 192.0.2.1:5353";
     const TIME: &str = "a time is a whole number and a unit: 10s, 5m, 2h (1s to 24h)";
     const SIZE: &str = "a size is a whole number and a unit, like 512M or 8G (a plain number is MiB)";
     let cases = [
@@ -153,6 +177,17 @@ fn every_key_refuses_what_is_none_of_its_values() {
         ("network.dns_port", Value::Integer(53), "it is a number from 1024 to 65535"),
         ("network.dns_port", Value::Integer(65536), "it is a number from 1024 to 65535"),
         ("network.dns_port", text("5353"), "it is a number from 1024 to 65535"),
+        ("network.upstream_dns", texts(&["dns.example"]), RESOLVERS),
+        ("network.upstream_dns", texts(&["192.0.2.1", "0.0.0.0"]), RESOLVERS),
+        ("network.upstream_dns", text("192.0.2.1:0"), RESOLVERS),
+        ("network.upstream_dns", text("255.255.255.255"), RESOLVERS),
+        ("network.upstream_dns", text("ff02::1"), RESOLVERS),
+        ("network.upstream_dns", texts(&["192.0.2.1"; 4]), RESOLVERS),
+        ("network.upstream_dns", text(""), RESOLVERS),
+        ("network.upstream_dns", Value::Tables(vec![]), RESOLVERS),
+        ("network.upstream_dns", Value::Integer(1), "it cannot be a number"),
+        ("network.upstream_dns", Value::Other("a list"), "it cannot be a list"),
+        ("network.dns_port", texts(&["5353"]), "it cannot be a list"),
     ];
     for key in KEYS {
         assert!(cases.iter().any(|(name, ..)| *name == key.name), "{} is tested", key.name);

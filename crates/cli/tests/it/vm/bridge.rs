@@ -109,13 +109,14 @@ fn bridged(name: &str) -> Option<(Helper, Home)> {
 
 #[test]
 fn machines_on_the_bridge_reach_what_they_may_and_nothing_else() {
-    if need::program("dig", "dig").is_none() {
+    if need::program("dig", "dig").is_none() || need::program("dnsmasq", "dnsmasq").is_none() {
         return;
     }
     let name = "machines_on_the_bridge_reach_what_they_may_and_nothing_else";
     let Some((helper, home)) = bridged(name) else { return };
     let world = World::new();
     world.resolver(home.path());
+    let _dnsmasq = world.dnsmasq();
     serve(world.within(|| TcpListener::bind((SERVER, 80)).unwrap()));
     let held = world.within(|| TcpListener::bind((SERVER, 7000)).unwrap());
     serve(TcpListener::bind((HOST, 8080)).unwrap());
@@ -197,7 +198,11 @@ fn machines_on_the_bridge_reach_what_they_may_and_nothing_else() {
     assert_eq!(fetch_in(&home, "two", SERVER), "");
     wait_until(SOON, "it is as before", || fetch_in(&home, "one", SERVER) == format!("hello {HOST}"));
 
-    // Neither the daemon's death nor the helper's is felt.
+    // Neither the daemon's death nor the helper's is felt. The next one goes by settings that name a resolver.
+    let config = home.path().join("config");
+    fs::create_dir_all(&config).unwrap();
+    let upstream = format!("[network]\nupstream_dns = [\"{SERVER}:5353\"]\n");
+    fs::write(config.join("config.toml"), upstream).unwrap();
     home.kill_9(home.daemon_pid());
     drop(helper);
     assert_eq!(fetch_in(&home, "one", SERVER), format!("hello {HOST}"));
@@ -205,6 +210,8 @@ fn machines_on_the_bridge_reach_what_they_may_and_nothing_else() {
     let _helper = Helper::begin(&home);
     wait_until(SOON, "names are told again", || told("two.vm") == "172.30.0.3");
     wait_until(SOON, "guests too", || lookup(&home, "one", "one.vm") == "172.30.0.2");
+    wait_until(SOON, "the resolver is told", || lookup(&home, "one", "some.example") == "203.0.113.9");
+    assert_eq!(lookup(&home, "two", "some.example"), "", "without NAT nobody is asked");
 
     let _ = home.ok(&["vm", "stop", "two"]);
     assert_eq!([told("one.vm"), told("two.vm")], ["172.30.0.2", ""]);

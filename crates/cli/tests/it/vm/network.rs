@@ -105,6 +105,13 @@ impl World {
         thread.join().unwrap()
     }
 
+    /// dnsmasq at port 5353 there, which says of `some.example` that it is 203.0.113.9.
+    pub fn dnsmasq(&self) -> Running {
+        let words = "--keep-in-foreground --conf-file=/dev/null --no-hosts --no-resolv --user=root --pid-file --port=5353 \
+                     --address=/some.example/203.0.113.9";
+        Running(self.within(move || Command::new("dnsmasq").args(words.split_whitespace()).spawn().unwrap()))
+    }
+
     /// A resolver there, which says of every name that it is [`SERVER`], and the host's resolv.conf that names it.
     pub fn resolver(&self, home: &Path) {
         let socket = self.within(|| UdpSocket::bind((SERVER, 53)).unwrap());
@@ -118,6 +125,16 @@ impl World {
         fs::write(&file, format!("nameserver {SERVER}\n")).unwrap();
         let status = Command::new("mount").arg("--bind").arg(&file).arg("/etc/resolv.conf").status().unwrap();
         assert!(status.success());
+    }
+}
+
+/// A program of the world's, as long as this lives.
+pub struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
