@@ -26,8 +26,8 @@ pub struct Install {
     pub bridge: String,
     /// The addresses of host and guests.
     pub subnet: Subnet,
-    /// The users that jailed machines have, one each.
-    pub jail_uids: Uids,
+    /// The users that jailed machines have, one each, where machines may be jailed.
+    pub jail_uids: Option<Uids>,
 }
 
 /// Users that nobody else is.
@@ -83,8 +83,7 @@ struct Text {
     bridge: String,
     #[serde(default = "default_subnet")]
     subnet: String,
-    #[serde(default = "default_jail_uids")]
-    jail_uids: String,
+    jail_uids: Option<String>,
 }
 
 fn default_bridge() -> String {
@@ -93,10 +92,6 @@ fn default_bridge() -> String {
 
 fn default_subnet() -> String {
     BRIDGE_SUBNET.to_string()
-}
-
-fn default_jail_uids() -> String {
-    model::system::JAIL_UIDS.to_owned()
 }
 
 impl Install {
@@ -120,13 +115,14 @@ impl Install {
         }
         let subnet = bridge_subnet(&text.subnet)
             .map_err(|why| format!("`subnet` cannot be {:?}: {why}", text.subnet))?;
-        let jail_uids: Uids = text
-            .jail_uids
-            .parse()
-            .map_err(|why| format!("`jail_uids` cannot be {:?}: {why}", text.jail_uids))?;
-        if jail_uids.0.contains(&text.owner) {
-            return Err(format!("`jail_uids` cannot be {:?}: the owner is one of them", text.jail_uids));
-        }
+        let jail_uids = text.jail_uids.map(|uids| {
+            let refuse = |why| format!("`jail_uids` cannot be {uids:?}: {why}");
+            match uids.parse::<Uids>() {
+                Ok(Uids(all)) if all.contains(&text.owner) => Err(refuse("the owner is one of them")),
+                parsed => parsed.map_err(refuse),
+            }
+        });
+        let jail_uids = jail_uids.transpose()?;
         Ok(Self { owner: text.owner, bridge: text.bridge, subnet, jail_uids })
     }
 
@@ -162,12 +158,9 @@ mod tests {
         assert_eq!((install.owner, install.bridge.as_str()), (1000, "br-banger"));
         assert_eq!(install.gateway().to_string(), "172.30.0.1");
         assert_eq!(install.mac().to_string(), "06:62:67:ac:1e:00");
-        assert_eq!(
-            (install.jail_uids.iter().next(), install.jail_uids.iter().last()),
-            (Some(70_000), Some(70_255))
-        );
+        assert_eq!(install.jail_uids, None);
         let install = Install::parse("owner = 1000\njail_uids = '80000-84095'").unwrap();
-        assert_eq!(install.jail_uids.iter().count(), 4096);
+        assert_eq!(install.jail_uids.unwrap().iter().count(), 4096);
     }
 
     #[test]

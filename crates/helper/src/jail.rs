@@ -23,9 +23,9 @@ use std::{
 use host::{
     fs,
     mounts::{Access, Mount},
-    proc::{Command, Mapping, Process, Program, Signal, UserMap},
+    proc::{Command, Devices, Mapping, Process, Program, UserMap},
 };
-use model::VmId;
+use model::{VmId, signal::Signal};
 use wire::helper::{Jail, JailFile, Jailed, Refusal};
 
 use self::{
@@ -33,7 +33,11 @@ use self::{
     group::{Group, Groups},
     slot::{Slot, Slots},
 };
-use crate::{install::Uids, places::Places};
+use crate::{
+    install::Uids,
+    network::{Network, NetworkError},
+    places::Places,
+};
 
 /// How long a Firecracker that was killed may take to be gone: the kernel frees its memory first.
 const GONE: Duration = Duration::from_secs(10);
@@ -56,6 +60,9 @@ pub enum JailError {
         #[source]
         cause: host::Error,
     },
+    /// Its user cannot have the tap.
+    #[error("cannot lend the tap to the jail")]
+    Tap(#[source] Box<NetworkError>),
     /// It does not end.
     #[error("process {0} of the jail does not end")]
     Endless(u32),
@@ -91,9 +98,9 @@ pub struct Handed {
 }
 
 impl Jails {
-    /// The jails of `owner`, whose users are `uids`.
+    /// The jails of `owner`, whose users are `uids`; without any there is none.
     #[must_use]
-    pub fn new(owner: u32, uids: Uids, places: &Places) -> Self {
+    pub fn new(owner: u32, uids: Option<Uids>, places: &Places) -> Self {
         Self {
             owner,
             state: places.state.clone(),
@@ -105,11 +112,17 @@ impl Jails {
         }
     }
 
-    /// A Firecracker for `jail` runs in a jail of its own and waits to be told its machine; `given` is what it may use.
+    /// A Firecracker for `jail` runs in a jail of its own and waits to be told its machine; `given` is what it may use, and its tap
+    /// is on `network`.
     ///
     /// # Errors
     /// Where something of that cannot be had; nothing of the jail is left then.
-    pub fn jail(&mut self, jail: Jail, given: Vec<OwnedFd>) -> Result<Handed, JailError> {
+    pub fn jail(
+        &mut self,
+        jail: Jail,
+        given: Vec<OwnedFd>,
+        network: &mut Network,
+    ) -> Result<Handed, JailError> {
         self.reap();
         let granted = files::check(&jail, given, self.owner, &self.state)?;
         let programs = self.programs()?;
@@ -119,10 +132,21 @@ impl Jails {
             found => return found,
         }
         let slot = self.slots.take(jail.vm)?;
-        self.start(jail, &granted, &slot, &programs).inspect_err(|_| {
+        let lent = if jail.card { network.lend_tap(jail.vm, slot.uid) } else { Ok(()) };
+        let lent = lent.map_err(|error| match error {
+            NetworkError::Refused(refusal) => JailError::Refused(refusal),
+            error => JailError::Tap(Box::new(error)),
+        });
+        lent.and_then(|()| self.start(jail, &granted, &slot, &programs)).inspect_err(|_| {
             // What cannot be taken back now is when the VM's jail is asked for again, or is to go.
             let _ = self.unjail(jail.vm);
         })
+    }
+
+    /// Whether there are a Firecracker and a jailer that can be used.
+    #[must_use]
+    pub fn are_possible(&self) -> bool {
+        self.programs().is_ok()
     }
 
     /// The Firecracker and the jailer, which only root can have put there.
@@ -131,6 +155,9 @@ impl Jails {
             Err(error) if error.is_missing() => Err(JailError::Refused(Refusal::NoJailer)),
             found => Ok(found?),
         };
+        if !self.slots.are_possible() {
+            return Err(Refusal::NoJailer.into());
+        }
         Ok([trusted(&self.firecracker)?, trusted(&self.jailer)?])
     }
 
@@ -175,7 +202,8 @@ impl Jails {
         if let Some(log) = stream(JailFile::Log).transpose()? {
             command = command.stderr(log);
         }
-        let gated = command.jailed(mounts)?.gated()?;
+        let gated =
+            command.jailed(mounts, if jail.card { Devices::Hosts } else { Devices::None })?.gated()?;
         if let Some(group) = self.group(jail.vm) {
             group.make(jail.processors, jail.memory_mib)?;
             group.add(gated.id().pid)?;
@@ -197,19 +225,29 @@ impl Jails {
     /// # Errors
     /// Where there is none, or it cannot be handed over.
     pub fn find_jailed(&mut self, vm: VmId) -> Result<Handed, JailError> {
-        self.reap();
-        let slot = self.slots.find(vm)?.ok_or(Refusal::NotJailed)?;
-        let process = match slot.process {
-            Some(id) => id.open()?,
-            None => None,
-        };
-        let process = process.ok_or(Refusal::NotJailed)?;
+        let (process, uid) = self.running(vm)?;
         let base = self.slots.place(vm);
         // It has the name of the Firecracker that was there when it began.
         let directories = fs::list(&base)?.into_iter().filter(|path| fs::is_dir(path));
         let root =
             directories.map(|path| path.join(vm.to_string()).join("root")).find(|path| fs::is_dir(path));
-        self.hand_over(process, slot.uid, &root.ok_or(Refusal::NotJailed)?)
+        self.hand_over(process, uid, &root.ok_or(Refusal::NotJailed)?)
+    }
+
+    /// Sends `signal` to the Firecracker of `vm` that runs in a jail.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub fn signal(&mut self, vm: VmId, signal: Signal) -> Result<(), JailError> {
+        Ok(self.running(vm)?.0.signal(signal)?)
+    }
+
+    /// What runs in the jail of `vm`, and as which user.
+    fn running(&mut self, vm: VmId) -> Result<(Process, u32), JailError> {
+        self.reap();
+        let slot = self.slots.find(vm)?.ok_or(Refusal::NotJailed)?;
+        let process = slot.process.map(|id| id.open()).transpose()?.flatten();
+        Ok((process.ok_or(Refusal::NotJailed)?, slot.uid))
     }
 
     /// Hands over `process` and its jail at `root`, whose user is `uid`.

@@ -321,6 +321,15 @@ impl Network {
         self.open_tap(&port)
     }
 
+    /// The tap of `vm` is `uid`'s to open, who nobody else is.
+    ///
+    /// # Errors
+    /// Where there is none, or somebody has it open.
+    pub fn lend_tap(&mut self, vm: VmId, uid: u32) -> Result<(), NetworkError> {
+        let port = self.tap(vm)?.ok_or(Refusal::NoTap)?;
+        Ok(links::give_tap(&port.name, uid)?)
+    }
+
     /// The tap of `vm` is not there.
     ///
     /// # Errors
@@ -419,6 +428,7 @@ impl Network {
             gateway: self.install.gateway(),
             prefix: self.install.subnet.prefix(),
             named: bridge.as_ref().is_some_and(|bridge| self.names.are_said(bridge)),
+            jails: false,
             bridge: bridge.is_some_and(|bridge| bridge.up),
             filtered: self.filtered,
             taps: self.taps()?.iter().filter_map(|port| tap_owner(&port.name)).take(MAX_GUESTS).collect(),

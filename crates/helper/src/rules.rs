@@ -228,8 +228,7 @@ mod tests {
 
     fn install() -> Install {
         let subnet = Subnet::of(Ipv4Addr::new(10, 9, 0, 0), 24);
-        let jail_uids = model::system::JAIL_UIDS.parse().unwrap();
-        Install { owner: 1000, bridge: "br-banger".to_owned(), subnet, jail_uids }
+        Install { owner: 1000, bridge: "br-banger".to_owned(), subnet, jail_uids: None }
     }
 
     fn guest(n: u8, group: u16) -> Guest {

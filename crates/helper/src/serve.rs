@@ -22,7 +22,7 @@ use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
 };
-use wire::helper::{Answer, Ask, MAX_REQUEST, Refusal, Request};
+use wire::helper::{Answer, Ask, MAX_REQUEST, Refusal, Request, Status};
 
 use crate::{
     audit::Audit,
@@ -210,26 +210,27 @@ impl Server {
     /// Does what is asked, with what came along; what is answered, and what goes along with that.
     fn act(&mut self, ask: Ask, given: Vec<OwnedFd>) -> Result<(Answer, Vec<OwnedFd>), Answer> {
         let handed = |Handed { process, descriptors }| (Answer::Jailed(process), descriptors.into());
-        let network = &mut self.network;
-        let done = match ask {
-            Ask::EnsureBridge => network.ensure_bridge(),
-            Ask::RemoveBridge => network.remove_bridge(),
-            Ask::CreateTap(vm) => network.create_tap(vm),
-            Ask::RemoveTap(vm) => network.remove_tap(vm),
-            Ask::ApplyRules(guest) => network.apply_rules(guest),
-            Ask::RemoveRules(vm) => network.remove_rules(vm),
-            Ask::RouteNames(port) => network.route_names(port),
-            Ask::UnrouteNames => network.unroute_names(),
+        let (network, jails) = (&mut self.network, &mut self.jails);
+        match ask {
+            Ask::EnsureBridge => network.ensure_bridge()?,
+            Ask::RemoveBridge => network.remove_bridge()?,
+            Ask::CreateTap(vm) => network.create_tap(vm)?,
+            Ask::RemoveTap(vm) => network.remove_tap(vm)?,
+            Ask::ApplyRules(guest) => network.apply_rules(guest)?,
+            Ask::RemoveRules(vm) => network.remove_rules(vm)?,
+            Ask::RouteNames(port) => network.route_names(port)?,
+            Ask::UnrouteNames => network.unroute_names()?,
             Ask::DnsSockets => return Ok((Answer::Sockets, network.dns_sockets()?.into())),
-            Ask::Status => return Ok((Answer::Status(network.status()?), Vec::new())),
-            Ask::Jail(jail) => return Ok(handed(self.jails.jail(jail, given)?)),
-            Ask::FindJailed(vm) => return Ok(handed(self.jails.find_jailed(vm)?)),
-            Ask::Unjail(vm) => {
-                self.jails.unjail(vm)?;
-                Ok(())
+            Ask::Status => {
+                let status = Status { jails: jails.are_possible(), ..network.status()? };
+                return Ok((Answer::Status(status), Vec::new()));
             }
-        };
-        done.map(|()| (Answer::Done, Vec::new())).map_err(Answer::from)
+            Ask::Jail(jail) => return Ok(handed(jails.jail(jail, given, network)?)),
+            Ask::FindJailed(vm) => return Ok(handed(jails.find_jailed(vm)?)),
+            Ask::Unjail(vm) => jails.unjail(vm)?,
+            Ask::SignalJailed(vm, signal) => jails.signal(vm, signal)?,
+        }
+        Ok((Answer::Done, Vec::new()))
     }
 }
 

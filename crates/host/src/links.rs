@@ -322,6 +322,17 @@ pub fn add_tap(name: &str, owner: u32) -> Result<()> {
     make().map_err(|e| Error::new("make tap", name, e))
 }
 
+/// The tap `name`, which must be there and which nobody has open, is `owner`'s to open from now on.
+///
+/// # Errors
+/// Where there is none, or somebody has it open.
+pub fn give_tap(name: &str, owner: u32) -> Result<()> {
+    let tun = open_tap(name)?;
+    // SAFETY: it takes a number.
+    let given = done(unsafe { libc::ioctl(tun.as_raw_fd(), TUN_OWNER as _, libc::c_ulong::from(owner)) });
+    given.map_err(|e| Error::new("give away tap", name, e))
+}
+
 /// The other end of the tap `name`, which must be there: what is written comes out of the tap, and what goes into the tap is read.
 ///
 /// # Errors

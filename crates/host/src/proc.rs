@@ -41,7 +41,7 @@ pub use identity::{Exit, Process, ProcessId, boot_id};
 pub use model::signal::Signal;
 pub use run::{Foreground, Output, Running, Stopper};
 use space::Space;
-pub use space::{Namespaces, what_forbids_namespaces};
+pub use space::{Devices, Namespaces, what_forbids_namespaces};
 pub use users::{Mapping, UserMap};
 
 /// Every program that banger starts.

@@ -26,8 +26,12 @@ pub const UNITS: &str = "/etc/systemd/system";
 pub const RUNTIME: &str = "/run/banger-helper";
 /// The log of requests to the helper.
 pub const LOG: &str = "/var/log/banger-helper";
+/// Where jails are.
+pub const JAILS: &str = "/var/lib/banger-helper";
 /// The control group of the helper below its unit's, beside which those of jails are.
 pub const HELPER_GROUP: &str = "helper";
+/// Firecracker and its jailer, which root puts among the programs where machines are to be jailed.
+pub const JAIL_PROGRAMS: [&str; 2] = ["firecracker", "jailer"];
 /// The users that jailed machines have where nothing else is said: no system gives these out by itself (Debian's policy 9.2.2,
 /// systemd's "Users, Groups, UIDs and GIDs").
 pub const JAIL_UIDS: &str = "70000-70255";
@@ -43,6 +47,13 @@ pub const CONFIG: &str = "/etc/banger";
 /// What the bridge is called where nothing else is said.
 pub const BRIDGE: &str = "br-banger";
 
+/// Whether machines are jailed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Jails {
+    Some,
+    None,
+}
+
 /// An installation. What is not said keeps the helper's own default.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Installation {
@@ -52,6 +63,8 @@ pub struct Installation {
     pub bridge: Option<String>,
     /// The addresses of host and guests.
     pub subnet: Option<String>,
+    /// The users of jailed machines, where machines may be jailed: the helper then has the rights that takes.
+    pub jail_uids: Option<String>,
 }
 
 /// A file of the installation.
@@ -75,7 +88,12 @@ impl Installation {
                 (name.trim() == key).then(|| value.trim().trim_matches('"').to_owned())
             })
         };
-        Some(Self { owner: value("owner")?.parse().ok()?, bridge: value("bridge"), subnet: value("subnet") })
+        Some(Self {
+            owner: value("owner")?.parse().ok()?,
+            bridge: value("bridge"),
+            subnet: value("subnet"),
+            jail_uids: value("jail_uids"),
+        })
     }
 
     /// What its bridge is called.
@@ -98,7 +116,7 @@ impl Installation {
             ),
             file(
                 helper,
-                units::helper(programs),
+                units::helper(programs, if self.jail_uids.is_some() { Jails::Some } else { Jails::None }),
                 "the helper: bridge, taps and packet filter; it begins when it is first asked",
             ),
             file(
@@ -124,7 +142,9 @@ impl Installation {
             "# Written by `banger system install`. Only root may be able to write it.\nowner = {}\n",
             self.owner
         );
-        for (key, value) in [("bridge", &self.bridge), ("subnet", &self.subnet)] {
+        for (key, value) in
+            [("bridge", &self.bridge), ("subnet", &self.subnet), ("jail_uids", &self.jail_uids)]
+        {
             if let Some(value) = value {
                 let _ = writeln!(text, "{key} = \"{value}\"");
             }
@@ -145,6 +165,7 @@ mod tests {
                 owner: 1,
                 bridge: Some("br-x".to_owned()),
                 subnet: Some("10.9.0.0/24".to_owned()),
+                jail_uids: Some(JAIL_UIDS.to_owned()),
             },
         ] {
             let [.., settings] = installation.files(PROGRAMS, None);

@@ -23,6 +23,7 @@
 //! | [`Ask::Jail`] | VM 6 · processors 2 · MiB of memory 4 · flags 1; descriptors | [`Answer::Jailed`] |
 //! | [`Ask::FindJailed`] | VM 6 | [`Answer::Jailed`] |
 //! | [`Ask::Unjail`] | VM 6 | [`Answer::Done`] |
+//! | [`Ask::SignalJailed`] | VM 6 · signal 1 | [`Answer::Done`] |
 //!
 //! Numbers are big-endian.
 
@@ -32,7 +33,7 @@ use std::{
     num::{NonZeroU16, NonZeroU32},
 };
 
-use model::{OperationId, VmId};
+use model::{OperationId, VmId, signal::Signal};
 
 /// The version of these messages; another one is refused.
 pub const VERSION: u8 = 1;
@@ -49,6 +50,7 @@ const HEAD: usize = 18;
 const VM: usize = 6;
 const NAT: u8 = 1;
 const MODULES: u8 = 1;
+const CARD: u8 = 2;
 
 /// Something asked of the helper.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,6 +90,8 @@ pub enum Ask {
     FindJailed(VmId),
     /// Neither the VM's jail nor anything in it is there.
     Unjail(VmId),
+    /// Send this signal to the VM's jailed Firecracker.
+    SignalJailed(VmId, Signal),
 }
 
 /// A machine that is to be jailed, as far as its jail depends on it.
@@ -101,6 +105,8 @@ pub struct Jail {
     pub memory_mib: NonZeroU32,
     /// Whether a disk of modules comes along.
     pub modules: bool,
+    /// Whether it has the VM's tap; without it there is no network in its jail.
+    pub card: bool,
 }
 
 /// What comes along with [`Ask::Jail`], in this order.
@@ -214,6 +220,8 @@ pub struct Status {
     pub filtered: bool,
     /// The host's resolver was told where to ask for names of VMs.
     pub named: bool,
+    /// There are a Firecracker and a jailer that root has put there, so machines can be jailed.
+    pub jails: bool,
     /// Whose taps are there.
     pub taps: Vec<VmId>,
     /// Whose rules are applied.
@@ -252,11 +260,13 @@ pub enum Refusal {
     NoJailer,
     /// The VM is in no jail.
     NotJailed,
+    /// The VM has no tap.
+    NoTap,
 }
 
 impl Refusal {
     /// All.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Stranger,
         Self::Malformed,
         Self::Descriptors,
@@ -267,6 +277,7 @@ impl Refusal {
         Self::File,
         Self::NoJailer,
         Self::NotJailed,
+        Self::NoTap,
     ];
 }
 
@@ -283,6 +294,7 @@ impl fmt::Display for Refusal {
             Self::File => "a file of the machine is not the owner's own plain file in banger's state",
             Self::NoJailer => "there are no Firecracker and jailer that only root can have put there",
             Self::NotJailed => "the VM is in no jail",
+            Self::NoTap => "the VM has no tap",
         })
     }
 }
@@ -322,6 +334,7 @@ impl Ask {
             Self::Jail(_) => "jail",
             Self::FindJailed(_) => "find-jailed",
             Self::Unjail(_) => "unjail",
+            Self::SignalJailed(..) => "signal-jailed",
         }
     }
 
@@ -333,7 +346,8 @@ impl Ask {
             | Self::RemoveTap(vm)
             | Self::RemoveRules(vm)
             | Self::FindJailed(vm)
-            | Self::Unjail(vm) => Some(*vm),
+            | Self::Unjail(vm)
+            | Self::SignalJailed(vm, _) => Some(*vm),
             Self::ApplyRules(guest) => Some(guest.vm),
             Self::Jail(jail) => Some(jail.vm),
             Self::EnsureBridge
@@ -360,12 +374,13 @@ impl Ask {
             Self::Jail(_) => 10,
             Self::FindJailed(_) => 11,
             Self::Unjail(_) => 12,
+            Self::SignalJailed(..) => 13,
         }
     }
 
     /// One of each kind, all about `guest`.
     #[must_use]
-    pub fn each(guest: Guest) -> [Self; 13] {
+    pub fn each(guest: Guest) -> [Self; 14] {
         let (processors, memory_mib) = (NonZeroU16::MIN, NonZeroU32::MIN);
         [
             Self::EnsureBridge,
@@ -378,9 +393,10 @@ impl Ask {
             Self::Status,
             Self::RouteNames(NonZeroU16::MAX),
             Self::UnrouteNames,
-            Self::Jail(Jail { vm: guest.vm, processors, memory_mib, modules: true }),
+            Self::Jail(Jail { vm: guest.vm, processors, memory_mib, modules: true, card: true }),
             Self::FindJailed(guest.vm),
             Self::Unjail(guest.vm),
+            Self::SignalJailed(guest.vm, Signal::Kill),
         ]
     }
 }
@@ -403,7 +419,11 @@ impl Request {
         if let Ask::Jail(jail) = &self.ask {
             bytes.extend(jail.processors.get().to_be_bytes());
             bytes.extend(jail.memory_mib.get().to_be_bytes());
-            bytes.push(if jail.modules { MODULES } else { 0 });
+            bytes.push(if jail.modules { MODULES } else { 0 } | if jail.card { CARD } else { 0 });
+        }
+        if let Ask::SignalJailed(_, signal) = &self.ask {
+            let number = Signal::ALL.iter().zip(0..).find(|(other, _)| *other == signal);
+            bytes.push(number.map_or(u8::MAX, |(_, number)| number));
         }
         bytes
     }
@@ -419,7 +439,7 @@ impl Request {
         let (ask, body) = match kind {
             0 => (Ask::EnsureBridge, body),
             1 => (Ask::RemoveBridge, body),
-            2..=5 | 10..=12 => {
+            2..=5 | 10..=13 => {
                 let (vm, body) = body.split_first_chunk::<VM>().ok_or(length)?;
                 let vm = VmId::from_bytes(*vm);
                 match kind {
@@ -448,15 +468,21 @@ impl Request {
                             vm,
                             processors: processors.ok_or(Malformed::Value)?,
                             memory_mib: memory_mib.ok_or(Malformed::Value)?,
-                            modules: flags == MODULES,
+                            modules: flags & MODULES != 0,
+                            card: flags & CARD != 0,
                         };
-                        if flags & !MODULES != 0 {
+                        if flags & !(MODULES | CARD) != 0 {
                             return Err(Malformed::Value);
                         }
                         (Ask::Jail(jail), body)
                     }
                     11 => (Ask::FindJailed(vm), body),
-                    _ => (Ask::Unjail(vm), body),
+                    12 => (Ask::Unjail(vm), body),
+                    _ => {
+                        let (&[number], body) = body.split_first_chunk().ok_or(length)?;
+                        let signal = Signal::ALL.get(usize::from(number)).ok_or(Malformed::Value)?;
+                        (Ask::SignalJailed(vm, *signal), body)
+                    }
                 }
             }
             6 => (Ask::DnsSockets, body),
@@ -485,7 +511,7 @@ impl Answer {
             Self::Status(status) => {
                 let taps = &status.taps[..status.taps.len().min(MAX_GUESTS)];
                 let guests = &status.guests[..status.guests.len().min(MAX_GUESTS)];
-                let flags = [status.bridge, status.filtered, status.named];
+                let flags = [status.bridge, status.filtered, status.named, status.jails];
                 let flags = flags.iter().zip(0..).map(|(is, bit)| u8::from(*is) << bit).sum();
                 bytes.extend([2, flags]);
                 bytes.extend(status.gateway.octets());
@@ -520,7 +546,7 @@ impl Answer {
         match (kind, body) {
             (0, []) => Ok(Self::Done),
             (1, []) => Ok(Self::Sockets),
-            (2, [flags @ 0..=7, a, b, c, d, prefix @ 0..=32, high, low, ids @ ..]) => {
+            (2, [flags @ 0..=15, a, b, c, d, prefix @ 0..=32, high, low, ids @ ..]) => {
                 let taps = usize::from(u16::from_be_bytes([*high, *low])) * VM;
                 let (taps, guests) = ids.split_at_checked(taps).ok_or(length)?;
                 let taps = vms(taps).ok_or(length)?;
@@ -531,6 +557,7 @@ impl Answer {
                     bridge: flags & 1 != 0,
                     filtered: flags & 2 != 0,
                     named: flags & 4 != 0,
+                    jails: flags & 8 != 0,
                     taps,
                     guests,
                 }))
@@ -603,16 +630,16 @@ mod tests {
             Request::decode(&packet)
         };
         assert_eq!(packet(0, 2), Err(Malformed::Version(2)));
-        assert_eq!(packet(1, 13), Err(Malformed::Kind(13)));
+        assert_eq!(packet(1, 14), Err(Malformed::Kind(14)));
         assert_eq!(packet(28, 2), Err(Malformed::Value));
-        let [.., jail, _, _] = Ask::each(guest());
-        for (at, value) in [(25, 0), (29, 0), (30, 2)] {
-            let mut packet = request(jail).encode();
+        let [.., jail, _, _, signal] = Ask::each(guest());
+        for (ask, at, value) in [(jail, 25, 0), (jail, 29, 0), (jail, 30, 4), (signal, 24, 8)] {
+            let mut packet = request(ask).encode();
             packet[at] = value;
             assert_eq!(Request::decode(&packet), Err(Malformed::Value), "{at}");
         }
         assert_eq!(Answer::decode(&[VERSION, 3, 99]), Err(Malformed::Value));
-        assert_eq!(Answer::decode(&[VERSION, 2, 8, 0, 0, 0, 0, 24, 0, 0]), Err(Malformed::Value));
+        assert_eq!(Answer::decode(&[VERSION, 2, 16, 0, 0, 0, 0, 24, 0, 0]), Err(Malformed::Value));
         assert_eq!(
             Answer::decode(&[VERSION, 2, 0, 0, 0, 0, 0, 24, 0, 2, 1, 1, 1, 1, 1, 1]),
             Err(Malformed::Length(16))
@@ -630,6 +657,7 @@ mod tests {
             bridge: true,
             filtered: true,
             named: true,
+            jails: true,
             taps: vec![vm(1), vm(2)],
             guests: vec![vm(2)],
         };

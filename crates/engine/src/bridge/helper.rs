@@ -108,6 +108,7 @@ impl Words {
             Ask::Jail(_) => "start Firecracker in a jail",
             Ask::FindJailed(_) => "say which process is jailed",
             Ask::Unjail(_) => "remove the jail",
+            Ask::SignalJailed(..) => "signal what is jailed",
         })
     }
 }

@@ -25,12 +25,17 @@ pub(super) struct Slot {
 #[derive(Debug)]
 pub(super) struct Slots {
     directory: PathBuf,
-    uids: Uids,
+    uids: Option<Uids>,
 }
 
 impl Slots {
-    pub fn new(directory: PathBuf, uids: Uids) -> Self {
+    pub fn new(directory: PathBuf, uids: Option<Uids>) -> Self {
         Self { directory, uids }
+    }
+
+    /// Whether there are users for jails.
+    pub fn are_possible(&self) -> bool {
+        self.uids.is_some()
     }
 
     /// Where everything of the jail of `vm` lies.
@@ -58,7 +63,8 @@ impl Slots {
                 taken.push(slot.uid);
             }
         }
-        let uid = self.uids.iter().find(|uid| !taken.contains(uid)).ok_or(Refusal::TooMany)?;
+        let uids = self.uids.as_ref().ok_or(Refusal::NoJailer)?;
+        let uid = uids.iter().find(|uid| !taken.contains(uid)).ok_or(Refusal::TooMany)?;
         let slot = Slot { uid, process: None };
         fs::create_dir(&self.place(vm))?;
         self.note(vm, &slot)?;
@@ -109,7 +115,7 @@ mod tests {
     fn each_jail_has_a_user_of_its_own_until_it_is_gone() {
         let directory = std::env::temp_dir().join(format!("banger-slots-{}", std::process::id()));
         fs::remove_all(&directory).unwrap();
-        let slots = Slots::new(directory.clone(), "70000-70001".parse().unwrap());
+        let slots = Slots::new(directory.clone(), Some("70000-70001".parse().unwrap()));
         let vm = |n| VmId::from_bytes([n; 6]);
         assert_eq!(slots.find(vm(1)).unwrap(), None);
         assert_eq!(slots.take(vm(1)).unwrap().uid, 70_000);

@@ -17,7 +17,7 @@ use std::{
 };
 
 use host::proc::{Process, ProcessId};
-use model::VmId;
+use model::{VmId, signal::Signal};
 use rustix::{
     fs::{MemfdFlags, Mode, OFlags},
     process::{Gid, Uid},
@@ -32,6 +32,7 @@ use crate::world::{DEADLINE, OWNER, World, eventually, packet};
 const GROUP: u32 = 12_346;
 /// The first user of jails.
 const FIRST: u32 = 70_000;
+const UIDS: &str = "jail_uids = '70000-70255'";
 
 /// A helper's world with the owner's files of a machine, and what stands in for Firecracker.
 struct Cell {
@@ -51,7 +52,7 @@ struct Handed {
 impl Cell {
     /// `None` where the test cannot have one.
     fn new() -> Option<Self> {
-        Self::with("")
+        Self::with(UIDS)
     }
 
     fn with(settings: &str) -> Option<Self> {
@@ -80,7 +81,7 @@ impl Cell {
         let [a, b, c, d] = std::process::id().to_be_bytes();
         let (processors, memory_mib) = (NonZeroU16::new(2).unwrap(), NonZeroU32::new(128).unwrap());
         let vm = VmId::from_bytes([n, self.number, a, b, c, d]);
-        Jail { vm, processors, memory_mib, modules: n.is_multiple_of(2) }
+        Jail { vm, processors, memory_mib, modules: n.is_multiple_of(2), card: false }
     }
 
     /// A file of the owner's, nobody else's to read.
@@ -454,6 +455,37 @@ fn a_helper_that_is_killed_at_any_moment_leaves_what_the_next_removes() {
         cell.assert_clean(jail);
         assert_eq!(processes(&jail.vm.to_string()), Vec::<String>::new(), "{}", step.display());
     }
+}
+
+#[test]
+fn a_jailed_machine_with_a_card_opens_its_tap_and_gets_the_signals_of_its_owner() {
+    let Some(cell) = Cell::new() else { return };
+    let Some(()) = can_map(&cell) else { return };
+    let jail = Jail { card: true, ..cell.jail(1) };
+    let vm = jail.vm;
+    assert!(cell.world.status().jails);
+    assert_eq!(cell.ask(Ask::Jail(jail), &cell.files(&jail).1).0, Answer::Refused(Refusal::NoTap));
+    cell.assert_clean(jail);
+    cell.world.done(Ask::EnsureBridge);
+    cell.world.done(Ask::CreateTap(vm));
+    let (handed, _console) = cell.start(jail);
+    assert_eq!(handed.told("read kernel"), "the kernel of its owner");
+    let links = cell.world.host.sh(&format!("ip -details link show bg-{vm}"));
+    assert!(links.contains("user 70000"), "{links}");
+    let network = fs::read_link(format!("/proc/{}/ns/net", cell.world.pid())).unwrap();
+    assert_eq!(handed.namespace("net"), network, "there its tap is");
+    // The owner is not who the machine is, so it is the helper that signals it.
+    as_owner(|| assert!(handed.process.signal(Signal::Kill).is_err()));
+    cell.world.done(Ask::SignalJailed(vm, Signal::Term));
+    assert!(handed.process.wait_exit(DEADLINE).unwrap());
+    let gone = cell.ask(Ask::SignalJailed(vm, Signal::Kill), &[]).0;
+    assert_eq!(gone, Answer::Refused(Refusal::NotJailed));
+    cell.world.done(Ask::Unjail(vm));
+    cell.world.done(Ask::RemoveTap(vm));
+    cell.world.done(Ask::RemoveBridge);
+    cell.assert_clean(jail);
+    fs::remove_file(cell.world.root.join("usr/local/lib/banger/jailer")).unwrap();
+    assert!(!cell.world.status().jails);
 }
 
 #[test]

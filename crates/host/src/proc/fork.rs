@@ -77,7 +77,7 @@ impl Forked {
     fn settled(self, space: &Space) -> Result<Self> {
         match space {
             Space::Same | Space::Others(_) => return Ok(self),
-            Space::Own(_) | Space::Jailed(_) => {}
+            Space::Own(_) | Space::Jailed(..) => {}
         }
         let mut report = [0; 4];
         match self.read(&mut report[..1])? {
@@ -264,7 +264,7 @@ impl Child<'_> {
                 return Err((Stage::Execute, errno()));
             }
             self.space.enter()?;
-            if let Space::Own(_) | Space::Jailed(_) = self.space {
+            if let Space::Own(_) | Space::Jailed(..) = self.space {
                 libc::write(self.status, [READY].as_ptr().cast(), 1);
             }
         }

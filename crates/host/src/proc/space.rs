@@ -3,7 +3,7 @@
 //! ```text
 //! Command::with_tap     the child makes a user and a network namespace, a tap in it, and has no privilege when it executes
 //! Command::inside       the child enters those of another one, and may change the network there and nothing else
-//! Command::jailed       the child has mounts of its own that nobody else sees, and a network without any device
+//! Command::jailed       the child has mounts of its own that nobody else sees, and mostly a network without any device
 //! ```
 //! No privilege is needed for the first two where the kernel lets users make namespaces. What runs between fork and exec allocates
 //! nothing.
@@ -136,8 +136,17 @@ pub(super) enum Space {
     Own(Own),
     /// In another child's.
     Others(Namespaces),
-    /// With mounts of its own, each at its place.
-    Jailed(Vec<(OwnedFd, CString)>),
+    /// With mounts of its own, each at its place, and on this network.
+    Jailed(Vec<(OwnedFd, CString)>, Devices),
+}
+
+/// What a jailed child sees of the host's network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Devices {
+    /// All of it, for it has a tap there.
+    Hosts,
+    /// None.
+    None,
 }
 
 impl Command {
@@ -157,17 +166,17 @@ impl Command {
         Ok(tap)
     }
 
-    /// Runs it with mounts of its own, among which each of `mounts` is put over what is at its path, and with neither network nor
-    /// any other user's messages or groups. The mounts go with it. Only for root.
+    /// Runs it with mounts of its own, among which each of `mounts` is put over what is at its path, on `devices`, and with
+    /// nobody else's messages or groups. The mounts go with it. Only for root.
     ///
     /// # Errors
     /// Where a path has a zero byte.
-    pub fn jailed(mut self, mounts: Vec<(Mount, PathBuf)>) -> Result<Self> {
+    pub fn jailed(mut self, mounts: Vec<(Mount, PathBuf)>, devices: Devices) -> Result<Self> {
         let placed = mounts.into_iter().map(|(mount, path)| {
             let text = CString::new(path.as_os_str().as_bytes());
             text.map(|text| (OwnedFd::from(mount), text)).map_err(|e| Error::path("mount at", &path, e))
         });
-        self.space = Space::Jailed(placed.collect::<Result<_>>()?);
+        self.space = Space::Jailed(placed.collect::<Result<_>>()?, devices);
         Ok(self)
     }
 
@@ -184,7 +193,7 @@ impl Space {
         match self {
             Self::Same | Self::Own(_) => Vec::new(),
             Self::Others(Namespaces { user, net }) => vec![user.as_raw_fd(), net.as_raw_fd()],
-            Self::Jailed(mounts) => mounts.iter().map(|(mount, _)| mount.as_raw_fd()).collect(),
+            Self::Jailed(mounts, _) => mounts.iter().map(|(mount, _)| mount.as_raw_fd()).collect(),
         }
     }
 
@@ -207,7 +216,7 @@ impl Space {
                 keep_net_admin().map_err(|errno| (Stage::Privileges, errno))
             },
             // SAFETY: as promised to this.
-            Self::Jailed(mounts) => unsafe { jail(mounts) },
+            Self::Jailed(mounts, devices) => unsafe { jail(mounts, *devices) },
         }
     }
 }
@@ -242,15 +251,19 @@ impl Own {
 /// Puts each of `mounts` at its path, where this child alone sees it.
 ///
 /// SAFETY: as [`Space::enter`].
-unsafe fn jail(mounts: &[(OwnedFd, CString)]) -> Result<(), (Stage, c_int)> {
+unsafe fn jail(mounts: &[(OwnedFd, CString)], devices: Devices) -> Result<(), (Stage, c_int)> {
     let done = |stage: Stage, result: libc::c_long| match result {
         0 => Ok(()),
         _ => Err((stage, net::errno())),
     };
     // SAFETY: takes flags, open descriptors and paths that end with a zero; the child has one thread.
     unsafe {
-        let own = libc::CLONE_NEWNS | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
-        done(Stage::Namespaces, libc::unshare(own).into())?;
+        let own = libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+        let network = match devices {
+            Devices::Hosts => 0,
+            Devices::None => libc::CLONE_NEWNET,
+        };
+        done(Stage::Namespaces, libc::unshare(own | network).into())?;
         let (none, root) = (std::ptr::null(), c"/".as_ptr());
         let flags = libc::MS_PRIVATE | libc::MS_REC;
         done(Stage::Mounts, libc::mount(none, root, none, flags, none.cast()).into())?;
@@ -266,6 +279,8 @@ unsafe fn jail(mounts: &[(OwnedFd, CString)]) -> Result<(), (Stage, c_int)> {
             done(Stage::Mounts, moved)?;
             libc::close(mount.as_raw_fd());
         }
+        // Whoever starts it may be in more of a hurry than a machine is to be.
+        done(Stage::Privileges, libc::setpriority(libc::PRIO_PROCESS, 0, 0).into())?;
         done(Stage::Privileges, libc::setgroups(0, std::ptr::null()).into())
     }
 }

@@ -1,13 +1,14 @@
 //! The units of helper and daemon, as their directives are pinned here.
 //!
 //! The helper's are as tight as what it does lets them be: it changes links, taps, rules and a few settings below
-//! `/proc/sys/net`, runs nft, binds the port for names, and gives its socket away.
+//! `/proc/sys/net`, runs nft, binds the port for names, and gives its socket away. Where machines are jailed, it also mounts, makes
+//! namespaces, devices and control groups, and becomes the users of jails: nearly all of root's rights, and only there.
 //!
 //! What the daemon starts inherits nearly all of the daemon's: filters of system calls, mounts, devices. So those are as tight as
 //! an emulator that writes and executes memory, pasta that makes namespaces, and git in the owner's repositories let them be.
 //! Both have neither capabilities nor a way to new ones. VMs stay in the daemon's control group and outlive it.
 
-use super::{CACHE, DAEMON_UNITS, HELPER_UNITS, RUN, SOCKET, STATE};
+use super::{CACHE, DAEMON_UNITS, HELPER_GROUP, HELPER_UNITS, Jails, RUN, SOCKET, STATE};
 
 /// The name of `directory` below the one that systemd keeps for its kind.
 fn name(directory: &str) -> &str {
@@ -57,8 +58,31 @@ WantedBy=sockets.target
     )
 }
 
-pub(super) fn helper(programs: &str) -> String {
+pub(super) fn helper(programs: &str, jails: Jails) -> String {
     let [socket, _] = HELPER_UNITS;
+    let rights = match jails {
+        Jails::None => "CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_BIND_SERVICE CAP_CHOWN
+ProtectControlGroups=yes
+RestrictNamespaces=yes
+SystemCallFilter=@system-service
+"
+        .to_owned(),
+        // Firecracker's jailer needs what is between the helper's own and DAC_OVERRIDE; other users' machines are ended by KILL.
+        Jails::Some => format!(
+            "CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_BIND_SERVICE CAP_CHOWN CAP_SYS_ADMIN CAP_SYS_CHROOT CAP_SETUID CAP_SETGID \
+             CAP_MKNOD CAP_FOWNER CAP_DAC_OVERRIDE CAP_KILL
+# Programs and devices of jails are not below /run, which may have neither.
+StateDirectory=banger-helper
+StateDirectoryMode=0700
+Delegate=cpu memory pids
+DelegateSubgroup={HELPER_GROUP}
+DeviceAllow=/dev/kvm rwm
+DeviceAllow=/dev/net/tun rwm
+DeviceAllow=/dev/userfaultfd rwm
+SystemCallFilter=@system-service @mount seccomp
+"
+        ),
+    };
     format!(
         "[Unit]
 Description=banger's privileged helper: bridge, taps and packet filter
@@ -80,26 +104,22 @@ RuntimeDirectoryMode=0711
 RuntimeDirectoryPreserve=yes
 LogsDirectory=banger-helper
 LogsDirectoryMode=0700
-CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_BIND_SERVICE CAP_CHOWN
-NoNewPrivileges=yes
+{rights}NoNewPrivileges=yes
 ProtectSystem=strict
 ProtectHome=yes
 PrivateTmp=yes
 DevicePolicy=closed
 DeviceAllow=/dev/net/tun rw
 ProtectClock=yes
-ProtectControlGroups=yes
 ProtectHostname=yes
 ProtectKernelLogs=yes
 ProtectKernelModules=yes
 LockPersonality=yes
 MemoryDenyWriteExecute=yes
 RestrictAddressFamilies=AF_UNIX AF_INET AF_NETLINK
-RestrictNamespaces=yes
 RestrictRealtime=yes
 RestrictSUIDSGID=yes
 SystemCallArchitectures=native
-SystemCallFilter=@system-service
 SystemCallErrorNumber=EPERM
 
 [Install]
@@ -191,7 +211,7 @@ mod tests {
         );
         // Bridge and taps outlive a restart of the helper, which has only what it needs.
         has(
-            &helper("/usr/local/lib/banger"),
+            &helper("/usr/local/lib/banger", Jails::None),
             &[
                 "ExecStart=/usr/local/lib/banger/banger-helper",
                 "KillMode=process",
@@ -199,12 +219,30 @@ mod tests {
                 "Nice=-20",
                 "RuntimeDirectoryPreserve=yes",
                 "CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_BIND_SERVICE CAP_CHOWN",
+                "RestrictNamespaces=yes",
+                "SystemCallFilter=@system-service",
                 "NoNewPrivileges=yes",
                 "ProtectSystem=strict",
                 "ProtectHome=yes",
                 "LockPersonality=yes",
                 "RestrictSUIDSGID=yes",
-                "SystemCallFilter=@system-service",
+            ],
+        );
+        has(
+            &helper("/usr/local/lib/banger", Jails::Some),
+            &[
+                "CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_BIND_SERVICE CAP_CHOWN CAP_SYS_ADMIN CAP_SYS_CHROOT \
+                 CAP_SETUID CAP_SETGID CAP_MKNOD CAP_FOWNER CAP_DAC_OVERRIDE CAP_KILL",
+                "StateDirectory=banger-helper",
+                "Delegate=cpu memory pids",
+                "DelegateSubgroup=helper",
+                "SystemCallFilter=@system-service @mount seccomp",
+                "NoNewPrivileges=yes",
+                "ProtectSystem=strict",
+                "ProtectHome=yes",
+                "LockPersonality=yes",
+                "MemoryDenyWriteExecute=yes",
+                "RestrictSUIDSGID=yes",
             ],
         );
         has(

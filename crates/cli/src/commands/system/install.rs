@@ -6,7 +6,10 @@
 use std::path::{Path, PathBuf};
 
 use host::{fs, proc::Program};
-use model::system::{DAEMON_UNITS, INSTALL, Installation, NAMES, PROGRAMS, SOCKET, SystemFile, UNFINISHED};
+use model::system::{
+    DAEMON_UNITS, INSTALL, Installation, JAIL_PROGRAMS, JAIL_UIDS, NAMES, PROGRAMS, SOCKET, SystemFile,
+    UNFINISHED,
+};
 use wire::helper::Ask;
 
 use super::{ask, failed, require_root, systemctl, units};
@@ -44,6 +47,7 @@ pub fn install(talk: &Talk, args: &InstallArgs) -> Result<(), Error> {
         owner: owner.uid,
         bridge: before.bridge,
         subnet: args.subnet.clone().or(before.subnet),
+        jail_uids: has_jailer().then(|| before.jail_uids.unwrap_or_else(|| JAIL_UIDS.to_owned())),
     };
     let placed = programs()?;
     let directory = match &placed {
@@ -97,6 +101,11 @@ pub fn install(talk: &Talk, args: &InstallArgs) -> Result<(), Error> {
         ));
     }
     Ok(())
+}
+
+/// Whether root has put Firecracker and its jailer where the helper starts them.
+fn has_jailer() -> bool {
+    JAIL_PROGRAMS.iter().all(|name| fs::program_of_root(&Path::new(PROGRAMS).join(name)).is_ok())
 }
 
 /// Where machines are that the user with `home` made before, without root.

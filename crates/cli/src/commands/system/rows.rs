@@ -214,7 +214,7 @@ mod tests {
 
     fn status(bridge: bool, filtered: bool, named: bool) -> Status {
         let gateway = Ipv4Addr::new(172, 30, 0, 1);
-        Status { gateway, prefix: 24, bridge, filtered, named, taps: vec![], guests: vec![] }
+        Status { gateway, prefix: 24, bridge, filtered, named, jails: false, taps: vec![], guests: vec![] }
     }
 
     fn check(row: &Row, verdict: Verdict, found: &str) {

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use host::fs;
 use model::system::{
-    CACHE, DAEMON_UNITS, HELPER_UNITS, INSTALL, LOG, NAMES, PROGRAMS, RUN, RUNTIME, STATE, UNFINISHED, UNITS,
+    CACHE, DAEMON_UNITS, HELPER_UNITS, INSTALL, JAILS, LOG, NAMES, PROGRAMS, RUN, RUNTIME, STATE, UNFINISHED,
+    UNITS,
 };
 use wire::helper::{Answer, Ask};
 
@@ -60,7 +61,7 @@ pub fn uninstall(talk: &Talk, args: &UninstallArgs) -> Result<(), Error> {
         fs::remove(&file)?;
     }
     systemctl(&["daemon-reload"])?;
-    for directory in [RUNTIME, RUN] {
+    for directory in [RUNTIME, RUN, JAILS] {
         fs::remove_all(Path::new(directory))?;
     }
     for directory in [Path::new(PROGRAMS), Path::new(INSTALL).parent().unwrap_or(Path::new("/"))] {
