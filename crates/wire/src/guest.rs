@@ -17,6 +17,9 @@
 //! | `GET /v1/stats` | → [`Stats`] |
 //! | `POST /v1/grow` | → [`Grown`]: the overlay and work file systems fill their disks |
 //! | `POST /v1/sync` | → 204 after `sync(2)` |
+//! | `POST /v1/hold` | → 204 after `sync(2)`: nothing but these three and health is served until one of the next two |
+//! | `POST /v1/release` | [`Clock`] → 204: it goes on as who it is |
+//! | `POST /v1/configure` | [`Identity`] → 204: it is that one from now on |
 //! | `POST /v1/poweroff` | [`Poweroff`] → 202; then the guest ends |
 //!
 //! A query value is percent-encoded. Failures are [`crate::control::ErrorBody`] with a 4xx or 5xx status.
@@ -169,6 +172,38 @@ impl std::fmt::Debug for Ssh {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Ssh").field("host_key_public", &self.host_key_public).finish_non_exhaustive()
     }
+}
+
+/// Who a guest is that was restored from what another one was.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// The host name.
+    pub hostname: String,
+    /// `/etc/machine-id`.
+    pub machine_id: String,
+    /// Variables for commands, instead of those that there are.
+    pub env: Vec<(Word, Word)>,
+    /// Keys for sshd, where the image has one.
+    pub ssh: Option<Ssh>,
+    /// Its network, where it has a card.
+    pub network: Option<Network>,
+    /// 64 random bytes in hexadecimal: what two guests draw from that were one is not the same any more.
+    pub entropy: String,
+    /// Milliseconds since the Unix epoch.
+    pub now_ms: u64,
+}
+
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Identity").field("hostname", &self.hostname).finish_non_exhaustive()
+    }
+}
+
+/// What time it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Clock {
+    /// Milliseconds since the Unix epoch.
+    pub now_ms: u64,
 }
 
 /// How the agent and the guest are.
