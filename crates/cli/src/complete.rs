@@ -4,7 +4,7 @@ use std::{ffi::OsStr, time::Duration};
 
 use clap_complete::{CompletionCandidate, PathCompleter, engine::ValueCompleter, env::Shells};
 use serde::de::DeserializeOwned;
-use wire::control::{Images, Kernels, Vms};
+use wire::control::{Images, Kernels, Snapshots, Vms};
 
 use crate::{
     args::Shell,
@@ -59,6 +59,12 @@ pub fn images() -> Vec<CompletionCandidate> {
 #[must_use]
 pub fn kernels() -> Vec<CompletionCandidate> {
     names("kernels", |all: Kernels| all.kernels.into_iter().map(|kernel| kernel.name).collect())
+}
+
+/// The names of snapshots.
+#[must_use]
+pub fn snapshots() -> Vec<CompletionCandidate> {
+    names("snapshots", |all: Snapshots| all.snapshots.into_iter().map(|snapshot| snapshot.name).collect())
 }
 
 /// What the daemon lists; nothing where it does not answer soon, as a shell has no use for an error here.

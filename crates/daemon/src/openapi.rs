@@ -3,7 +3,7 @@
 use utoipa::OpenApi;
 
 use crate::{
-    api::{catalog, daemon, image, kernel, operation, vm, workspace},
+    api::{catalog, daemon, image, kernel, operation, snapshot, vm, workspace},
     files,
 };
 
@@ -56,6 +56,10 @@ use crate::{
         kernel::kernel_import,
         kernel::kernel_promote,
         kernel::kernel_pull,
+        snapshot::vm_snapshot,
+        snapshot::snapshot_list,
+        snapshot::snapshot_show,
+        snapshot::snapshot_delete,
         catalog::catalog_show,
         catalog::catalog_refresh,
         daemon::events,

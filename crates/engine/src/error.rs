@@ -5,7 +5,7 @@
 use std::{error::Error as _, sync::Arc};
 
 use image::oci::SinkError;
-use model::{KernelName, VmName};
+use model::{KernelName, SnapshotName, VmName};
 use wire::control::{Code, ErrorBody};
 
 use crate::{catalogs::RefreshError, network::NetworkError, registry::RegistryError};
@@ -294,6 +294,42 @@ pub enum Error {
         #[source]
         cause: crate::vm::SyncError,
     },
+    /// A machine could not be saved.
+    #[error("cannot save the machine of VM {name}")]
+    Save {
+        /// The VM.
+        name: VmName,
+        /// Why.
+        #[source]
+        cause: vmm::SaveError,
+    },
+    /// A snapshot would keep what may be secret, and nobody asked for that.
+    #[error(
+        "VM {vm} was given files of file_sync or variables of --env, and its snapshot would keep them; nothing was saved"
+    )]
+    Secrets {
+        /// The VM.
+        vm: VmName,
+        /// What was to be taken of it.
+        snapshot: SnapshotName,
+    },
+    /// What a snapshot was taken with is not what there is here.
+    #[error("snapshot {snapshot} cannot be gone on from: the {what} was {saved:?}, and is {here:?} now")]
+    Mismatch {
+        /// The snapshot.
+        snapshot: SnapshotName,
+        /// What differs.
+        what: &'static str,
+        /// What it was.
+        saved: String,
+        /// What it is.
+        here: String,
+    },
+    /// Nobody knows with which build of its VMM a VM was started.
+    #[error(
+        "VM {0} was started by a banger that did not note the build of its VMM, so nothing could go on from a snapshot"
+    )]
+    UnknownBuild(VmName),
     /// The host refused something.
     #[error(transparent)]
     Host(#[from] host::Error),
@@ -349,7 +385,11 @@ impl Error {
             Self::NotFound { .. } => Code::NotFound,
             Self::Ambiguous { .. } => Code::Ambiguous,
             Self::NotRunning(_) => Code::NotRunning,
-            Self::BeingDeleted(_) | Self::Running { .. } => Code::Conflict,
+            Self::BeingDeleted(_)
+            | Self::Running { .. }
+            | Self::Secrets { .. }
+            | Self::UnknownBuild(_)
+            | Self::Mismatch { .. } => Code::Conflict,
             Self::Cancelled | Self::ShuttingDown => Code::Cancelled,
             Self::NotReady { .. } | Self::Guest { .. } => Code::Guest,
             Self::VmEnded { .. } => Code::VmEnded,
@@ -365,6 +405,7 @@ impl Error {
             Self::Spawn { .. }
             | Self::Launch { .. }
             | Self::Control { .. }
+            | Self::Save { .. }
             | Self::Adopt { .. }
             | Self::NoVmm(_)
             | Self::Network { .. }
@@ -407,6 +448,15 @@ impl Error {
             Self::Ambiguous { .. } => Some("type more of the name, or the id".to_owned()),
             Self::NotRunning(name) => Some(format!("banger vm start {name}")),
             Self::Running { name, .. } => Some(format!("banger vm stop {name}")),
+            Self::Secrets { vm, snapshot } => Some(format!("banger vm snapshot {vm} {snapshot} --with-secrets")),
+            Self::Mismatch { what: "network", .. } => Some(
+                "banger vm create with the same of --nat, on a host with the same of a bridge; or take it again"
+                    .to_owned(),
+            ),
+            Self::Mismatch { .. } => Some(
+                "start a machine without --snapshot, which boots, and take the snapshot again of that one".to_owned(),
+            ),
+            Self::UnknownBuild(name) => Some(format!("banger vm restart {name}")),
             Self::NotReady { name, .. } => Some(format!("banger vm logs {name}")),
             Self::Workspace(cause) => cause.hint(),
             Self::Shared(cause) => cause.hint(),

@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use vmm::Machine;
 use wire::{
     control::ErrorBody,
-    guest::{Grown, Health, MAX_ANSWER, Ports, Poweroff, Stats, User, answer, refusal},
+    guest::{Clock, Grown, Health, Identity, MAX_ANSWER, Ports, Poweroff, Stats, User, answer, refusal},
     tree::{Access, MAX_WANTED, Stamped},
 };
 
@@ -164,10 +164,38 @@ impl Guest {
     /// # Errors
     /// [`GuestError`].
     pub async fn poweroff(&self, how: Poweroff) -> Result<(), GuestError> {
-        let json = serde_json::to_vec(&how).expect("a number");
-        let body = Full::new(Bytes::from(json)).boxed_unsync();
-        let sent = self.send(Method::POST, "/v1/poweroff", body);
-        tokio::time::timeout(ANSWER, sent).await.map_err(|_| GuestError::Timeout(ANSWER))?.map(drop)
+        self.tell("/v1/poweroff", &how).await
+    }
+
+    /// Has the guest write out its files, and serve nothing until it is [released](Self::release), or
+    /// [another one](Self::configure).
+    ///
+    /// # Errors
+    /// [`GuestError`].
+    pub async fn hold(&self) -> Result<(), GuestError> {
+        within_answer(self.send(Method::POST, "/v1/hold", empty())).await
+    }
+
+    /// Lets a guest serve again as who it is, and tells it what time it is: milliseconds since the Unix epoch.
+    ///
+    /// # Errors
+    /// [`GuestError`].
+    pub async fn release(&self, now_ms: u64) -> Result<(), GuestError> {
+        self.tell("/v1/release", &Clock { now_ms }).await
+    }
+
+    /// Makes a guest the one of `identity`; once it has confirmed that it serves again.
+    ///
+    /// # Errors
+    /// [`GuestError`]; then it must not be used.
+    pub async fn configure(&self, identity: &Identity) -> Result<(), GuestError> {
+        self.tell("/v1/configure", identity).await
+    }
+
+    /// Posts `what`, whose answer says no more than that it is done.
+    async fn tell(&self, path: &str, what: &(impl serde::Serialize + Sync)) -> Result<(), GuestError> {
+        let json = serde_json::to_vec(what).expect("words and numbers");
+        within_answer(self.send(Method::POST, path, Full::new(Bytes::from(json)).boxed_unsync())).await
     }
 
     /// What lies in the directory `path`: lines of [`wire::tree::Line`].
@@ -346,6 +374,13 @@ impl Output {
             }
         }
     }
+}
+
+/// Waits for an answer without content.
+async fn within_answer(
+    sent: impl Future<Output = Result<Response<Incoming>, GuestError>>,
+) -> Result<(), GuestError> {
+    tokio::time::timeout(ANSWER, sent).await.map_err(|_| GuestError::Timeout(ANSWER))?.map(drop)
 }
 
 /// A request about `path`.

@@ -26,6 +26,10 @@ pub enum Kind {
     VmReconnect,
     /// Stops it because nobody uses it.
     VmAutoStop,
+    /// Takes a snapshot of it.
+    VmSnapshot,
+    /// Removes a snapshot.
+    SnapshotDelete,
     /// Ships a repository into it.
     WorkspacePrepare,
     /// Brings the work back.
@@ -60,7 +64,7 @@ pub enum Kind {
 
 impl Kind {
     /// All there are.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 28] = [
         Self::VmCreate,
         Self::VmStart,
         Self::VmStop,
@@ -72,6 +76,8 @@ impl Kind {
         Self::VmReboot,
         Self::VmReconnect,
         Self::VmAutoStop,
+        Self::VmSnapshot,
+        Self::SnapshotDelete,
         Self::WorkspacePrepare,
         Self::WorkspaceExport,
         Self::ImageImport,
@@ -104,6 +110,8 @@ impl Kind {
             Self::VmReboot => "vm.reboot",
             Self::VmReconnect => "vm.reconnect",
             Self::VmAutoStop => "vm.auto-stop",
+            Self::VmSnapshot => "vm.snapshot",
+            Self::SnapshotDelete => "snapshot.delete",
             Self::WorkspacePrepare => "workspace.prepare",
             Self::WorkspaceExport => "workspace.export",
             Self::ImageImport => "image.import",

@@ -12,6 +12,7 @@
 //! | `vm` | create, boot, stop, delete; what happens when a guest ends by itself |
 //! | `reconcile` | what a crash left open |
 //! | `images`, `kernels` | making and publishing them |
+//! | `snapshots` | those there are |
 //! | `catalogs` | which catalog is in force, fetching what it names |
 //! | `network` | rules and companion of a VM's network |
 //! | `bridge` | the bridge of root's helper |
@@ -47,6 +48,7 @@ mod reconcile;
 pub mod registry;
 mod saga;
 mod shared;
+mod snapshots;
 mod ssh;
 mod turn;
 mod view;

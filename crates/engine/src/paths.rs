@@ -3,6 +3,7 @@
 //! ```text
 //! state/  banger.db  lock  daemon.log  staging/<name>/
 //!         images/<id>/ rootfs.ext4 manifest.json  kernels/<id>/…
+//!         snapshots/<id>/ state memory overlay.ext4 work.ext4
 //!         vms/<id>/  overlay.ext4 work.ext4  console.log console.times vmm.log  run/ (sockets, links, payload)
 //!                    workspace/ (what was shipped, exports)
 //!         catalogs/ images.json kernels.json (each with its signature)
@@ -42,7 +43,14 @@ impl Paths {
             paths.partial(),
             paths.blobs_aside(),
         ];
-        let state = [paths.staging(), paths.images(), paths.kernels(), paths.vms(), paths.catalogs()];
+        let state = [
+            paths.staging(),
+            paths.images(),
+            paths.kernels(),
+            paths.snapshots(),
+            paths.vms(),
+            paths.catalogs(),
+        ];
         let tops = [paths.dirs.state.clone(), paths.dirs.cache.clone(), paths.dirs.runtime.clone()];
         for directory in tops.iter().chain(&state).chain(&cache) {
             host::fs::private_dir(directory)?;
@@ -75,7 +83,7 @@ impl Paths {
         self.dirs.state.join("lock")
     }
 
-    /// Staging directories of images and kernels that are not published.
+    /// Staging directories of images, kernels and snapshots that are not published.
     #[must_use]
     pub fn staging(&self) -> PathBuf {
         self.dirs.state.join("staging")
@@ -97,6 +105,18 @@ impl Paths {
     #[must_use]
     pub fn kernels(&self) -> PathBuf {
         self.dirs.state.join("kernels")
+    }
+
+    /// The directories of snapshots, by id.
+    #[must_use]
+    pub fn snapshots(&self) -> PathBuf {
+        self.dirs.state.join("snapshots")
+    }
+
+    /// The directory of snapshot `id`.
+    #[must_use]
+    pub fn snapshot(&self, id: &str) -> PathBuf {
+        self.snapshots().join(id)
     }
 
     /// The newest catalog of that kind that was taken.

@@ -6,6 +6,7 @@
 //! | `rm` | anything | gone: its owner's stream ended with the daemon |
 //! | `deleting` | anything | gone |
 //! | `running` | its VMM lives | `running`, adopted |
+//! | `running`, held for its snapshot | its VMM lives | the same, and it goes on |
 //! | `running` | its VMM is gone | `stopped`, with the reason |
 //! | `starting`, `stopping` | anything | `stopped`, everything released |
 //! | none | a directory, a ledger entry | gone |
@@ -76,7 +77,8 @@ impl Engine {
             | Undo::Tap
             | Undo::VmDirectory
             | Undo::Record
-            | Undo::Staging(_) => None,
+            | Undo::Staging(_)
+            | Undo::Held => None,
         });
         let (Some(process), Some(secret)) = (process, record.secret.as_deref().and_then(Secret::from_hex))
         else {
@@ -91,6 +93,11 @@ impl Engine {
                 let guest = Guest::new(machine.clone());
                 let live = Live::new(machine, guest, self.0.clock.clone());
                 self.go_live(record.id, live.clone());
+                if entries.iter().any(|entry| entry.undo == Undo::Held) {
+                    // A snapshot was being taken of it. One that stays held does so alone.
+                    let gone_on = self.go_on(record.id, &live).await;
+                    gone_on.unwrap_or_else(|error| tracing::error!(error = chain(&error), "a VM is held"));
+                }
                 self.find_network(record, &live).await;
                 // A guest that is stuck must not hold up the daemon.
                 tokio::spawn(async move {
@@ -142,10 +149,13 @@ impl Engine {
         let vms: HashSet<String> = store.vm_list()?.iter().map(|vm| vm.id.to_string()).collect();
         let images: HashSet<String> = store.image_list()?.into_iter().map(|image| image.id).collect();
         let kernels: HashSet<String> = store.kernel_list()?.into_iter().map(|kernel| kernel.id).collect();
+        let snapshots: HashSet<String> =
+            store.snapshot_list()?.into_iter().map(|snapshot| snapshot.id).collect();
         let places = [
             (self.paths().vms(), vms),
             (self.paths().images(), images),
             (self.paths().kernels(), kernels),
+            (self.paths().snapshots(), snapshots),
             (self.paths().staging(), HashSet::new()),
         ];
         let unfinished = [self.paths().templates(), self.paths().payloads(), self.paths().catalogs()];

@@ -129,7 +129,8 @@ pub fn keep_disks(world: &World, entries: &[Entry]) -> Vec<String> {
             | Undo::Rules
             | Undo::Tap
             | Undo::Record
-            | Undo::Staging(_) => {}
+            | Undo::Staging(_)
+            | Undo::Held => {}
         }
         Ok(())
     };
@@ -137,7 +138,7 @@ pub fn keep_disks(world: &World, entries: &[Entry]) -> Vec<String> {
 }
 
 /// Adds to `cause` what could not be undone.
-fn residue(cause: Error, left: Vec<String>) -> Error {
+pub fn residue(cause: Error, left: Vec<String>) -> Error {
     if left.is_empty() { cause } else { Error::Residue { cause: Box::new(cause), left } }
 }
 
@@ -155,7 +156,8 @@ pub fn is_runtime(undo: &Undo) -> bool {
         | Undo::Process(_)
         | Undo::Companion(_)
         | Undo::Rules
-        | Undo::Tap => true,
+        | Undo::Tap
+        | Undo::Held => true,
         Undo::Disk(_) | Undo::VmDirectory | Undo::Record | Undo::Staging(_) => false,
     }
 }
@@ -210,6 +212,8 @@ fn undo(paths: &Paths, helper: &Helper, vm: Option<VmId>, undo: &Undo) -> Result
         }
         // It is no effect outside of the database, where it is undone together with its entry.
         Undo::Record => {}
+        // Whoever has its machine lets it go on (`Engine::go_on`). Here it has none, or is about to lose it.
+        Undo::Held => {}
         Undo::Staging(name) => host::fs::remove_all(&paths.staging().join(name))?,
         Undo::Process(entry) | Undo::Companion(entry) => end_process(entry)?,
         Undo::Rules => vm.map_or(Ok(()), |id| give_back(helper, id, Ask::RemoveRules(id)))?,

@@ -12,6 +12,7 @@ mod files;
 pub mod logs;
 mod look;
 mod network;
+mod snapshot;
 mod stop;
 mod stream;
 mod sync;

@@ -9,7 +9,7 @@ use model::{
     config::{self, Vmm},
 };
 use tokio::sync::OnceCell;
-use vmm::{AdoptError, Backend, Machine, Place, Settings, firecracker::Firecracker, qemu::Qemu};
+use vmm::{AdoptError, Backend, Machine, Place, Report, Settings, firecracker::Firecracker, qemu::Qemu};
 use wire::{control::Event, session::Secret};
 
 use crate::{Error, Operation, Result, blocking, config::Config, payload::KernelFiles};
@@ -63,6 +63,11 @@ impl Choice {
     /// The kind of machine that it makes.
     pub fn machine(&self) -> boot::Machine {
         self.backend.machine()
+    }
+
+    /// What it runs on.
+    pub fn report(&self) -> &Report {
+        self.backend.report()
     }
 
     /// It in words: `qemu`, `qemu (no KVM)`.
@@ -158,6 +163,14 @@ impl Vmms {
             },
         };
         Ok(Choice { backend, by })
+    }
+
+    /// The VMM `name`, and no other one.
+    ///
+    /// # Errors
+    /// Where it cannot be used.
+    pub async fn only(&self, name: &str) -> Result<Choice> {
+        Ok(Choice { backend: self.backend(name).await?, by: By::Word })
     }
 
     /// The same, or QEMU where `choice` was ours and does not connect a machine of `nat`.

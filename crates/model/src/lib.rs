@@ -31,5 +31,5 @@ pub mod vm;
 pub mod workspace;
 
 pub use id::{OperationId, VmId};
-pub use name::{GroupName, ImageName, KernelName, VmName};
+pub use name::{GroupName, ImageName, KernelName, SnapshotName, VmName};
 pub use reference::{ImageChoice, ImageReference};

@@ -108,6 +108,10 @@ name!(
     /// A kernel's name in the store; the same rule as for [`ImageName`].
     KernelName, 128, &['-', '.', '_'], STORE
 );
+name!(
+    /// A snapshot's name; the same rule as for [`ImageName`].
+    SnapshotName, 128, &['-', '.', '_'], STORE
+);
 
 #[cfg(test)]
 mod tests {
@@ -143,6 +147,7 @@ mod tests {
         for bad in [".", "..", "../x", ".hidden", "a/b", "a.", ""] {
             assert!(ImageName::try_from(bad).is_err(), "{bad:?}");
             assert!(KernelName::try_from(bad).is_err(), "{bad:?}");
+            assert!(SnapshotName::try_from(bad).is_err(), "{bad:?}");
         }
     }
 }

@@ -24,8 +24,10 @@ pub enum Undo {
     VmDirectory,
     /// Remove the record of a VM whose creation is not through.
     Record,
-    /// Remove the staging directory of an image or kernel that was not published; a plain name below `staging/`.
+    /// Remove the staging directory of an image, kernel or snapshot that was not published; a plain name below `staging/`.
     Staging(String),
+    /// Let the VM go on, which is held for its snapshot. Whoever has its machine does that; where that is gone, nothing is to do.
+    Held,
 }
 
 /// A writable disk.
@@ -64,6 +66,7 @@ impl Undo {
             Self::VmDirectory => "vm_directory",
             Self::Record => "record",
             Self::Staging(_) => "staging",
+            Self::Held => "held",
         }
     }
 
@@ -77,7 +80,8 @@ impl Undo {
             | Self::Tap
             | Self::OldOverlay
             | Self::VmDirectory
-            | Self::Record => String::new(),
+            | Self::Record
+            | Self::Held => String::new(),
             Self::Process(p) | Self::Companion(p) => format!("{} {} {}", p.pid, p.start, p.boot),
             Self::Staging(name) => name.clone(),
         }
@@ -95,6 +99,7 @@ impl Undo {
             "old_overlay" => Self::OldOverlay,
             "vm_directory" => Self::VmDirectory,
             "record" => Self::Record,
+            "held" => Self::Held,
             "process" | "companion" => {
                 let mut words = detail.split(' ');
                 let pid = words.next()?.parse().ok()?;
@@ -130,6 +135,7 @@ mod tests {
             Undo::VmDirectory,
             Undo::Record,
             Undo::Staging("image-x".to_owned()),
+            Undo::Held,
         ] {
             assert_eq!(Undo::parse(undo.kind(), &undo.detail()), Some(undo));
         }

@@ -111,7 +111,7 @@ impl Store {
     }
 
     /// Records an image as [`Store::image_insert`], but as the one of its name. One that had it before gets another, made of the
-    /// name and its id, where a VM uses it; else its record goes, and its id is given.
+    /// name and its id, where something uses it; else its record goes, and its id is given.
     ///
     /// # Errors
     /// [`Error::Missing`] where its kernel is not there (any more); or where the database cannot be written.
@@ -160,7 +160,7 @@ impl Store {
         })
     }
 
-    /// The names of the VMs that use the image.
+    /// The names of what uses the image: VMs, and snapshots of such.
     ///
     /// # Errors
     /// Where the database cannot be read.
@@ -224,6 +224,8 @@ fn insert(db: &rusqlite::Connection, image: &Image, staging: i64) -> Result<()> 
 }
 
 fn users(db: &rusqlite::Connection, id: &str) -> Result<Vec<String>> {
-    let mut statement = db.prepare_cached("SELECT name FROM vm WHERE image = ? ORDER BY name")?;
+    let mut statement = db.prepare_cached(
+        "SELECT name FROM vm WHERE image = ?1 UNION ALL SELECT 'snapshot ' || name FROM snapshot WHERE image = ?1 ORDER BY 1",
+    )?;
     Ok(statement.query_map([id], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
 }

@@ -98,7 +98,7 @@ impl Store {
         })
     }
 
-    /// The names of what uses the kernel: VMs, and images that name it.
+    /// The names of what uses the kernel: VMs, snapshots of such, and images that name it.
     ///
     /// # Errors
     /// Where the database cannot be read.
@@ -151,6 +151,7 @@ fn insert(db: &rusqlite::Connection, kernel: &Kernel, staging: i64) -> Result<()
 fn users(db: &rusqlite::Connection, id: &str) -> Result<Vec<String>> {
     let mut statement = db.prepare_cached(
         "SELECT 'VM ' || name FROM vm WHERE kernel = ?1
+         UNION ALL SELECT 'snapshot ' || name FROM snapshot WHERE kernel = ?1
          UNION ALL SELECT 'image ' || image.name FROM image JOIN kernel ON image.kernel = kernel.name WHERE kernel.id = ?1
          ORDER BY 1",
     )?;

@@ -1,4 +1,4 @@
-//! The one reader and writer of the database: records of VMs, images and kernels, and the ledger.
+//! The one reader and writer of the database: records of VMs, images, kernels and snapshots, and the ledger.
 //!
 //! SQLite in WAL mode with `synchronous=NORMAL`: a crash of the daemon loses nothing, a power loss may lose the last
 //! commits, which reconcile copes with. One thread writes ([`writer`]); whoever reads does so on a connection of its own, and
@@ -15,6 +15,7 @@ mod kernel;
 mod lease;
 mod ledger;
 mod published;
+mod snapshot;
 mod vm;
 mod workspace;
 mod writer;
@@ -31,7 +32,8 @@ pub use kernel::Kernel;
 pub use ledger::Entry;
 pub use published::Published;
 use rusqlite::ErrorCode;
-pub use vm::{Reserved, Sizes, Vm, VmNews};
+pub use snapshot::Snapshot;
+pub use vm::{Reserved, Sizes, Starting, Vm, VmNews};
 pub use workspace::Workspace;
 pub use writer::Answer;
 use writer::{Change, Request};

@@ -55,6 +55,12 @@ pub struct Vm {
     pub machine_id: String,
     /// The secret of the agent's channel in hexadecimal, while it runs.
     pub secret: Option<String>,
+    /// The build of the VMM that it was last started with.
+    pub build: Option<String>,
+    /// Whether banger put what may be secret into it.
+    pub has_secrets: bool,
+    /// The id of the snapshot that it is being made of, until it runs.
+    pub snapshot: Option<String>,
     /// Milliseconds since the Unix epoch.
     pub created_ms: u64,
     /// When it was last started.
@@ -87,6 +93,19 @@ impl VmNews {
     }
 }
 
+/// What a start begins with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Starting {
+    /// The secret of the agent's channel in hexadecimal.
+    pub secret: String,
+    /// What its card is connected to.
+    pub link: Option<Link>,
+    /// The build of its VMM.
+    pub build: String,
+    /// Whether it is given what may be secret.
+    pub has_secrets: bool,
+}
+
 /// What a reservation gave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reserved {
@@ -100,7 +119,7 @@ pub struct Reserved {
 
 const COLUMNS: &str = "id, name, state, reason, image, kernel, vmm, vcpu, vcpu_origin, memory, memory_origin, disk, \
      disk_origin, overlay, overlay_origin, env, ready, rm, machine_id, secret, created_ms, started_ms, timeline, \
-     nat, host_loopback, link, host_number, group_number, group_name";
+     nat, host_loopback, link, host_number, group_number, group_name, build, has_secrets, snapshot";
 
 const ORIGINS: [(Origin, &str); 4] = [
     (Origin::Request, "request"),
@@ -157,6 +176,9 @@ fn read(row: &Row<'_>) -> Result<Vm> {
         created_ms: bytes(20)?,
         started_ms: row.get::<_, Option<i64>>(21)?.map(i64::cast_unsigned),
         timeline: row.get(22)?,
+        build: row.get(29)?,
+        has_secrets: row.get(30)?,
+        snapshot: row.get(31)?,
     })
 }
 
@@ -166,7 +188,7 @@ impl Store {
     /// operation that is not through with that, the ledger knows how to take the record back. `reply` is told of it on another
     /// thread, or dropped where the database is closed.
     ///
-    /// The errors are [`Error::Taken`]; [`Error::Missing`] where the image or kernel went meanwhile; [`Error::NoAddress`]; or
+    /// The errors are [`Error::Taken`]; [`Error::Missing`] where the image, kernel or snapshot went meanwhile; [`Error::NoAddress`]; or
     /// that the database cannot be written.
     pub fn vm_insert(
         &self,
@@ -263,18 +285,12 @@ impl Store {
         self.update(id, "UPDATE vm SET state = ?2, reason = ?3 WHERE id = ?1", (state.name(), reason))
     }
 
-    /// Notes that VM `id` is starting, with this secret for the agent's channel, and with its card connected to `link`. Where it
-    /// is to have one of `numbers`, it keeps its own, or gets the lowest free one; gives the one that it has.
+    /// Notes that VM `id` is starting as `how` says. Where it is to have one of `numbers`, it keeps its own, or gets the lowest
+    /// free one; gives the one that it has. What may be secret stays in it.
     ///
     /// # Errors
     /// [`Error::Missing`]; [`Error::NoAddress`]; or where the database cannot be written.
-    pub fn vm_starting(
-        &self,
-        id: VmId,
-        secret: String,
-        link: Option<Link>,
-        numbers: Option<Numbers>,
-    ) -> Result<Option<u16>> {
+    pub fn vm_starting(&self, id: VmId, how: Starting, numbers: Option<Numbers>) -> Result<Option<u16>> {
         self.change(id, move |db| {
             let id = id.to_string();
             let own = "SELECT host_number FROM vm WHERE id = ?";
@@ -282,9 +298,11 @@ impl Store {
             if let Some(numbers) = numbers.filter(|all| number.is_none_or(|own| !all.contains(&own))) {
                 number = Some(lowest_free(db, &numbers)?);
             }
-            let sql = "UPDATE vm SET state = 'starting', reason = NULL, secret = ?2, link = ?3, host_number = ?4 \
-                       WHERE id = ?1";
-            db.prepare_cached(sql)?.execute(params![id, secret, link.map(Link::name), number])?;
+            let sql = "UPDATE vm SET state = 'starting', reason = NULL, secret = ?2, link = ?3, host_number = ?4, build = ?5, \
+                       has_secrets = has_secrets OR ?6 WHERE id = ?1";
+            let Starting { secret, link, build, has_secrets } = how;
+            let values = params![id, secret, link.map(Link::name), number, build, has_secrets];
+            db.prepare_cached(sql)?.execute(values)?;
             Ok(number)
         })
     }
@@ -306,7 +324,8 @@ impl Store {
     pub fn vm_started(&self, id: VmId, started_ms: u64, timeline: String) -> Result<()> {
         self.change(id, move |db| {
             let id = id.to_string();
-            let sql = "UPDATE vm SET state = 'running', reason = NULL, started_ms = ?2, timeline = ?3 WHERE id = ?1";
+            let sql = "UPDATE vm SET state = 'running', reason = NULL, started_ms = ?2, timeline = ?3, snapshot = NULL \
+                       WHERE id = ?1";
             if db.prepare_cached(sql)?.execute(params![id, started_ms.cast_signed(), timeline])? == 0 {
                 return Err(Error::Missing);
             }
@@ -324,7 +343,7 @@ impl Store {
     pub fn vm_failed(&self, id: VmId, reason: String) -> Result<()> {
         self.change(id, move |db| {
             let id = id.to_string();
-            let sql = "UPDATE vm SET state = 'error', reason = ?2, rm = 0 WHERE id = ?1";
+            let sql = "UPDATE vm SET state = 'error', reason = ?2, rm = 0, snapshot = NULL WHERE id = ?1";
             if db.prepare_cached(sql)?.execute([&id, &reason])? == 0 {
                 return Err(Error::Missing);
             }
@@ -426,6 +445,11 @@ fn insert(db: &Connection, vm: &Vm) -> Result<()> {
     if !is_there(sources, &[&vm.image, &vm.kernel])? {
         return Err(Error::Missing);
     }
+    if let Some(id) = &vm.snapshot
+        && !is_there("SELECT EXISTS (SELECT 1 FROM snapshot WHERE id = ?)", &[id])?
+    {
+        return Err(Error::Missing);
+    }
     static INSERT: LazyLock<String> = LazyLock::new(|| {
         let marks = vec!["?"; COLUMNS.split(',').count()].join(", ");
         format!("INSERT INTO vm ({COLUMNS}) VALUES ({marks})")
@@ -460,6 +484,9 @@ fn insert(db: &Connection, vm: &Vm) -> Result<()> {
         vm.network.number,
         vm.network.group.map(NonZeroU16::get),
         vm.group.as_ref().map(GroupName::as_str),
+        vm.build,
+        vm.has_secrets,
+        vm.snapshot,
     ])?;
     Ok(())
 }

@@ -91,6 +91,13 @@ impl Fake {
         Self { button, ..self }
     }
 
+    /// The same in another version.
+    #[must_use]
+    pub fn with_version(self, version: &str) -> Self {
+        let report = Report { version: version.to_owned(), ..self.report };
+        Self { report, ..self }
+    }
+
     /// Makes the next call of that kind fail.
     pub fn fail_next(&self, fault: Fault) {
         *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(fault);
@@ -128,6 +135,12 @@ impl Control {
     #[must_use]
     pub fn memory(&self) -> Vec<u8> {
         self.fake.memory(&self.id, |memory| memory.bytes.clone())
+    }
+
+    /// Whether the machine has not ended.
+    #[must_use]
+    pub fn lives(&self) -> bool {
+        matches!(self.id.open(), Ok(Some(process)) if process.is_alive())
     }
 
     /// Puts `bytes` there.

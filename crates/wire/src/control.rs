@@ -8,6 +8,7 @@ mod catalog;
 mod happening;
 mod image;
 mod kernel;
+mod snapshot;
 mod vm;
 mod workspace;
 
@@ -19,6 +20,7 @@ pub use catalog::{Catalog, CatalogEntry, Catalogs};
 pub use happening::{Happened, Happening};
 pub use image::{BuildImage, CacheContent, Image, ImageRun, Images, ImportImage, PullImage, RegisterImage};
 pub use kernel::{ImportKernel, Kernel, Kernels, PullKernel};
+pub use snapshot::{Snapshot, Snapshots, TakeSnapshot};
 pub use vm::{
     AllStats, CreateVm, Origin, Phase, SetVm, Sized, State, StatsOfVm, Vm, VmNetwork, VmStats, Vms, Wait,
 };
@@ -173,6 +175,8 @@ pub enum Outcome {
     Image(Box<Image>),
     /// A kernel of the store.
     Kernel(Box<Kernel>),
+    /// A snapshot of the store.
+    Snapshot(Box<Snapshot>),
     /// A workspace that was shipped.
     Prepared(Prepared),
     /// A patch that can be fetched.

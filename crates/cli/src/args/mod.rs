@@ -11,13 +11,13 @@ pub use host::{ConfigCommand, DaemonCommand, OperationCommand};
 pub use ssh::{ProxyArgs, SshArgs, SshConfigArgs};
 pub use store::{
     BuildArgs, CacheCommand, CatalogCommand, ImageCommand, ImportImageArgs, ImportKernelArgs, KernelCommand,
-    PullArgs, PullKernelArgs, RegisterArgs,
+    PullArgs, PullKernelArgs, RegisterArgs, SnapshotCommand,
 };
 pub use system::{InstallArgs, SystemCommand, UninstallArgs};
 pub use vm::{
     CopyArgs, CreateArgs, ExecArgs, Forward, ForwardArgs, HealthArgs, KillArgs, ListArgs, LogsArgs, Machine,
-    PortsArgs, PruneArgs, PsArgs, Refs, ResetArgs, RunArgs, SetArgs, ShowArgs, Size, StartArgs, StatsArgs,
-    Terminal, VmCommand, VmmChoice, WaitFor,
+    PortsArgs, PruneArgs, PsArgs, Refs, ResetArgs, RunArgs, SetArgs, ShowArgs, Size, SnapshotArgs, StartArgs,
+    StatsArgs, Terminal, VmCommand, VmmChoice, WaitFor,
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -113,6 +113,9 @@ pub enum Command {
     /// Manage guest kernels
     #[command(subcommand)]
     Kernel(KernelCommand),
+    /// Manage snapshots: running machines that were saved, which others go on from
+    #[command(subcommand)]
+    Snapshot(SnapshotCommand),
     /// Look after the lists of images and kernels that can be pulled by name
     #[command(subcommand)]
     Catalog(CatalogCommand),

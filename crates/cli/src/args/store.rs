@@ -1,10 +1,10 @@
-//! The words of `banger image` and `banger kernel`.
+//! The words of `banger image`, `banger kernel` and `banger snapshot`.
 
 use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Args, Subcommand};
 use clap_complete::ArgValueCandidates;
-use model::{ImageChoice, ImageName, KernelName};
+use model::{ImageChoice, ImageName, KernelName, SnapshotName};
 
 use super::Format;
 use crate::complete;
@@ -211,6 +211,30 @@ pub struct PullKernelArgs {
     /// Put it in the place of another one of that name; machines keep theirs
     #[arg(long)]
     pub force: bool,
+}
+
+/// What to do with snapshots.
+#[derive(Debug, Subcommand)]
+pub enum SnapshotCommand {
+    /// List all snapshots
+    #[command(visible_alias = "ls")]
+    List(Format),
+    /// Show everything about one snapshot
+    Show {
+        /// The snapshot
+        #[arg(value_parser = |text: &str| SnapshotName::try_from(text), add = ArgValueCandidates::new(complete::snapshots))]
+        name: SnapshotName,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Delete snapshots; machines that were made of them stay
+    #[command(visible_alias = "rm")]
+    Delete {
+        /// The snapshots
+        #[arg(required = true, value_name = "NAME", value_parser = |text: &str| SnapshotName::try_from(text),
+            add = ArgValueCandidates::new(complete::snapshots))]
+        names: Vec<SnapshotName>,
+    },
 }
 
 /// What to do with catalogs.

@@ -4,7 +4,7 @@ use std::{ffi::OsString, num::NonZeroU16, os::unix::ffi::OsStringExt, path::Path
 
 use clap::{ArgAction, Args, Subcommand, ValueEnum};
 use clap_complete::{ArgValueCandidates, ArgValueCompleter};
-use model::{GroupName, ImageChoice, ImageName, VmName, moment, signal::Signal, size};
+use model::{GroupName, ImageChoice, ImageName, SnapshotName, VmName, moment, signal::Signal, size};
 use wire::{Word, control};
 
 use super::{Format, ProxyArgs, Shipping, SshArgs, WorkspaceCommand};
@@ -34,6 +34,8 @@ pub enum VmCommand {
     Set(SetArgs),
     /// Make machines' systems new; /root stays as it is
     Reset(ResetArgs),
+    /// Save a running machine with its disks, so that others can go on from there; it goes on itself
+    Snapshot(SnapshotArgs),
     /// List all machines
     #[command(visible_alias = "ls")]
     List(ListArgs),
@@ -143,6 +145,9 @@ pub struct Machine {
     /// The image to start from: a name, or a reference as `alpine:3.20` to one in a registry
     #[arg(long, value_parser = |text: &str| ImageChoice::try_from(text), add = ArgValueCandidates::new(complete::images))]
     pub image: Option<ImageChoice>,
+    /// Go on from this snapshot instead of booting: with its image and size, and an identity of its own
+    #[arg(long, value_name = "NAME", value_parser = |text: &str| SnapshotName::try_from(text), add = ArgValueCandidates::new(complete::snapshots))]
+    pub snapshot: Option<SnapshotName>,
     #[command(flatten)]
     pub size: Size,
     #[command(flatten)]
@@ -260,7 +265,7 @@ impl Terminal {
 #[derive(Debug, Args)]
 pub struct CreateArgs {
     /// Only make it
-    #[arg(long, conflicts_with = "wait")]
+    #[arg(long, conflicts_with_all = ["wait", "snapshot"])]
     pub no_start: bool,
     #[command(flatten)]
     pub machine: Machine,
@@ -314,6 +319,20 @@ pub struct ResetArgs {
     /// The image to go on with, instead of their own
     #[arg(long, value_parser = |text: &str| ImageName::try_from(text), add = ArgValueCandidates::new(complete::images))]
     pub image: Option<ImageName>,
+}
+
+/// `vm snapshot`.
+#[derive(Debug, Args)]
+pub struct SnapshotArgs {
+    /// The machine: id, name, or the beginning of one
+    #[arg(value_name = "REF", value_parser = reference, add = ArgValueCandidates::new(complete::vms))]
+    pub reference: String,
+    /// What the snapshot is to be called
+    #[arg(value_parser = |text: &str| SnapshotName::try_from(text))]
+    pub name: SnapshotName,
+    /// Also where banger put files of file_sync or variables into the machine, which every machine made of the snapshot then has
+    #[arg(long)]
+    pub with_secrets: bool,
 }
 
 /// `vm prune`.

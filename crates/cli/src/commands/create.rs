@@ -169,6 +169,7 @@ fn request(machine: Machine) -> CreateVm {
     CreateVm {
         name: machine.name.map(|name| name.to_string()),
         image: machine.image.map(|name| name.to_string()),
+        snapshot: machine.snapshot.map(|name| name.to_string()),
         vcpu: machine.size.vcpu,
         memory: machine.size.memory,
         disk_size: machine.size.disk_size,
@@ -232,7 +233,7 @@ async fn make(
     mut request: CreateVm,
     consent: Consent,
 ) -> Result<(Vm, Events), Error> {
-    let asks = consent == Consent::Asked && request.image.is_none();
+    let asks = consent == Consent::Asked && request.image.is_none() && request.snapshot.is_none();
     request.build_default_image = !asks;
     match attempt(context, signals, &request).await {
         Err(error) if asks && is_not_found(&error) => {
@@ -259,6 +260,7 @@ async fn attempt(
             Outcome::None
             | Outcome::Image(_)
             | Outcome::Kernel(_)
+            | Outcome::Snapshot(_)
             | Outcome::Prepared(_)
             | Outcome::Exported(_) => {
                 Err(Error::Protocol("a machine was made, but which is not said".to_owned()))

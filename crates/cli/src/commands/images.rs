@@ -193,6 +193,7 @@ async fn made(context: &Context, target: &str, body: Body) -> Result<(), Error> 
             Outcome::None
             | Outcome::Vm(_)
             | Outcome::Kernel(_)
+            | Outcome::Snapshot(_)
             | Outcome::Prepared(_)
             | Outcome::Exported(_) => Ok(()),
         }

@@ -106,6 +106,7 @@ async fn made(context: &Context, target: &str, body: Body) -> Result<(), Error> 
             Outcome::None
             | Outcome::Vm(_)
             | Outcome::Image(_)
+            | Outcome::Snapshot(_)
             | Outcome::Prepared(_)
             | Outcome::Exported(_) => Ok(()),
         }

@@ -166,6 +166,7 @@ async fn operate_all(
             Outcome::None
             | Outcome::Image(_)
             | Outcome::Kernel(_)
+            | Outcome::Snapshot(_)
             | Outcome::Prepared(_)
             | Outcome::Exported(_) => vm.name,
         };

@@ -15,6 +15,7 @@ pub mod ports;
 pub mod settings;
 mod several;
 pub mod show;
+pub mod snapshots;
 pub mod ssh;
 pub mod ssh_config;
 pub mod stats;

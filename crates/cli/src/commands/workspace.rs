@@ -123,6 +123,7 @@ pub async fn ship(
             | Outcome::Vm(_)
             | Outcome::Image(_)
             | Outcome::Kernel(_)
+            | Outcome::Snapshot(_)
             | Outcome::Exported(_) => {
                 Err(Error::Protocol("a workspace was shipped, but which is not said".to_owned()))
             }
@@ -176,6 +177,7 @@ async fn export(context: &Context, args: ExportArgs) -> Result<(), Error> {
             | Outcome::Vm(_)
             | Outcome::Image(_)
             | Outcome::Kernel(_)
+            | Outcome::Snapshot(_)
             | Outcome::Prepared(_) => {
                 return Err(Error::Protocol("a patch was made, but which is not said".to_owned()));
             }

@@ -6,6 +6,7 @@ pub mod daemon;
 pub mod image;
 pub mod kernel;
 pub mod operation;
+pub mod snapshot;
 pub mod vm;
 pub mod workspace;
 
@@ -98,6 +99,7 @@ pub fn router(engine: Engine, streams: Streams, socket: &Path) -> Router {
         .merge(workspace::routes())
         .merge(image::routes())
         .merge(kernel::routes())
+        .merge(snapshot::routes())
         .merge(catalog::routes())
         .merge(operation::routes())
         .fallback(unknown)

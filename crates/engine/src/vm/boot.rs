@@ -12,11 +12,11 @@ use model::{
     undo::{NewDisk, Undo},
     vm::{Answer, Refusal, Request, State, answer},
 };
-use store::Ready;
+use store::{Ready, Starting};
 use vmm::{Disk, Machine, MachinePlan, Nic, Place};
 use wire::{
     control::{Event, Outcome, Phase, Wait},
-    guest::{Health, Step},
+    guest::{Config, Health, Identity, Step},
     session::Secret,
 };
 
@@ -152,7 +152,11 @@ impl Engine {
             operation.emit(Event::Warning { message: message.clone() });
         }
         connects(&record.vmm, record.network.nat)?;
-        let link = self.link_for(record.network, &record.vmm).await?;
+        let snapshot = self.snapshot_of(record)?;
+        let link = match &snapshot {
+            Some(snapshot) => self.link_to_restore(snapshot, record.network, vmm.report()).await?,
+            None => self.link_for(record.network, &record.vmm).await?,
+        };
         let bridge = self.0.bridge.as_ref().filter(|_| link == Some(Link::Bridge));
         if bridge.is_some() {
             self.ensure_bridge(operation, record).await?;
@@ -162,10 +166,17 @@ impl Engine {
                 "QEMU's own network is used: the guest reaches what listens on this host's loopback";
             operation.emit(Event::Warning { message: message.to_owned() });
         }
-        let secret = Secret::new(host::rand::bytes());
+        // What an agent was told that goes on is what it listens to.
+        let saved = snapshot.as_ref().and_then(|snapshot| Secret::from_hex(&snapshot.secret));
+        let secret = saved.unwrap_or_else(|| Secret::new(host::rand::bytes()));
         let numbers = bridge.map(|bridge| bridge.subnet.guests());
-        let number =
-            self.store().vm_starting(record.id, secret.to_hex(), link, numbers).map_err(Error::from)?;
+        let starting = Starting {
+            secret: secret.to_hex(),
+            link,
+            build: vmm.report().build(),
+            has_secrets: !files.is_empty(),
+        };
+        let number = self.store().vm_starting(record.id, starting, numbers).map_err(Error::from)?;
         let record = &store::Vm { network: Network { link, number, ..record.network }, ..record.clone() };
         let card = self.card(record.id, record.network);
         let nic = link.zip(card).map(|(link, card)| Nic { vm: record.id, card, link });
@@ -183,11 +194,11 @@ impl Engine {
         })
         .await?;
         // Who commits is told once, to a home that is new: later it is the guest's to know.
-        let new_home = !host::fs::exists(&self.paths().disk(record.id, NewDisk::Work));
+        let new_home = snapshot.is_none() && !host::fs::exists(&self.paths().disk(record.id, NewDisk::Work));
         let identity = new_home.then(|| tokio::task::spawn_blocking(sync::identity));
         let mut uuids = Vec::new();
         for disk in NewDisk::ALL {
-            uuids.push(self.disk(record, saga, disk).await?);
+            uuids.push(self.disk(record, snapshot.as_ref(), saga, disk).await?);
             operation.checkpoint()?;
         }
         clock.phase("disks");
@@ -195,14 +206,16 @@ impl Engine {
         let ssh = self.0.ssh.for_guest(record.id);
         let hardware = payload::Hardware { machine: vmm.machine(), secret: &secret, nic };
         let config = payload::config(record, &image, &uuids, &kernel, ssh, hardware);
-        let (base_dir, agent, target) = (self.paths().payloads(), self.0.agent.clone(), run.join(INITRD));
-        let name = record.name.clone();
         let modules_disk = kernel.modules_uuid.is_some();
-        let write = blocking(move || {
-            payload::write(&base_dir, &agent, &kernel, &config, &target)
-                .map_err(|cause| Error::Payload { name, cause })
-        });
-        world.points.around("payload", write).await?;
+        if snapshot.is_none() {
+            let (base_dir, agent, target) = (self.paths().payloads(), self.0.agent.clone(), run.join(INITRD));
+            let (name, config) = (record.name.clone(), config.clone());
+            let write = blocking(move || {
+                payload::write(&base_dir, &agent, &kernel, &config, &target)
+                    .map_err(|cause| Error::Payload { name, cause })
+            });
+            world.points.around("payload", write).await?;
+        }
         // Without it ssh refuses the guest, and all else of it is as usable.
         if let Err(error) = self.pin(record.id, &record.name).await {
             operation.emit(Event::Warning {
@@ -219,7 +232,8 @@ impl Engine {
         operation.stage("booting");
         let place = Place { run_dir: run, log_dir: self.paths().vm(record.id) };
         let command_line = model::boot::command_line(vmm.machine());
-        let plan = plan(record, place, command_line, secret, modules_disk, nic);
+        let saved = snapshot.as_ref().map(|snapshot| self.saved(snapshot));
+        let plan = MachinePlan { saved, ..plan(record, place, command_line, secret, modules_disk, nic) };
         let spawn = async {
             vmm.spawn(plan).await.map_err(|cause| Error::Spawn { name: record.name.clone(), cause })
         };
@@ -247,6 +261,15 @@ impl Engine {
             Err(error) => return Err(Failure::After(error)),
         };
         clock.phase("guest");
+        if snapshot.is_some() {
+            operation.stage("giving it an identity of its own");
+            let configured = self.configure(operation, record, &guest, config);
+            world.points.around("configure", configured).await.map_err(|error| match error {
+                Error::Cancelled => Failure::Before(error),
+                error => Failure::After(error),
+            })?;
+            clock.phase("identity");
+        }
         let name = || record.name.clone();
         let refused = |cause| Error::Guest { name: name(), action: "take the files of file_sync", cause };
         let placed = sync::place(&guest, files).await;
@@ -258,7 +281,9 @@ impl Engine {
         self.protect(operation, record.id, &guest).await;
         let after = |error: store::Error| Failure::After(error.into());
         host::fs::remove(&self.paths().run(record.id).join(INITRD)).map_err(|e| Failure::After(e.into()))?;
-        let guest_steps = health.steps.iter().cloned().map(|step| Phase { place: "guest".to_owned(), step });
+        // How another one booted, once, is not what this one took.
+        let steps = if snapshot.is_some() { Vec::new() } else { health.steps };
+        let guest_steps = steps.into_iter().map(|step| Phase { place: "guest".to_owned(), step });
         clock.phases.extend(guest_steps);
         let timeline = serde_json::to_string(&clock.phases).expect("names and numbers");
         self.store().vm_started(record.id, host::clock::now_ms(), timeline).map_err(after)?;
@@ -275,8 +300,15 @@ impl Engine {
         self.watch(id, live);
     }
 
-    /// Makes writable disk `disk` of the VM where it is missing; gives the UUID of its file system.
-    async fn disk(&self, record: &store::Vm, saga: &mut Saga<'_>, disk: NewDisk) -> Result<[u8; 16]> {
+    /// Makes writable disk `disk` of the VM where it is missing, as that of `snapshot` where there is one; gives the UUID of its
+    /// file system.
+    async fn disk(
+        &self,
+        record: &store::Vm,
+        snapshot: Option<&store::Snapshot>,
+        saga: &mut Saga<'_>,
+        disk: NewDisk,
+    ) -> Result<[u8; 16]> {
         let path = self.paths().disk(record.id, disk);
         if host::fs::exists(&path) {
             return blocking(move || Ok(image::identity::uuid_of(&path)?)).await;
@@ -288,6 +320,17 @@ impl Engine {
         };
         let uuid = uuid::Uuid::new_v4().into_bytes();
         let unfinished = self.paths().unfinished_disk(record.id, disk);
+        if let Some(snapshot) = snapshot {
+            let saved = self.paths().snapshot(&snapshot.id).join(disk.file());
+            let copy = move || {
+                host::fs::remove(&unfinished)?;
+                host::fs::clone_sparse(&saved, &unfinished)?;
+                host::fs::rename(&unfinished, &path)?;
+                // Its guest has it mounted.
+                Ok(image::identity::uuid_of(&path)?)
+            };
+            return saga.step(Undo::Disk(disk), copy).await;
+        }
         saga.step(Undo::Disk(disk), move || {
             let template = image::template::ensure(&templates, role, size).map_err(template_error)?;
             host::fs::remove(&unfinished)?;
@@ -298,6 +341,37 @@ impl Engine {
             Ok(uuid)
         })
         .await
+    }
+
+    /// The snapshot that the VM of `record` is being made of.
+    fn snapshot_of(&self, record: &store::Vm) -> Result<Option<store::Snapshot>> {
+        let Some(id) = &record.snapshot else { return Ok(None) };
+        Ok(Some(self.store().snapshot_get(id)?.ok_or(store::Error::Missing)?))
+    }
+
+    /// Makes a guest that goes on from a snapshot the one of `config`. Until it has confirmed that it serves nobody.
+    async fn configure(
+        &self,
+        operation: &Operation,
+        record: &store::Vm,
+        guest: &Guest,
+        config: Config,
+    ) -> Result<()> {
+        let identity = Identity {
+            hostname: config.hostname,
+            machine_id: config.machine_id,
+            env: config.env,
+            ssh: config.ssh,
+            network: config.network,
+            entropy: model::hex::encode(&host::rand::bytes::<64>()),
+            now_ms: host::clock::now_ms(),
+        };
+        let configured = operation.cancellable(async { Ok(guest.configure(&identity).await) }).await?;
+        configured.map_err(|cause| Error::Guest {
+            name: record.name.clone(),
+            action: "take an identity of its own",
+            cause: Box::new(cause),
+        })
     }
 
     /// Waits until the guest is as ready as it is to be, its machine ends, or time is up.

@@ -49,44 +49,68 @@ impl Engine {
         {
             return Err(store::Error::Taken(name.to_string()).into());
         }
-        let wish = sizing::Wish {
-            vcpu: request.vcpu,
-            memory: request.memory,
-            disk: request.disk_size,
-            overlay: request.overlay_size,
+        let snapshot = request.snapshot.as_deref().map(|name| self.snapshot_called(name)).transpose()?;
+        let wish = match &snapshot {
+            Some(snapshot) => self.wish_of(snapshot, &request)?,
+            None => sizing::Wish {
+                vcpu: request.vcpu,
+                memory: request.memory,
+                disk: request.disk_size,
+                overlay: request.overlay_size,
+            },
         };
         let sizes = sizing::resolve(wish, self.0.config.sizes, host_size()?)?;
         let loopback = if request.allow_host_loopback { HostLoopback::Allowed } else { HostLoopback::Closed };
-        let nat = request.nat.map_or(self.0.config.nat, Nat::of);
+        let own = snapshot.as_ref().map_or(self.0.config.nat, |snapshot| snapshot.nat);
+        let nat = request.nat.map_or(own, Nat::of);
         let network = Network { nat, loopback, ..Network::default() };
-        let vmm = self.0.vmms.choose(request.vmm.as_deref()).await?;
+        let vmm = match &snapshot {
+            Some(snapshot) => self.0.vmms.only(&snapshot.vmm).await?,
+            None => self.0.vmms.choose(request.vmm.as_deref()).await?,
+        };
         let mut vmm = self.0.vmms.for_network(vmm, nat).await?;
         if self.0.bridge.is_some() {
             vmm = self.0.vmms.for_bridge(vmm).await?;
         }
         let group = request.group.as_deref().map(|text| self.group(text, vmm.name())).transpose()?;
         // That it can be had is known before anything is made; what it is then is found out at the start.
-        let _ = self.link_for(network, vmm.name()).await?;
-        let image = self.image_for(&operation, &request).await?;
-        let kernel = self.kernel_for(&operation, &image).await?;
+        let (image, kernel) = match &snapshot {
+            Some(snapshot) => {
+                let _ = self.link_to_restore(snapshot, network, vmm.report()).await?;
+                self.sources_of(snapshot)?
+            }
+            None => {
+                let _ = self.link_for(network, vmm.name()).await?;
+                let image = self.image_for(&operation, &request).await?;
+                let kernel = self.kernel_for(&operation, &image).await?;
+                (image, kernel)
+            }
+        };
         let vmm = match vmm.machine() {
             // Imports refuse what does not run there, but for kernels that are made for Firecracker.
             Machine::Pc => vmm,
             Machine::Firecracker => self.vmm_for_kernel(&operation, vmm, &kernel).await?,
         };
         let image_run = self.entry(&image)?;
-        let env = [view::environment(&image_run), request.env].concat();
+        let has_secrets = !request.env.is_empty() || snapshot.as_ref().is_some_and(|own| own.has_secrets);
+        let own = match &snapshot {
+            // It was written by this program.
+            Some(snapshot) => serde_json::from_str(&snapshot.env).unwrap_or_default(),
+            None => view::environment(&image_run),
+        };
+        let env = [own, request.env].concat();
         // That they can be copied is known before anything is made; they are read again when it starts.
         let _ = self.packed_files().await?;
         operation.checkpoint()?;
         let summary = format!(
-            "{} vCPU · {} · {} disk · {} · {}{}",
+            "{} vCPU · {} · {} disk · {} · {}{}{}",
             sizes.vcpu.0,
             model::size::human(sizes.memory.0),
             model::size::human(sizes.disk.0),
             image.name,
             vmm.label(),
-            if nat.is_on() { " · NAT" } else { "" }
+            if nat.is_on() { " · NAT" } else { "" },
+            snapshot.as_ref().map(|snapshot| format!(" · from {}", snapshot.name)).unwrap_or_default()
         );
         operation.emit(Event::Plan { summary });
 
@@ -111,6 +135,9 @@ impl Engine {
             rm: request.rm,
             machine_id,
             secret: None,
+            build: None,
+            has_secrets,
+            snapshot: snapshot.map(|snapshot| snapshot.id),
             created_ms: host::clock::now_ms(),
             started_ms: None,
             timeline: "[]".to_owned(),

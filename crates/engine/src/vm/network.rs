@@ -409,7 +409,8 @@ fn companion(entry: &Entry) -> Option<ProcessId> {
         | Undo::OldOverlay
         | Undo::VmDirectory
         | Undo::Record
-        | Undo::Staging(_) => None,
+        | Undo::Staging(_)
+        | Undo::Held => None,
     }
 }
 

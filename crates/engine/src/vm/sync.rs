@@ -59,6 +59,14 @@ pub struct Packed {
     pub warnings: Vec<String>,
 }
 
+impl Packed {
+    /// Whether nothing goes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.tar.is_empty()
+    }
+}
+
 /// Packs what `entries` name.
 ///
 /// # Errors
@@ -148,7 +156,7 @@ impl Engine {
 /// # Errors
 /// Where that does not take it.
 pub async fn place(guest: &Guest, packed: Packed) -> Result<(), GuestError> {
-    if packed.tar.is_empty() { Ok(()) } else { guest.home_write(packed.tar.into()).await }
+    if packed.is_empty() { Ok(()) } else { guest.home_write(packed.tar.into()).await }
 }
 
 /// Tells git in `guest` who commits there, unless it was told already or the host's git does not know it either.

@@ -10,7 +10,10 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use model::end::MachineEnd;
 use tokio::{io::DuplexStream, sync::watch};
 use vmm::fake::Control;
-use wire::guest::{Grown, Health, InitKind, Stats, VERSION};
+use wire::{
+    control::{Code, ErrorBody},
+    guest::{Grown, Health, Identity, InitKind, Stats, VERSION},
+};
 
 /// How guests behave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +44,7 @@ pub async fn serve(stream: DuplexStream, control: Control, manner: watch::Receiv
         let (control, mut manner) = (control.clone(), manner.clone());
         async move {
             let now = *manner.wait_for(|now| *now != Manner::Booting).await.expect("the world is there");
-            Ok::<_, Infallible>(answer(request, &control, now))
+            Ok::<_, Infallible>(answer(request, &control, now).await)
         }
     });
     // Whoever looks at the other end sees why it ended.
@@ -67,12 +70,38 @@ async fn agent(stream: DuplexStream) {
     drop(end);
 }
 
-fn answer(
+/// What stands in the memory of a guest before all else while it is held.
+pub const HELD: &[u8] = b"held ";
+
+/// Holds, releases or configures a guest; its memory is whether it is held, and who it was made.
+async fn hold(request: Request<Incoming>, control: &Control) -> StatusCode {
+    let memory = control.memory();
+    let own = memory.strip_prefix(HELD).unwrap_or(&memory);
+    match request.uri().path() {
+        "/v1/hold" => control.remember(&[HELD, own].concat()),
+        "/v1/release" => control.remember(own),
+        _ => {
+            let body = request.into_body().collect().await.unwrap().to_bytes();
+            let identity: Identity = serde_json::from_slice(&body).unwrap();
+            control.remember(identity.hostname.as_bytes());
+        }
+    }
+    StatusCode::NO_CONTENT
+}
+
+async fn answer(
     request: Request<Incoming>,
     control: &Control,
     manner: Manner,
 ) -> Response<BoxBody<Bytes, hyper::Error>> {
     let (status, body) = match (request.uri().path(), manner) {
+        ("/v1/hold" | "/v1/release" | "/v1/configure", Manner::Good) => {
+            (hold(request, control).await, Vec::new())
+        }
+        (path, _) if path != "/v1/health" && control.memory().starts_with(HELD) => {
+            let error = ErrorBody::new(Code::Conflict, "the guest is being saved");
+            (StatusCode::CONFLICT, serde_json::to_vec(&error).unwrap())
+        }
         // A stream that gives back what it gets, for as long as that lasts.
         ("/v1/exec" | "/v1/connect" | "/v1/files/read", Manner::Good) => {
             return Response::new(request.into_body().boxed());

@@ -29,6 +29,7 @@ mod register;
 mod scene;
 mod server;
 mod shared;
+mod snapshot;
 mod time;
 mod verb;
 mod workspace;

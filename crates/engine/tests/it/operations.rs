@@ -208,6 +208,22 @@ fn reset() {
 }
 
 #[test]
+fn snapshot() {
+    check(&case(Snapshot("a", "s"), &[Create("a")], 24, &[]));
+}
+
+#[test]
+fn snapshot_delete() {
+    check(&case(DeleteSnapshot("s"), &[Create("a"), Snapshot("a", "s")], 4, &[]));
+}
+
+#[test]
+fn create_from_a_snapshot() {
+    let before = &[Create("b"), Snapshot("b", "s")];
+    check(&case(CreateFrom("a", "s"), before, 42, &["vm a error"]));
+}
+
+#[test]
 fn image_import() {
     check(&case(ImportImage("new"), &[], 8, &[]));
 }
@@ -374,9 +390,14 @@ fn kernel_delete() {
 /// Where each kind of operation goes through its faults. A kind without a line does not compile.
 fn lines(kind: Kind) -> &'static [fn()] {
     match kind {
-        Kind::VmCreate => {
-            &[create, create_unstarted, create_owned, create_with_a_network, create_on_the_bridge]
-        }
+        Kind::VmCreate => &[
+            create,
+            create_unstarted,
+            create_owned,
+            create_with_a_network,
+            create_on_the_bridge,
+            create_from_a_snapshot,
+        ],
         Kind::VmStart => &[first_start, start, start_with_a_network, start_on_the_bridge],
         Kind::VmStop => &[stop, stop_with_a_network, stop_on_the_bridge],
         Kind::VmRestart => &[restart],
@@ -389,6 +410,8 @@ fn lines(kind: Kind) -> &'static [fn()] {
         Kind::VmReboot => &[end::a_guest_reboots],
         Kind::VmReconnect => &[end::a_companion_dies],
         Kind::VmAutoStop => &[auto_stop],
+        Kind::VmSnapshot => &[snapshot],
+        Kind::SnapshotDelete => &[snapshot_delete],
         Kind::WorkspacePrepare | Kind::WorkspaceExport => {
             &[workspace_fault::any_fault_leaves_what_can_be_done_again]
         }

@@ -23,6 +23,7 @@ use crate::{
 
 /// No beginnings of an id, which is hexadecimal.
 const VMS: [&str; 2] = ["x", "y"];
+const SNAPSHOT: &str = "s";
 
 /// What happens next.
 #[derive(Debug, Clone)]
@@ -45,6 +46,7 @@ struct Model {
     kernel: bool,
     /// The same of the kernel.
     in_place: bool,
+    snapshot: bool,
 }
 
 impl Model {
@@ -60,7 +62,10 @@ impl Model {
         let add = |there: &mut bool| if std::mem::replace(there, true) { Err(Code::Taken) } else { Ok(()) };
         let remove = |there: &mut bool| if std::mem::take(there) { Ok(()) } else { Err(Code::NotFound) };
         match verb {
-            Create(name) | CreateUnstarted(name) | CreateOwned(name) => {
+            CreateFrom(name, _) if !self.vms.contains_key(name) && !self.snapshot => {
+                return Err(Code::NotFound);
+            }
+            Create(name) | CreateUnstarted(name) | CreateOwned(name) | CreateFrom(name, _) => {
                 let state = if matches!(verb, CreateUnstarted(_)) { State::Created } else { State::Running };
                 if next.vms.insert(name, state).is_some() {
                     return Err(Code::Taken);
@@ -75,6 +80,13 @@ impl Model {
             Grow(name) => set(name, |state| state)?,
             Reset(name) if self.vms.get(name) == Some(&State::Running) => return Err(Code::Conflict),
             Reset(name) => set(name, ended)?,
+            Snapshot(name, _) => {
+                if *self.vms.get(name).ok_or(Code::NotFound)? != State::Running {
+                    return Err(Code::NotRunning);
+                }
+                add(&mut next.snapshot)?;
+            }
+            DeleteSnapshot(_) => remove(&mut next.snapshot)?,
             Delete(name) => drop(next.vms.remove(name).ok_or(Code::NotFound)?),
             ImportImage(_) | PullImage(_) | BuildImage(_) => {
                 add(&mut next.image)?;
@@ -137,6 +149,7 @@ impl Model {
         seen.extend(self.image.then(|| image.to_owned()));
         let kernel = if self.in_place { "kernel new, registered" } else { "kernel new" };
         seen.extend(self.kernel.then(|| kernel.to_owned()));
+        seen.extend(self.snapshot.then(|| format!("snapshot {SNAPSHOT}")));
         seen
     }
 }
@@ -157,7 +170,10 @@ const OF_THE_STORE: [fn(&'static str) -> Verb; 9] = [
 fn verb() -> impl Strategy<Value = Verb> {
     let of_vm =
         select(&[Create, CreateUnstarted, Start, Stop, AutoStop, Restart, Kill, Delete, Grow, Reset][..]);
+    let of_snapshots: [fn(&'static str) -> Verb; 3] =
+        [|name| Snapshot(name, SNAPSHOT), |name| CreateFrom(name, SNAPSHOT), |_| DeleteSnapshot(SNAPSHOT)];
     prop_oneof![
+        2 => (select(of_snapshots.to_vec()), select(&VMS[..])).prop_map(|(verb, name)| verb(name)),
         6 => (of_vm, select(&VMS[..])).prop_map(|(verb, name)| verb(name)),
         1 => select(&OF_THE_STORE[..]).prop_map(|verb| verb("new")),
     ]

@@ -38,7 +38,8 @@ impl Scene {
         let mut processes = processes(home);
         let mut companions = companions(home);
         let mut ledger = store.ledger_list(None).unwrap();
-        let (mut vms, mut images, mut kernels) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        let (mut vms, mut images) = (BTreeSet::new(), BTreeSet::new());
+        let (mut kernels, mut snapshots) = (BTreeSet::new(), BTreeSet::new());
         for vm in store.vm_list().unwrap() {
             let nat = if vm.network.nat.is_on() { ", nat" } else { "" };
             scene.seen.insert(format!("vm {} {}{nat}", vm.name, vm.state));
@@ -113,6 +114,14 @@ impl Scene {
             }
             kernels.insert(kernel.id);
         }
+        for snapshot in store.snapshot_list().unwrap() {
+            scene.seen.insert(format!("snapshot {}", snapshot.name));
+            let found = names(&state.join("snapshots").join(&snapshot.id));
+            if found != ["overlay.ext4", "state", "work.ext4"] {
+                scene.leaks.push(format!("snapshot {} has the files {found:?}", snapshot.name));
+            }
+            snapshots.insert(snapshot.id);
+        }
         for name in names(&state.join("catalogs")) {
             match name.strip_suffix(".json") {
                 Some(kind) => drop(scene.seen.insert(format!("catalog {kind}"))),
@@ -124,9 +133,13 @@ impl Scene {
         scene
             .leaks
             .extend(processes.iter().map(|(pid, place)| format!("process {pid} in {}", place.display())));
-        for (place, known) in
-            [("vms", vms), ("images", images), ("kernels", kernels), ("staging", BTreeSet::new())]
-        {
+        for (place, known) in [
+            ("vms", vms),
+            ("images", images),
+            ("kernels", kernels),
+            ("snapshots", snapshots),
+            ("staging", BTreeSet::new()),
+        ] {
             let strays = names(&state.join(place)).into_iter().filter(|name| !known.contains(name));
             scene.leaks.extend(strays.map(|name| format!("{place}/{name} belongs to nothing")));
         }

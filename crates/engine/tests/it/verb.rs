@@ -7,7 +7,7 @@ use model::{VmId, network::Nat, signal::Signal};
 use testkit::images::Tar;
 use wire::control::{
     BuildImage, CreateVm, ExportWorkspace, ImportImage, ImportKernel, Outcome, PrepareWorkspace, PullImage,
-    PullKernel, RegisterImage, SetVm,
+    PullKernel, RegisterImage, SetVm, TakeSnapshot,
 };
 
 /// One operation.
@@ -32,6 +32,11 @@ pub enum Verb {
     /// NAT on or off.
     SetNat(&'static str, Nat),
     Reset(&'static str),
+    /// Of a VM, to be called so.
+    Snapshot(&'static str, &'static str),
+    DeleteSnapshot(&'static str),
+    /// A VM that goes on from a snapshot.
+    CreateFrom(&'static str, &'static str),
     ImportImage(&'static str),
     /// From the catalog by name, or from a registry by its reference.
     PullImage(&'static str),
@@ -65,6 +70,7 @@ impl Verb {
             | Self::CreateUnstarted(_)
             | Self::CreateOwned(_)
             | Self::CreateNat(_)
+            | Self::CreateFrom(..)
             | Self::CreateOf(..) => Kind::VmCreate,
             Self::Start(_) => Kind::VmStart,
             Self::Stop(_) => Kind::VmStop,
@@ -74,6 +80,8 @@ impl Verb {
             Self::AutoStop(_) => Kind::VmAutoStop,
             Self::Grow(_) | Self::SetNat(..) => Kind::VmSet,
             Self::Reset(_) => Kind::VmReset,
+            Self::Snapshot(..) => Kind::VmSnapshot,
+            Self::DeleteSnapshot(_) => Kind::SnapshotDelete,
             Self::ImportImage(_) => Kind::ImageImport,
             Self::PullImage(_) => Kind::ImagePull,
             Self::BuildImage(_) => Kind::ImageBuild,
@@ -126,6 +134,12 @@ impl Verb {
                 engine.vm_set(operation, name.to_owned(), wish).await
             }
             Self::Reset(name) => engine.vm_reset(operation, name.to_owned(), None).await,
+            Self::Snapshot(name, snapshot) => {
+                let take = TakeSnapshot { name: snapshot.to_owned(), with_secrets: false };
+                engine.vm_snapshot(operation, name.to_owned(), take).await
+            }
+            Self::CreateFrom(name, snapshot) => engine.vm_create(operation, clone(name, snapshot)).await,
+            Self::DeleteSnapshot(name) => engine.snapshot_delete(operation, name.to_owned()).await,
             Self::ImportImage(name) => {
                 let how = ImportImage::default();
                 engine.image_import(operation, name.to_owned(), how, Cursor::new(tar())).await
@@ -187,6 +201,11 @@ pub fn vm(name: &str) -> CreateVm {
         overlay_size: Some(64 << 20),
         ..CreateVm::default()
     }
+}
+
+/// One that goes on from `snapshot`.
+pub fn clone(name: &str, snapshot: &str) -> CreateVm {
+    CreateVm { name: Some(name.to_owned()), snapshot: Some(snapshot.to_owned()), ..CreateVm::default() }
 }
 
 /// The smallest image.

@@ -348,6 +348,11 @@ impl World {
         opened
     }
 
+    /// The next daemon finds another version of the VMM.
+    pub fn upgrade_vmm(&mut self, version: &str) {
+        self.fake = self.fake.clone().with_version(version);
+    }
+
     /// Lets go of everything at once, as a kill does.
     pub fn close(&mut self) {
         let Daemon { runtime, engine } = self.daemon.take().expect("it runs");
@@ -466,6 +471,13 @@ impl World {
         self.controls.lock().unwrap().last().expect("there is one").end(what);
     }
 
+    /// What the guests that run have in memory, the oldest first: who each was made.
+    pub fn memories(&self) -> Vec<String> {
+        let guests = self.controls.lock().unwrap();
+        let running = guests.iter().filter(|guest| guest.lives());
+        running.map(|guest| String::from_utf8(guest.memory()).unwrap()).collect()
+    }
+
     /// The machines that run.
     pub fn processes(&self) -> BTreeMap<u32, PathBuf> {
         scene::processes(&self.home)
@@ -474,6 +486,10 @@ impl World {
     /// What there is now.
     pub fn look(&self) -> Scene {
         let mut scene = Scene::of(&self.home);
+        scene.leaks.extend(self.fake.held().iter().map(|id| format!("machine {} is paused", id.pid)));
+        let guests = self.controls.lock().unwrap();
+        let held = guests.iter().filter(|guest| guest.lives() && guest.memory().starts_with(guest::HELD));
+        scene.leaks.extend(held.map(|_| "a guest is held".to_owned()));
         if let Some(host) = &self.host {
             scene.look_at_bridge(&self.home, &host.lock().unwrap().status());
         }

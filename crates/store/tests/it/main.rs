@@ -5,14 +5,16 @@
 use std::{collections::BTreeSet, ffi::OsString, ops::RangeInclusive, os::unix::ffi::OsStringExt};
 
 use model::{
-    GroupName, ImageName, KernelName, OperationId, VmId, VmName,
+    GroupName, ImageName, KernelName, OperationId, SnapshotName, VmId, VmName,
     network::{HostLoopback, Link, Nat, Network},
     sizing::{Host, Wish, resolve},
     undo::{ProcessEntry, Undo},
     vm::State,
     workspace::GuestPath,
 };
-use store::{Commit, Compatibility, Error, Image, Kernel, Ready, Reserved, Store, Vm, Workspace};
+use store::{
+    Commit, Compatibility, Error, Image, Kernel, Ready, Reserved, Snapshot, Starting, Store, Vm, Workspace,
+};
 
 struct Scratch(std::path::PathBuf);
 
@@ -85,9 +87,41 @@ fn vm(number: u8, name: &str) -> Vm {
         rm: true,
         machine_id: "m".to_owned(),
         secret: None,
+        build: None,
+        has_secrets: false,
+        snapshot: None,
         created_ms: 5,
         started_ms: None,
         timeline: "[]".to_owned(),
+    }
+}
+
+fn starting(link: Link) -> Starting {
+    Starting { secret: "s".to_owned(), link: Some(link), build: "7.2 tcg".to_owned(), has_secrets: true }
+}
+
+fn snapshot() -> Snapshot {
+    Snapshot {
+        id: "s1".to_owned(),
+        name: SnapshotName::try_from("warm").unwrap(),
+        vm: "one".to_owned(),
+        image: "i1".to_owned(),
+        kernel: "k1".to_owned(),
+        vmm: "qemu".to_owned(),
+        build: "7.2 tcg".to_owned(),
+        agent: 1,
+        vcpu: 2,
+        memory: 3 << 30,
+        disk: 4,
+        overlay: 5,
+        link: Some(Link::Bridge),
+        nat: Nat::On,
+        env: "[]".to_owned(),
+        secret: "s".to_owned(),
+        has_secrets: true,
+        files: "[]".to_owned(),
+        size: 6,
+        created_ms: 7,
     }
 }
 
@@ -116,18 +150,56 @@ fn records_are_read_back_as_they_were_written() {
     assert_eq!(store.kernel_list().unwrap(), [kernel()]);
     assert_eq!(store.image_list().unwrap(), [image()]);
     assert_eq!(store.vm_list().unwrap(), [vm(1, "one")]);
-    store.vm_starting(vm(1, "one").id, "s".to_owned(), Some(Link::Namespace), None).unwrap();
+    store.vm_starting(vm(1, "one").id, starting(Link::Namespace), None).unwrap();
     store.vm_nat(vm(1, "one").id, Nat::Off, HostLoopback::Closed).unwrap();
     store.vm_started(vm(1, "one").id, 9, "[1]".to_owned()).unwrap();
     let expect = Vm {
         state: State::Running,
         secret: Some("s".to_owned()),
+        build: Some("7.2 tcg".to_owned()),
+        has_secrets: true,
         network: Network { link: Some(Link::Namespace), ..Network::default() },
         started_ms: Some(9),
         timeline: "[1]".to_owned(),
         ..vm(1, "one")
     };
     assert_eq!(store.vm_get(vm(1, "one").id).unwrap(), expect);
+}
+
+#[test]
+fn a_snapshot_keeps_image_and_kernel_and_is_kept_by_what_is_being_made_of_it() {
+    let scratch = Scratch::new("snapshots");
+    let store = Store::open(&scratch.database()).unwrap();
+    store.kernel_insert(kernel(), NO_ENTRY).unwrap();
+    store.image_insert(image(), NO_ENTRY).unwrap();
+    let of_it = |number, name: &str| Vm { snapshot: Some("s1".to_owned()), ..vm(number, name) };
+    assert!(matches!(insert(&store, of_it(1, "early")), Err(Error::Missing)), "there is no snapshot yet");
+    store.snapshot_insert(snapshot(), NO_ENTRY).unwrap();
+    let again = Snapshot { id: "s2".to_owned(), ..snapshot() };
+    assert!(matches!(store.snapshot_insert(again, NO_ENTRY), Err(Error::Taken(name)) if name == "warm"));
+    assert_eq!(store.snapshot_list().unwrap(), [snapshot()]);
+    assert_eq!(store.snapshot_named("warm").unwrap(), Some(snapshot()));
+    assert_eq!(
+        (store.snapshot_get("s1").unwrap(), store.snapshot_get("s2").unwrap()),
+        (Some(snapshot()), None)
+    );
+
+    assert!(matches!(store.image_delete("i1"), Err(Error::InUse(users)) if users == ["snapshot warm"]));
+    assert_eq!(store.kernel_users("k1").unwrap(), ["image debian", "snapshot warm"]);
+    for (number, name) in [(1, "runs"), (2, "failed"), (3, "gone")] {
+        insert(&store, of_it(number, name)).unwrap();
+        let users = [format!("VM {name}")];
+        assert!(matches!(store.snapshot_delete("s1"), Err(Error::InUse(found)) if found == users));
+        let id = VmId::from_bytes([number; 6]);
+        match name {
+            "runs" => store.vm_started(id, 9, "[]".to_owned()).unwrap(),
+            "failed" => store.vm_failed(id, "it did not answer".to_owned()).unwrap(),
+            _ => store.vm_delete(id).unwrap(),
+        }
+    }
+    store.snapshot_delete("s1").unwrap();
+    assert!(matches!(store.snapshot_delete("s1"), Err(Error::Missing)));
+    assert_eq!(store.image_users("i1").unwrap(), ["failed", "runs"]);
 }
 
 #[test]
@@ -244,7 +316,7 @@ fn a_newer_or_damaged_database_is_refused_untouched() {
     bytes[60..64].copy_from_slice(&99u32.to_be_bytes()); // user_version, at offset 60 of the header
     host::fs::write_atomic(&newer, &bytes).unwrap();
     assert_eq!(Store::check(&newer).unwrap(), Compatibility::Newer);
-    assert!(matches!(Store::open(&newer), Err(Error::Newer { found: 99, known: 5 })));
+    assert!(matches!(Store::open(&newer), Err(Error::Newer { found: 99, known: 6 })));
 
     let damaged = scratch.0.join("damaged.db");
     host::fs::write_atomic(&damaged, b"this is no database, though long enough to look at").unwrap();
@@ -406,9 +478,8 @@ fn an_address_is_the_lowest_free_one_until_its_record_goes() {
     assert_eq!(store.vm_list().unwrap().len(), 3);
     // Who has no address is none of theirs, and gets one when it first starts on the bridge.
     assert_eq!(reserve(&store, vm(5, "plain"), None).unwrap().number, None);
-    let start = |n: u8, numbers| {
-        store.vm_starting(VmId::from_bytes([n; 6]), "s".to_owned(), Some(Link::Bridge), Some(numbers))
-    };
+    let start =
+        |n: u8, numbers| store.vm_starting(VmId::from_bytes([n; 6]), starting(Link::Bridge), Some(numbers));
     assert!(matches!(start(5, 2..=4), Err(Error::NoAddress(3))));
     assert_eq!((start(5, 2..=6).unwrap(), start(5, 2..=6).unwrap()), (Some(5), Some(5)));
     assert_eq!(start(1, 2..=6).unwrap(), Some(2));
@@ -511,6 +582,8 @@ fn vms_of_a_version_without_leases_have_none_and_may_have_one() {
     let store = Store::open(&path).unwrap();
     let numbers: Vec<_> = store.vm_list().unwrap().into_iter().map(|vm| vm.network.number).collect();
     assert_eq!(numbers, [None, None]);
+    // What was put into them nobody knows any more.
+    assert!(store.vm_list().unwrap().iter().all(|vm| vm.has_secrets && vm.build.is_none()));
     assert_eq!(reserve(&store, vm(3, "three"), Some(2..=254)).unwrap().number, Some(2));
     assert_eq!(Store::check(&scratch.0.join("banger.db.v3")).unwrap(), Compatibility::Older);
 }

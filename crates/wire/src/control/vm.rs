@@ -16,6 +16,9 @@ pub struct CreateVm {
     /// The image; without it the default one.
     #[serde(default)]
     pub image: Option<String>,
+    /// The snapshot to go on from instead of booting; image, kernel, VMM and size are those of it.
+    #[serde(default)]
+    pub snapshot: Option<String>,
     /// Virtual CPUs.
     #[serde(default)]
     pub vcpu: Option<u32>,
