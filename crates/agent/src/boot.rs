@@ -9,13 +9,13 @@
 
 mod disks;
 mod hand_over;
-mod identity;
+pub(crate) mod identity;
 mod init;
 mod layers;
 mod lean;
 mod modules;
 mod mounts;
-mod network;
+pub(crate) mod network;
 mod seed;
 
 use std::{

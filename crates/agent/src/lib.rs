@@ -7,6 +7,7 @@
 //! | [`serve`] | the second role: the host's requests |
 //! | [`channel`] | sessions on the port to the host |
 //! | [`exec`], [`connect`], [`tree`] | commands, connections, files |
+//! | [`configure`] | who a restored guest is |
 //! | [`ports`], [`stats`], [`systemd`] | what the guest does |
 //! | [`storage`], [`poweroff`], [`finish`] | the writable disks, and the machine's end |
 //!
@@ -14,6 +15,7 @@
 
 pub mod boot;
 pub mod channel;
+pub mod configure;
 pub mod connect;
 pub mod exec;
 pub mod finish;

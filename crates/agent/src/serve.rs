@@ -32,7 +32,7 @@ use tokio::{
 use wire::{
     Word,
     control::{Code, ErrorBody},
-    guest::{Channel, Health, InitKind, Poweroff, User, VERSION, VSOCK_PORT},
+    guest::{Channel, Clock, Health, Identity, InitKind, Poweroff, User, VERSION, VSOCK_PORT},
     pieces::{Sink, Source},
     session::Secret,
     tree::{Access, MAX_WANTED, Wanted},
@@ -40,7 +40,9 @@ use wire::{
 
 use crate::{
     boot::{Booted, now_us},
-    channel, connect, exec, port, ports, poweroff, query,
+    channel,
+    configure::{self, Standing},
+    connect, exec, port, ports, poweroff, query,
     root::Root,
     stats, sys, systemd,
     tree::{self, Owner, UnpackError},
@@ -66,8 +68,8 @@ const SPARED: &str = "run/sendsigs.omit.d/banger";
 pub struct Guest {
     /// What the boot handed over; `None` where this is no guest, as in tests.
     pub booted: Option<&'static Booted>,
-    /// Variables for commands.
-    pub environment: Rc<[(Word, Word)]>,
+    /// What may change of it.
+    pub standing: Standing,
 }
 
 impl Guest {
@@ -128,7 +130,8 @@ pub fn log(line: &str) {
 }
 
 fn serve(booted: &'static Booted) -> io::Result<()> {
-    let guest = Rc::new(Guest { environment: booted.config.env.clone().into(), booted: Some(booted) });
+    let standing = Standing::new(&booted.config.env, booted.config.network.clone());
+    let guest = Rc::new(Guest { standing, booted: Some(booted) });
     match &booted.config.channel {
         Channel::VirtioSerial { secret } => {
             let secret = Secret::from_hex(secret)
@@ -262,12 +265,17 @@ async fn answer(request: Request<Incoming>, guest: Rc<Guest>) -> Response<Reply>
 
 async fn route(request: Request<Incoming>, guest: Rc<Guest>) -> Answer {
     let path = request.uri().path().to_owned();
+    let of_the_held = ["/v1/health", "/v1/hold", "/v1/release", "/v1/configure"];
+    if guest.standing.is_held() && !of_the_held.contains(&&path[..]) {
+        let message = "the guest is being saved, or was restored and is nobody yet";
+        return Err(Refused::new(StatusCode::CONFLICT, Code::Conflict, message));
+    }
     match (request.method(), &path[..]) {
         (&Method::GET, "/v1/health") => Ok(json(StatusCode::OK, &health(guest.booted).await)),
         (&Method::POST, "/v1/exec") => {
             let (sender, response) = stream();
             // Not a task of the connection: it has to end the command when that is cut.
-            spawn_local(exec::converse(request.into_body(), sender, Rc::clone(&guest.environment)));
+            spawn_local(exec::converse(request.into_body(), sender, guest.standing.environment()));
             Ok(response)
         }
         (&Method::POST, "/v1/connect") => {
@@ -327,6 +335,34 @@ async fn route(request: Request<Incoming>, guest: Rc<Guest>) -> Answer {
         }
         (&Method::POST, "/v1/sync") => {
             blocking(rustix::fs::sync).await?;
+            Ok(empty(StatusCode::NO_CONTENT))
+        }
+        (&Method::POST, "/v1/hold") => {
+            guest.standing.hold();
+            blocking(rustix::fs::sync).await?;
+            Ok(empty(StatusCode::NO_CONTENT))
+        }
+        (&Method::POST, "/v1/release") => {
+            let Clock { now_ms } = read_json(request.into_body()).await?;
+            guest.standing.release();
+            if guest.booted.is_some() {
+                configure::set_clock(now_ms).map_err(|error| Refused::from_error(&error))?;
+            }
+            Ok(empty(StatusCode::NO_CONTENT))
+        }
+        (&Method::POST, "/v1/configure") => {
+            guest.booted()?;
+            let identity: Identity = read_json(request.into_body()).await?;
+            let network = guest.standing.network();
+            // It serves nothing until all of that is done, also where it was not held.
+            guest.standing.hold();
+            let (identity, applied) = blocking(move || {
+                let applied = configure::apply(&identity, network.as_ref());
+                (identity, applied)
+            })
+            .await?;
+            applied.map_err(|error| Refused::from_error(&error))?;
+            guest.standing.become_it(&identity);
             Ok(empty(StatusCode::NO_CONTENT))
         }
         (&Method::POST, "/v1/poweroff") => {

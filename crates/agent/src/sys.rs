@@ -20,6 +20,29 @@ const CLONE_INTO_CGROUP: u64 = 1 << 33;
 /// `EXT4_IOC_RESIZE_FS`: the new size in blocks.
 const RESIZE: ioctl::Opcode = opcode::write::<u64>(b'f', 16);
 
+/// Bytes that [`add_entropy`] takes.
+pub const ENTROPY: usize = 64;
+/// `RNDADDENTROPY` of `linux/random.h`.
+const ADD_ENTROPY: ioctl::Opcode = opcode::write::<[libc::c_int; 2]>(b'R', 3);
+/// `RNDRESEEDCRNG`.
+const RESEED: ioctl::Opcode = opcode::none(b'R', 7);
+
+/// `struct rand_pool_info`: bits, bytes, and those.
+#[repr(C)]
+struct Pool(libc::c_int, libc::c_int, [u8; ENTROPY]);
+
+/// Mixes `bytes`, all of them random, into the kernel's random numbers by way of its device, and has all generators draw anew.
+///
+/// # Errors
+/// What the kernel says; only root may.
+pub fn add_entropy(device: impl AsFd, bytes: [u8; ENTROPY]) -> io::Result<()> {
+    let count = libc::c_int::try_from(ENTROPY).expect("a small constant");
+    // SAFETY: RNDADDENTROPY reads a rand_pool_info, two numbers and as many bytes as the second says, which is what Pool is.
+    unsafe { ioctl::ioctl(&device, Setter::<ADD_ENTROPY, Pool>::new(Pool(count * 8, count, bytes))) }?;
+    // SAFETY: RNDRESEEDCRNG takes no argument.
+    Ok(unsafe { ioctl::ioctl(&device, ioctl::NoArg::<RESEED>::new()) }?)
+}
+
 /// Writes out the file system of `fd` and stops all writing to it.
 ///
 /// # Errors

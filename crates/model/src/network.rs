@@ -25,6 +25,16 @@ impl Mac {
         let [a, b, c, d, e] = rest;
         Self([0x02, a, b, c, d, e])
     }
+
+    /// The one that is written so: `02:00:5e:10:00:01`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let bytes: Option<Vec<u8>> = text
+            .split(':')
+            .map(|byte| (byte.len() == 2).then(|| u8::from_str_radix(byte, 16).ok()).flatten())
+            .collect();
+        bytes?.try_into().ok().map(Self)
+    }
 }
 
 impl fmt::Display for Mac {

@@ -35,10 +35,9 @@ pub fn write(root: &Root, config: &Config, init: &Choice) -> Result<()> {
     rustix::system::sethostname(config.hostname.as_bytes())
         .map_err(|e| Error::new("set host name", &config.hostname, e))?;
     for result in [
-        root.write(Path::new("etc/hostname"), format!("{}\n", config.hostname).as_bytes(), 0o644),
+        hostname(root, &config.hostname),
         hosts(root, &config.hostname),
-        // One that is there also tells systemd that this is no first boot, so it asks no questions.
-        root.write(Path::new("etc/machine-id"), format!("{}\n", config.machine_id).as_bytes(), 0o444),
+        machine_id(root, &config.machine_id),
         config.ssh.as_ref().map_or(Ok(()), |keys| ssh(root, keys)),
         masks(root, init.kind),
     ] {
@@ -47,6 +46,25 @@ pub fn write(root: &Root, config: &Config, init: &Choice) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Writes the names alone, all of them.
+///
+/// # Errors
+/// Where one cannot be written.
+pub fn names(root: &Root, name: &str, id: &str) -> Result<()> {
+    hostname(root, name)?;
+    hosts(root, name)?;
+    machine_id(root, id)
+}
+
+fn hostname(root: &Root, name: &str) -> Result<()> {
+    root.write(Path::new("etc/hostname"), format!("{name}\n").as_bytes(), 0o644)
+}
+
+fn machine_id(root: &Root, id: &str) -> Result<()> {
+    // One that is there also tells systemd that this is no first boot, so it asks no questions.
+    root.write(Path::new("etc/machine-id"), format!("{id}\n").as_bytes(), 0o444)
 }
 
 fn hosts(root: &Root, hostname: &str) -> Result<()> {
@@ -73,7 +91,10 @@ fn hosts_with(found: &str, hostname: &str) -> String {
 }
 
 /// Gives sshd banger's host key and lets banger's keys in, where the image has an sshd.
-fn ssh(root: &Root, keys: &Ssh) -> Result<()> {
+///
+/// # Errors
+/// Where one of the files cannot be written.
+pub fn ssh(root: &Root, keys: &Ssh) -> Result<()> {
     if !["usr/sbin/sshd", "usr/bin/sshd"].iter().any(|path| root.is_program(Path::new(path))) {
         return Ok(());
     }

@@ -5,6 +5,7 @@
 use std::{io, net::Ipv4Addr, path::Path};
 
 use host::{Error, Result, net};
+use model::network::Mac;
 use wire::guest::Network;
 
 use crate::root::Root;
@@ -20,8 +21,34 @@ pub fn set_up(root: &Root, network: Option<&Network>) -> Result<()> {
     leave_alone(network)
 }
 
+/// Makes the card that is as `before` says one as `network` says.
+///
+/// # Errors
+/// Where it is not there or the kernel refuses.
+pub fn change(root: &Root, before: &Network, network: &Network) -> Result<()> {
+    // Done before, it has its new address.
+    let name = match net::device_of(&before.mac)? {
+        Some(name) => name,
+        None => net::device_of(&network.mac)?.ok_or_else(missing)?,
+    };
+    let invalid = || Error::new("understand", &network.mac, io::Error::from(io::ErrorKind::InvalidInput));
+    let mac = Mac::parse(&network.mac).ok_or_else(invalid)?;
+    let device = net::Device::new(&name, network.address, network.prefix, network.mtu)?;
+    net::set_up(&device.with_mac(mac.0))?;
+    match net::route_to_world(network.gateway) {
+        // It stayed, where the address did.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        routed => routed?,
+    }
+    root.write(Path::new("etc/resolv.conf"), resolver(&network.resolvers).as_bytes(), 0o644)?;
+    leave_alone(network)
+}
+
+fn missing() -> Error {
+    Error::new("find", "the network card", io::Error::from(io::ErrorKind::NotFound))
+}
+
 fn card(network: &Network) -> Result<()> {
-    let missing = || Error::new("find", "the network card", io::Error::from(io::ErrorKind::NotFound));
     let name = net::device_of(&network.mac)?.ok_or_else(missing)?;
     // Nobody answers IPv6 here, and whoever waits for an answer waits in vain. A kernel may have none.
     let ipv6 = format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6");

@@ -63,6 +63,36 @@ fn what_cannot_be_done_is_an_error_with_a_code() {
     });
 }
 
+#[test]
+fn a_held_guest_serves_nothing_until_it_is_released() {
+    with_agent(async |port| {
+        let mut client = port.client().await;
+        let clock = br#"{"now_ms": 0}"#;
+        for round in ["as it is", "once more"] {
+            assert_eq!(client.call("GET", "/v1/stats", b"").await.unwrap().0, 200, "{round}");
+            assert_eq!(client.call("POST", "/v1/hold", b"").await.unwrap().0, 204);
+            for (method, path) in [
+                ("GET", "/v1/stats"),
+                ("GET", "/v1/tree?path=/"),
+                ("POST", "/v1/exec"),
+                ("POST", "/v1/connect?tcp=1"),
+                ("POST", "/v1/poweroff"),
+            ] {
+                let (status, answer) = client.call(method, path, b"").await.unwrap();
+                let error: ErrorBody = serde_json::from_slice(&answer).unwrap();
+                assert_eq!((status.as_u16(), error.code), (409, Code::Conflict), "{path}");
+            }
+            assert_eq!(client.call("GET", "/v1/health", b"").await.unwrap().0, 200);
+            assert_eq!(client.call("POST", "/v1/hold", b"").await.unwrap().0, 204);
+            // What is not understood releases nothing, and this machine is no guest that could be another.
+            assert_eq!(client.call("POST", "/v1/release", b"{").await.unwrap().0, 400);
+            assert_eq!(client.call("POST", "/v1/configure", b"{}").await.unwrap().0, 409);
+            assert_eq!(client.call("GET", "/v1/stats", b"").await.unwrap().0, 409);
+            assert_eq!(client.call("POST", "/v1/release", clock).await.unwrap().0, 204);
+        }
+    });
+}
+
 /// Reads all, then answers with it reversed: so each direction must end by itself.
 async fn reverse(mut stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin) {
     let mut all = Vec::new();

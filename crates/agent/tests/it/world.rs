@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use agent::serve::{Guest, block_on, connection};
+use agent::{
+    configure::Standing,
+    serve::{Guest, block_on, connection},
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::UnixStream,
@@ -40,7 +43,8 @@ impl Port {
         let secret = Secret::new(host::rand::bytes());
         let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
-        let guest = Rc::new(Guest { booted: None, environment: [("GUEST".into(), "yes".into())].into() });
+        let standing = Standing::new(&[("GUEST".into(), "yes".into())], None);
+        let guest = Rc::new(Guest { booted: None, standing });
         let own = secret.clone();
         spawn_local(async move {
             let handler = |stream| connection(stream, Rc::clone(&guest));

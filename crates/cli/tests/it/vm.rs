@@ -16,6 +16,7 @@ mod network;
 mod refused;
 mod rootless;
 mod round_trip;
+mod snapshot;
 mod ssh;
 mod stream;
 mod sync;

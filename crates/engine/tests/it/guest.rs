@@ -56,7 +56,8 @@ async fn agent(stream: DuplexStream) {
     let (end, ended) = tokio::sync::oneshot::channel::<()>();
     let (over, is_over) = tokio::sync::oneshot::channel();
     std::thread::spawn(move || {
-        let guest = Rc::new(agent::serve::Guest { booted: None, environment: [].into() });
+        let standing = agent::configure::Standing::new(&[], None);
+        let guest = Rc::new(agent::serve::Guest { booted: None, standing });
         let serve = async {
             tokio::select! {
                 () = agent::serve::connection(stream, guest) => {}
