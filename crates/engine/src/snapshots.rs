@@ -151,7 +151,7 @@ impl Engine {
         }
         // Where it has a card it keeps that, whatever goes through.
         let asked = if snapshot.link.is_some() { Network { nat: Nat::On, ..network } } else { network };
-        let link = self.link_for(asked, report.backend).await?;
+        let link = self.link_for(asked).await?;
         let is_open = link == Some(Link::BuiltIn) && !network.nat.is_on();
         if link != snapshot.link || is_open {
             let name = |link: Option<Link>| link.map_or("none", Link::name).to_owned();

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use host::proc::ProcessId;
-use model::network::Nat;
+use model::network::Link;
 use model::{
     boot,
     config::{self, Vmm},
@@ -118,21 +118,18 @@ impl Probed {
     }
 }
 
-/// Whether machines of VMM `vmm` can have a network card.
-pub fn has_cards(vmm: &str) -> bool {
-    vmm != FIRECRACKER
-}
-
-/// Whether a machine of VMM `vmm` can have what `nat` says.
+/// Whether VMM `vmm` connects a machine to `link`.
 ///
 /// # Errors
 /// Where it cannot.
-pub fn connects(vmm: &str, nat: Nat) -> Result<()> {
-    match nat {
-        Nat::On if !has_cards(vmm) => {
-            Err(Error::invalid("--nat", "on", "this version connects machines under qemu only: --vmm qemu"))
-        }
-        Nat::On | Nat::Off => Ok(()),
+pub fn connects(vmm: &str, link: Option<Link>) -> Result<()> {
+    match link {
+        Some(Link::BuiltIn) if vmm == FIRECRACKER => Err(Error::invalid(
+            "--vmm",
+            vmm,
+            "where namespaces cannot be used, only QEMU has a network of its own: --vmm qemu",
+        )),
+        Some(Link::Namespace | Link::Bridge | Link::BuiltIn) | None => Ok(()),
     }
 }
 
@@ -173,27 +170,16 @@ impl Vmms {
         Ok(Choice { backend: self.backend(name).await?, by: By::Word })
     }
 
-    /// The same, or QEMU where `choice` was ours and does not connect a machine of `nat`.
+    /// The same, or QEMU where `choice` was ours and does not connect a machine to `link`.
     ///
     /// # Errors
-    /// Where it was somebody's word.
-    pub async fn for_network(&self, choice: Choice, nat: Nat) -> Result<Choice> {
-        match (connects(choice.name(), nat), &choice.by) {
+    /// Where it was somebody's word, or there is no QEMU.
+    pub async fn for_link(&self, choice: Choice, link: Option<Link>) -> Result<Choice> {
+        match (connects(choice.name(), link), choice.by) {
             (Ok(()), _) => Ok(choice),
             (Err(_), By::Us) => Ok(Choice { backend: self.backend(QEMU).await?, by: By::Us }),
             (Err(error), By::Word) => Err(error),
         }
-    }
-
-    /// The same, or QEMU where `choice` was ours and has no cards.
-    ///
-    /// # Errors
-    /// Where there is no QEMU.
-    pub async fn for_bridge(&self, choice: Choice) -> Result<Choice> {
-        if has_cards(choice.name()) || choice.by == By::Word {
-            return Ok(choice);
-        }
-        Ok(Choice { backend: self.backend(QEMU).await?, by: By::Us })
     }
 
     /// The same, or another one where `choice` was ours and cannot run the kernel of these `files`.

@@ -2,7 +2,8 @@
 //! connection after the other where its configuration says `vsock`.
 //!
 //! A session begins with one line: `echo`, `poweroff`, `reboot`, `panic`, `say N` for N lines on the console,
-//! `say-later N` for N lines once the session has ended, `remember WORD` to keep a word in memory, or `recall` to say it.
+//! `say-later N` for N lines once the session has ended, `remember WORD` to keep a word in memory, `recall` to say it, or `card` for the address of its network
+//! card.
 #![expect(clippy::disallowed_methods, clippy::print_stdout, reason = "it is all alone in its guest")]
 
 use std::{
@@ -141,6 +142,7 @@ impl Session {
         match line.as_str() {
             "echo" => self.echo = true,
             "recall" => return format!("{}\n", remembered()).into_bytes(),
+            "card" => return format!("{}\n", card()).into_bytes(),
             "poweroff" => drop(reboot(RebootCommand::PowerOff)),
             "reboot" => drop(reboot(RebootCommand::Restart)),
             // The kernel does not survive its init.
@@ -162,6 +164,15 @@ impl Session {
         }
         rest
     }
+}
+
+/// The address of the network card, if there is one.
+fn card() -> String {
+    let devices = fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
+    let real = devices.filter(|device| device.path().join("device").exists());
+    real.filter_map(|device| fs::read_to_string(device.path().join("address")).ok())
+        .map(|address| address.trim().to_owned())
+        .collect()
 }
 
 /// The word that was to be remembered last.

@@ -76,6 +76,21 @@ struct PartialDrive {
     path_on_host: String,
 }
 
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NetworkInterface {
+    iface_id: String,
+    guest_mac: Option<String>,
+    host_dev_name: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NetworkOverride {
+    iface_id: String,
+    host_dev_name: String,
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Vsock {
@@ -119,6 +134,8 @@ struct LoadSnapshot {
     snapshot_path: String,
     mem_backend: MemoryBackend,
     resume_vm: bool,
+    #[serde(default)]
+    network_overrides: Vec<NetworkOverride>,
 }
 
 #[derive(Deserialize)]
@@ -138,6 +155,7 @@ enum BackendType {
 #[derive(Clone, Default, Serialize, Deserialize)]
 struct Shape {
     drives: Vec<(String, String, bool)>,
+    card: Option<NetworkInterface>,
     vsock: Option<String>,
 }
 
@@ -166,6 +184,8 @@ struct Machine {
     restarts: bool,
     /// Id and open file of each drive.
     drives: Vec<(String, File)>,
+    /// The other end of its card's tap.
+    tap: Option<File>,
     vsock: Option<UnixListener>,
 }
 
@@ -307,6 +327,14 @@ fn handle(method: &Method, path: &str, body: &[u8], machine: &mut Machine) -> Ou
             machine.drives.push((drive.drive_id, file));
             Ok(String::new())
         }
+        ("PUT", path) if path.starts_with("/network-interfaces/") => {
+            let card: NetworkInterface = parse(body)?;
+            if path != format!("/network-interfaces/{}", card.iface_id) {
+                return Err("The id from the path does not match the id from the body!".to_owned());
+            }
+            machine.plug_in(card)?;
+            Ok(String::new())
+        }
         ("PUT", "/vsock") => {
             let vsock: Vsock = parse(body)?;
             if vsock.guest_cid < 3 {
@@ -318,6 +346,19 @@ fn handle(method: &Method, path: &str, body: &[u8], machine: &mut Machine) -> Ou
         }
         ("PUT", "/entropy") => parse::<Entropy>(body).map(|_| String::new()),
         _ => Err(format!("Invalid request method and/or path: {method} {path}.")),
+    }
+}
+
+impl Machine {
+    /// Opens the tap of `card` by its name.
+    fn plug_in(&mut self, card: NetworkInterface) -> Result<(), String> {
+        let opened = host::links::open_tap(&card.host_dev_name);
+        let tap = opened.map_err(|error| {
+            format!("Cannot create network device: Open tap device failed: {error}: {}", card.host_dev_name)
+        })?;
+        MAC.set(card.guest_mac.clone().unwrap_or_default());
+        (self.tap, self.shape.card) = (Some(tap), Some(card));
+        Ok(())
     }
 }
 
@@ -346,19 +387,27 @@ fn load(files: &LoadSnapshot, machine: &mut Machine) -> Outcome {
     for (id, path, is_read_only) in &shape.drives {
         machine.drives.push((id.clone(), open(path, !is_read_only)?));
     }
+    if let Some(mut card) = shape.card.clone() {
+        for other in files.network_overrides.iter().filter(|other| other.iface_id == card.iface_id) {
+            card.host_dev_name.clone_from(&other.host_dev_name);
+        }
+        machine.plug_in(card)?;
+    }
     if let Some(path) = &shape.vsock {
         let listener = UnixListener::bind(path).map_err(|error| error.to_string())?;
         spawn_local(serve_guest(listener));
     }
     WORD.set(String::from_utf8_lossy(&word).into_owned());
     (machine.boots, machine.running, machine.paused) = (true, true, !files.resume_vm);
-    machine.shape = shape;
+    machine.shape = Shape { card: machine.shape.card.take(), ..shape };
     Ok(String::new())
 }
 
 thread_local! {
     /// What its guest has in memory.
     static WORD: RefCell<String> = RefCell::default();
+    /// The address of its card.
+    static MAC: RefCell<String> = RefCell::default();
 }
 
 fn act(action: Action, machine: &mut Machine) -> Outcome {
@@ -423,6 +472,10 @@ async fn converse(mut stream: BufReader<UnixStream>) -> std::io::Result<()> {
         "recall" => {
             let word = WORD.with_borrow(|word| word.clone());
             stream.write_all(format!("{word}\n").as_bytes()).await?;
+        }
+        "card" => {
+            let address = MAC.with_borrow(|address| address.clone());
+            stream.write_all(format!("{address}\n").as_bytes()).await?;
         }
         // It halts, and its machine goes on doing nothing.
         "poweroff" => {

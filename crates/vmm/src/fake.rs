@@ -11,7 +11,7 @@ use std::{
 };
 
 use host::proc::{Command, Gated, Process, ProcessId, Program, Signal};
-use model::{boot, end::MachineEnd};
+use model::{boot, end::MachineEnd, network::Mac};
 use tokio::{
     io::DuplexStream,
     sync::{Semaphore, watch},
@@ -69,6 +69,8 @@ struct Memory {
     bytes: Vec<u8>,
     /// It is paused.
     held: bool,
+    /// The address of its card.
+    mac: Option<Mac>,
 }
 
 impl Fake {
@@ -148,6 +150,12 @@ impl Control {
         self.fake.memory(&self.id, |memory| memory.bytes = bytes.to_vec());
     }
 
+    /// The address of the machine's network card, if it has one.
+    #[must_use]
+    pub fn mac(&self) -> Option<Mac> {
+        self.fake.memory(&self.id, |memory| memory.mac)
+    }
+
     /// Ends the machine in that way.
     pub fn end(&self, what: MachineEnd) {
         let ends = &self.fake.ends;
@@ -186,11 +194,11 @@ impl Backend for Fake {
                 .dir(&plan.place.run_dir)
                 .stderr(watcher::fresh_log(&plan.place.log_dir)?);
             if let Some(nic) = &plan.nic {
-                crate::qemu::tap(&mut command, nic)?;
+                let _ = crate::card::open(&mut command, nic)?;
             }
             let gated = command.gated()?;
-            let (place, saved) = (plan.place, plan.saved);
-            Ok(Box::new(Waiting { gated, place, saved, fake: self.clone() }) as Box<dyn Spawned>)
+            let (place, mac, saved) = (plan.place, plan.nic.map(|nic| nic.card.mac), plan.saved);
+            Ok(Box::new(Waiting { gated, place, mac, saved, fake: self.clone() }) as Box<dyn Spawned>)
         })
     }
 
@@ -210,6 +218,7 @@ impl Backend for Fake {
 struct Waiting {
     gated: Gated,
     place: Place,
+    mac: Option<Mac>,
     saved: Option<Saved>,
     fake: Fake,
 }
@@ -221,7 +230,7 @@ impl Spawned for Waiting {
 
     fn release(self: Box<Self>) -> Future<'static, Result<Arc<dyn Machine>, LaunchError>> {
         Box::pin(async move {
-            let Self { gated, place, saved, fake } = *self;
+            let Self { gated, place, mac, saved, fake } = *self;
             if fake.fails(Fault::Release) {
                 return Err(LaunchError::Ended { exit: None, lines: vec!["a fault".to_owned()], hint: None });
             }
@@ -233,7 +242,7 @@ impl Spawned for Waiting {
                 })?;
             }
             let process = gated.release().map_err(LaunchError::Execute)?;
-            fake.memory(process.id(), |memory| memory.bytes = bytes);
+            fake.memory(process.id(), |memory| (memory.bytes, memory.mac) = (bytes, mac));
             let machine = FakeMachine::new(process, place, fake).map_err(LaunchError::Execute)?;
             Ok(Arc::new(machine) as Arc<dyn Machine>)
         })

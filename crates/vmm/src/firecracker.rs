@@ -22,7 +22,7 @@ use host::{
     proc::{Command, Exit, Gated, Process, ProcessId, Program, Signal},
     sock,
 };
-use model::boot;
+use model::{boot, network::Link};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{UnixStream, unix::pipe::Receiver},
@@ -33,7 +33,7 @@ use wire::{guest::VSOCK_PORT, session::Secret};
 
 use crate::{
     AdoptError, AgentError, Backend, Channel, ControlError, Disk, End, Future, LaunchError, Machine,
-    MachinePlan, MachineStatus, Place, Report, Snapshots, SpawnError, Spawned,
+    MachinePlan, MachineStatus, Place, Report, Snapshots, SpawnError, Spawned, card,
     console::Console,
     end::{self, Told},
     held::Held,
@@ -94,15 +94,9 @@ impl Backend for Firecracker {
     fn spawn(&self, plan: MachinePlan) -> Future<'_, Result<Box<dyn Spawned>, SpawnError>> {
         let program = self.report.program.clone();
         Box::pin(async move {
-            let (gated, console, plan) = blocking(move || {
+            let (gated, console, tap, plan) = blocking(move || {
                 let Place { run_dir, log_dir } = &plan.place;
                 plain_name("name", &plan.name)?;
-                if plan.nic.is_some() {
-                    return Err(SpawnError::Plan {
-                        field: "network card",
-                        value: "under Firecracker".to_owned(),
-                    });
-                }
                 let console = run_dir.join(CONSOLE_PIPE);
                 pipe::make(&console)?;
                 let writer = pipe::writer(&console)?;
@@ -110,18 +104,19 @@ impl Backend for Firecracker {
                 let log = watcher::fresh_log(log_dir)?;
                 // It opens its log by name, in a directory that may be elsewhere later.
                 host::fs::symlink(&log_dir.join(watcher::LOG), &run_dir.join(watcher::LOG))?;
-                let command = Command::new(Program::Firecracker(program))
+                let mut command = Command::new(Program::Firecracker(program))
                     .dir(run_dir)
                     .args(["--api-sock", API_SOCKET, "--id", &plan.name])
                     .args(["--log-path", watcher::LOG, "--level", "Warning"])
                     .stdout(writer)
                     .stderr(log);
-                Ok::<_, SpawnError>((command.gated()?, reader, plan))
+                let tap = plan.nic.as_ref().map(|nic| card::name(&mut command, nic)).transpose()?;
+                Ok::<_, SpawnError>((command.gated()?, reader, tap, plan))
             })
             .await?;
             let halted = Arc::new(Notify::new());
             let console = read_console(console, &plan.place, halted.clone())?;
-            Ok(Box::new(Waiting { gated, console, halted, plan }) as Box<dyn Spawned>)
+            Ok(Box::new(Waiting { gated, console, halted, tap, plan }) as Box<dyn Spawned>)
         })
     }
 
@@ -177,6 +172,8 @@ struct Waiting {
     gated: Gated,
     console: Console,
     halted: Arc<Notify>,
+    /// The name of its tap, where it has a card.
+    tap: Option<String>,
     plan: MachinePlan,
 }
 
@@ -187,7 +184,7 @@ impl Spawned for Waiting {
 
     fn release(self: Box<Self>) -> Future<'static, Result<Arc<dyn Machine>, LaunchError>> {
         Box::pin(async move {
-            let Self { gated, console, halted, plan } = *self;
+            let Self { gated, console, halted, tap, plan } = *self;
             let (id, place) = (gated.id().clone(), plan.place.clone());
             if let Some(saved) = &plan.saved {
                 snapshot::prepare(place.run_dir.clone(), saved.clone()).await?;
@@ -198,8 +195,12 @@ impl Spawned for Waiting {
             let start = async {
                 api.appear().await?;
                 match plan.saved {
-                    Some(_) => snapshot::restore(&api).await,
-                    None => api.start(&plan, AGENT_SOCKET).await,
+                    // In a namespace of its own it is called as the saved machine's was.
+                    Some(_) => {
+                        let on_bridge = plan.nic.is_some_and(|nic| nic.link == Link::Bridge);
+                        snapshot::restore(&api, tap.as_deref().filter(|_| on_bridge)).await
+                    }
+                    None => api.start(&plan, AGENT_SOCKET, tap.as_deref()).await,
                 }
             };
             let started = tokio::select! {

@@ -17,6 +17,7 @@ pub mod firecracker;
 pub mod qemu;
 pub mod ring;
 
+mod card;
 mod channel;
 mod console;
 mod end;

@@ -12,15 +12,10 @@ use std::{
 };
 
 use host::{
-    links,
-    net::Device,
     proc::{Command, Gated, Process, ProcessId, Program, Signal},
     sock,
 };
-use model::{
-    boot,
-    network::{self, Link, TAP},
-};
+use model::boot;
 use serde_json::json;
 use tokio::{
     net::UnixStream,
@@ -31,7 +26,7 @@ use wire::session::Secret;
 
 use crate::{
     AdoptError, AgentError, Backend, Channel, ControlError, Disk, End, Future, LaunchError, Machine,
-    MachinePlan, MachineStatus, Nic, Place, Report, Snapshots, SpawnError, Spawned, channel,
+    MachinePlan, MachineStatus, Place, Report, Snapshots, SpawnError, Spawned, card, channel,
     console::Console,
     end::Told,
     launch::{ADOPTION, COMING_UP, KILLED, Unsettled, blocking, stream},
@@ -52,9 +47,6 @@ pub(crate) use probe::PRODUCT;
 pub fn installed() -> Option<PathBuf> {
     PRODUCT.installed()
 }
-
-/// The gateway's own address. Each is alone with its guest, so it can be the same everywhere.
-const GATEWAY_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x01];
 
 const CONTROL_SOCKET: &str = "control.sock";
 const CONSOLE_SOCKET: &str = "console.sock";
@@ -106,7 +98,7 @@ impl Backend for Qemu {
                 let (console_fd, console) = socket(CONSOLE_SOCKET)?;
                 // Its one client comes later, and until then may not be another one.
                 let agent_fd = command.pass(sock::listen(&run_dir.join(AGENT_SOCKET))?);
-                let tap = plan.nic.as_ref().map(|nic| tap(&mut command, nic)).transpose()?.flatten();
+                let tap = plan.nic.as_ref().map(|nic| card::open(&mut command, nic)).transpose()?.flatten();
                 let (feed, saved) = match &plan.saved {
                     Some(saved) => {
                         let (stream, theirs) = StdStream::pair()
@@ -141,19 +133,6 @@ impl Backend for Qemu {
         secret: Secret,
     ) -> Future<'_, Result<Option<Arc<dyn Machine>>, AdoptError>> {
         Box::pin(adopt(id, place, secret))
-    }
-}
-
-/// Puts the process of `command` where `nic` needs it to be; the number of its tap, if it has one.
-pub(crate) fn tap(command: &mut Command, nic: &Nic) -> host::Result<Option<std::os::fd::RawFd>> {
-    let Nic { vm, card, link } = nic;
-    match link {
-        Link::BuiltIn => Ok(None),
-        Link::Bridge => Ok(Some(command.pass(links::open_tap(&network::tap(*vm))?))),
-        Link::Namespace => {
-            let device = Device::new(TAP, card.gateway, card.prefix, card.mtu)?;
-            command.with_tap(device.with_mac(GATEWAY_MAC)).map(Some)
-        }
     }
 }
 

@@ -151,12 +151,12 @@ impl Engine {
         for message in &files.warnings {
             operation.emit(Event::Warning { message: message.clone() });
         }
-        connects(&record.vmm, record.network.nat)?;
         let snapshot = self.snapshot_of(record)?;
         let link = match &snapshot {
             Some(snapshot) => self.link_to_restore(snapshot, record.network, vmm.report()).await?,
-            None => self.link_for(record.network, &record.vmm).await?,
+            None => self.link_for(record.network).await?,
         };
+        connects(&record.vmm, link)?;
         let bridge = self.0.bridge.as_ref().filter(|_| link == Some(Link::Bridge));
         if bridge.is_some() {
             self.ensure_bridge(operation, record).await?;

@@ -20,7 +20,7 @@ use crate::{
     payload::KernelFiles,
     saga::{Saga, and_then},
     view,
-    vmms::{Choice, has_cards},
+    vmms::Choice,
 };
 
 /// How often a made-up name is tried before the creation gives up.
@@ -64,23 +64,22 @@ impl Engine {
         let own = snapshot.as_ref().map_or(self.0.config.nat, |snapshot| snapshot.nat);
         let nat = request.nat.map_or(own, Nat::of);
         let network = Network { nat, loopback, ..Network::default() };
-        let vmm = match &snapshot {
-            Some(snapshot) => self.0.vmms.only(&snapshot.vmm).await?,
-            None => self.0.vmms.choose(request.vmm.as_deref()).await?,
-        };
-        let mut vmm = self.0.vmms.for_network(vmm, nat).await?;
-        if self.0.bridge.is_some() {
-            vmm = self.0.vmms.for_bridge(vmm).await?;
-        }
-        let group = request.group.as_deref().map(|text| self.group(text, vmm.name())).transpose()?;
         // That it can be had is known before anything is made; what it is then is found out at the start.
-        let (image, kernel) = match &snapshot {
+        let vmm = match &snapshot {
             Some(snapshot) => {
-                let _ = self.link_to_restore(snapshot, network, vmm.report()).await?;
-                self.sources_of(snapshot)?
+                let vmm = self.0.vmms.only(&snapshot.vmm).await?;
+                let link = self.link_to_restore(snapshot, network, vmm.report()).await?;
+                self.0.vmms.for_link(vmm, link).await?
             }
             None => {
-                let _ = self.link_for(network, vmm.name()).await?;
+                let vmm = self.0.vmms.choose(request.vmm.as_deref()).await?;
+                self.0.vmms.for_link(vmm, self.link_for(network).await?).await?
+            }
+        };
+        let group = request.group.as_deref().map(|text| self.group(text)).transpose()?;
+        let (image, kernel) = match &snapshot {
+            Some(snapshot) => self.sources_of(snapshot)?,
+            None => {
                 let image = self.image_for(&operation, &request).await?;
                 let kernel = self.kernel_for(&operation, &image).await?;
                 (image, kernel)
@@ -181,14 +180,11 @@ impl Engine {
         }
     }
 
-    /// The group that `text` names, for a VM of `vmm`.
-    fn group(&self, text: &str, vmm: &str) -> Result<GroupName> {
+    /// The group that `text` names.
+    fn group(&self, text: &str) -> Result<GroupName> {
         let refused = |why: &'static str| Error::invalid("--group", text, why);
         if self.0.bridge.is_none() {
             return Err(refused("machines see each other on a bridge only: sudo banger system install"));
-        }
-        if !has_cards(vmm) {
-            return Err(refused("this version connects machines under qemu only: --vmm qemu"));
         }
         GroupName::try_from(text).map_err(|why| Error::invalid("--group", text, why))
     }

@@ -38,7 +38,7 @@ use crate::{
     chain,
     network::{Missing, NetworkError, Probe, Waiting, apply},
     saga::{Saga, process_entry, process_id, unwind},
-    vmms::{connects, has_cards},
+    vmms::connects,
 };
 
 /// Before the second try to connect a VM again, and how long a companion must have lived to be replaced at once.
@@ -57,13 +57,13 @@ impl Engine {
         }
     }
 
-    /// What a VM of `network` that starts now under `vmm` is connected to.
+    /// What a VM of `network` that starts now is connected to.
     ///
     /// # Errors
     /// Where it cannot have the network that it is to have.
-    pub(crate) async fn link_for(&self, network: Network, vmm: &str) -> Result<Option<Link>> {
+    pub(crate) async fn link_for(&self, network: Network) -> Result<Option<Link>> {
         if self.0.bridge.is_some() {
-            return Ok(has_cards(vmm).then_some(Link::Bridge));
+            return Ok(Some(Link::Bridge));
         }
         let missing = match network.nat {
             Nat::Off => None,
@@ -178,7 +178,6 @@ impl Engine {
         loopback: HostLoopback,
     ) -> Result<()> {
         let before = record.network;
-        connects(&record.vmm, wanted)?;
         let live = self.live(record.id);
         let running = if live.is_some() { Running::Yes } else { Running::No };
         let what = flip(before, wanted, running);
@@ -187,7 +186,7 @@ impl Engine {
         }
         let network = Network { nat: wanted, loopback, ..before };
         // What would be refused at the next start is refused now.
-        self.link_for(network, &record.vmm).await?;
+        connects(&record.vmm, self.link_for(network).await?)?;
         if network != before {
             self.store().vm_nat(record.id, wanted, loopback)?;
         }

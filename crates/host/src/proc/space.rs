@@ -1,11 +1,12 @@
 //! Namespaces of children: a network of its own for a machine, or that of another child, or mounts of its own.
 //!
 //! ```text
-//! Command::with_tap     the child makes a user and a network namespace, a tap in it, and has no privilege when it executes
-//! Command::inside       the child enters those of another one, and may change the network there and nothing else
-//! Command::jailed       the child has mounts of its own that nobody else sees, and mostly a network without any device
+//! Command::with_tap        the child makes a user and a network namespace, a tap in it, and has no privilege when it executes
+//! Command::with_named_tap  the same; it opens the tap itself
+//! Command::inside          the child enters those of another one, and may change the network there and nothing else
+//! Command::jailed          the child has mounts of its own that nobody else sees, and mostly a network without any device
 //! ```
-//! No privilege is needed for the first two where the kernel lets users make namespaces. What runs between fork and exec allocates
+//! No privilege is needed for the first three where the kernel lets users make namespaces. What runs between fork and exec allocates
 //! nothing.
 
 use std::{
@@ -121,8 +122,8 @@ impl Namespaces {
 #[derive(Debug)]
 pub(super) struct Own {
     device: Device,
-    /// The number that the tap is to have.
-    tap: RawFd,
+    /// The number that the open tap is to have; without one the child opens it by its name.
+    tap: Option<RawFd>,
     users: CString,
     groups: CString,
 }
@@ -159,10 +160,7 @@ impl Command {
         // Keeps the number, until the child puts the tap there.
         let place = File::open("/dev/null").map_err(|e| Error::new("open", "/dev/null", e))?;
         let tap = self.pass(place);
-        let text = |id: u32| CString::new(format!("{id} {id} 1")).expect("digits and blanks");
-        let (user, group) = (rustix::process::geteuid(), rustix::process::getegid());
-        let (users, groups) = (text(user.as_raw()), text(group.as_raw()));
-        self.space = Space::Own(Own { device, tap, users, groups });
+        self.space = Space::Own(Own::new(device, Some(tap)));
         Ok(tap)
     }
 
@@ -178,6 +176,11 @@ impl Command {
         });
         self.space = Space::Jailed(placed.collect::<Result<_>>()?, devices);
         Ok(self)
+    }
+
+    /// The same for a program that opens the tap itself, by its name: it is this user's, and nobody has it open.
+    pub fn with_named_tap(&mut self, device: Device) {
+        self.space = Space::Own(Own::new(device, None));
     }
 
     /// Runs it in `namespaces`, where it may change the network.
@@ -222,6 +225,12 @@ impl Space {
 }
 
 impl Own {
+    fn new(device: Device, tap: Option<RawFd>) -> Self {
+        let text = |id: u32| CString::new(format!("{id} {id} 1")).expect("digits and blanks");
+        let (user, group) = (rustix::process::geteuid(), rustix::process::getegid());
+        Self { device, tap, users: text(user.as_raw()), groups: text(group.as_raw()) }
+    }
+
     /// SAFETY: as [`Space::enter`].
     unsafe fn make(&self) -> Result<(), (Stage, c_int)> {
         let at = |stage: Stage| move |errno: c_int| (stage, errno);
@@ -234,7 +243,7 @@ impl Own {
         write(c"/proc/self/uid_map", &self.users).map_err(at(Stage::Identity))?;
         write(c"/proc/self/gid_map", &self.groups).map_err(at(Stage::Identity))?;
         // SAFETY: as promised to this.
-        unsafe { open_tap(self.device.name(), self.tap) }.map_err(at(Stage::Tap))?;
+        unsafe { make_tap(self.device.name(), self.tap) }.map_err(at(Stage::Tap))?;
         net::loopback_up().map_err(at(Stage::Device))?;
         // There is no IPv6 here, so nothing is said in it either; a kernel may have none.
         for place in
@@ -285,12 +294,12 @@ unsafe fn jail(mounts: &[(OwnedFd, CString)], devices: Devices) -> Result<(), (S
     }
 }
 
-/// Makes the tap and gives it number `to`.
+/// Makes the tap, and gives it number `to`; without one it stays as long as its namespace, for this user to open.
 ///
 /// SAFETY: whatever has that number in this process is to be closed.
-unsafe fn open_tap(name: &[u8; libc::IFNAMSIZ], to: RawFd) -> Result<(), c_int> {
-    // SAFETY: the path ends with a zero; the request is an ifreq whose name does; the descriptor is this function's own until it
-    // has its number.
+unsafe fn make_tap(name: &[u8; libc::IFNAMSIZ], to: Option<RawFd>) -> Result<(), c_int> {
+    // SAFETY: the path ends with a zero; the requests are an ifreq whose name does, and numbers; the descriptor is this function's
+    // own until it has its number.
     unsafe {
         let tap = libc::open(c"/dev/net/tun".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC);
         if tap < 0 {
@@ -303,9 +312,16 @@ unsafe fn open_tap(name: &[u8; libc::IFNAMSIZ], to: RawFd) -> Result<(), c_int> 
         // Whole segments and their checksums are left to whoever needs them.
         let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
         request.ifr_ifru.ifru_flags = flags as libc::c_short;
-        if libc::ioctl(tap, libc::TUNSETIFF as libc::Ioctl, &raw const request) != 0
-            || libc::dup2(tap, to) < 0
-        {
+        let made = libc::ioctl(tap, libc::TUNSETIFF as libc::Ioctl, &raw const request) == 0
+            && match to {
+                Some(to) => libc::dup2(tap, to) >= 0,
+                None => {
+                    let owner = c_ulong::from(libc::geteuid());
+                    libc::ioctl(tap, libc::TUNSETOWNER as libc::Ioctl, owner) == 0
+                        && libc::ioctl(tap, libc::TUNSETPERSIST as libc::Ioctl, 1 as c_ulong) == 0
+                }
+            };
+        if !made {
             return Err(net::errno());
         }
         libc::close(tap);

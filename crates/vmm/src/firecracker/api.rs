@@ -62,6 +62,17 @@ struct ChangedDrive<'a> {
     path_on_host: &'a str,
 }
 
+/// `PUT /network-interfaces/{iface_id}`. It opens the tap by its name; the guest's MTU is the agent's to set.
+#[derive(Serialize)]
+struct NetworkInterface<'a> {
+    iface_id: &'static str,
+    guest_mac: String,
+    host_dev_name: &'a str,
+}
+
+/// The id of the one card that a machine may have.
+const CARD: &str = "net";
+
 /// `PUT /vsock`.
 #[derive(Serialize)]
 struct Vsock<'a> {
@@ -95,10 +106,19 @@ struct CreateSnapshot<'a> {
 
 /// `PUT /snapshot/load`.
 #[derive(Serialize)]
-struct LoadSnapshot {
+struct LoadSnapshot<'a> {
     snapshot_path: &'static str,
     mem_backend: MemoryBackend,
     resume_vm: bool,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    network_overrides: &'a [NetworkOverride<'a>],
+}
+
+/// Another tap than the one that the saved machine had.
+#[derive(Serialize)]
+struct NetworkOverride<'a> {
+    iface_id: &'static str,
+    host_dev_name: &'a str,
 }
 
 /// Where the memory of a snapshot comes from. It is mapped privately: what a machine changes in it is its own.
@@ -142,8 +162,13 @@ impl Api {
         }
     }
 
-    /// Sets up the machine of `plan`, whose agent is reached at `agent`, and starts it.
-    pub(super) async fn start(&self, plan: &MachinePlan, agent: &str) -> Result<(), ControlError> {
+    /// Sets up the machine of `plan`, whose agent is reached at `agent` and whose card is at `tap`, and starts it.
+    pub(super) async fn start(
+        &self,
+        plan: &MachinePlan,
+        agent: &str,
+        tap: Option<&str>,
+    ) -> Result<(), ControlError> {
         let machine = MachineConfig { vcpu_count: plan.vcpus.max(1), mem_size_mib: plan.memory / MIB };
         self.put("/machine-config", &machine).await?;
         let boot = BootSource {
@@ -162,6 +187,11 @@ impl Api {
                 cache_type: "Writeback",
             };
             self.put(drive_path(disk.role), &drive).await?;
+        }
+        if let (Some(nic), Some(host_dev_name)) = (&plan.nic, tap) {
+            let guest_mac = nic.card.mac.to_string();
+            let card = NetworkInterface { iface_id: CARD, guest_mac, host_dev_name };
+            self.put("/network-interfaces/net", &card).await?;
         }
         self.put("/vsock", &Vsock { guest_cid: GUEST_CID, uds_path: agent }).await?;
         self.put("/entropy", &Entropy {}).await?;
@@ -188,14 +218,21 @@ impl Api {
         self.call_within(WHOLE, Method::PUT, "/snapshot/create", body(&files)).await.map(drop)
     }
 
-    /// Has it go on from what was saved so, instead of being set up.
+    /// Has it go on from what was saved so, instead of being set up, its card at `tap` where that is told.
     pub(super) async fn restore(
         &self,
         state: &'static str,
         memory: &'static str,
+        tap: Option<&str>,
     ) -> Result<(), ControlError> {
         let mem_backend = MemoryBackend { backend_type: "File", backend_path: memory };
-        let files = LoadSnapshot { snapshot_path: state, mem_backend, resume_vm: true };
+        let taps = tap.map(|host_dev_name| NetworkOverride { iface_id: CARD, host_dev_name });
+        let files = LoadSnapshot {
+            snapshot_path: state,
+            mem_backend,
+            resume_vm: true,
+            network_overrides: taps.as_slice(),
+        };
         self.call_within(WHOLE, Method::PUT, "/snapshot/load", body(&files)).await.map(drop)
     }
 

@@ -80,9 +80,9 @@ pub(super) fn lay_out(run_dir: &Path, saved: &Saved) -> Result<(), Damage> {
     Ok(())
 }
 
-/// Has the new Firecracker of `api` go on from it.
-pub(super) async fn restore(api: &Api) -> Result<(), ControlError> {
-    api.restore(STATE_FILE, MEMORY_FILE).await
+/// Has the new Firecracker of `api` go on from it, with its card at `tap`.
+pub(super) async fn restore(api: &Api, tap: Option<&str>) -> Result<(), ControlError> {
+    api.restore(STATE_FILE, MEMORY_FILE, tap).await
 }
 
 /// What came of laying it out, in a thread that may wait.

@@ -3,11 +3,11 @@
 
 use std::{fs, time::Duration};
 
-use model::end::MachineEnd;
+use model::{end::MachineEnd, network::TAP};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use vmm::{AgentError, ControlError, LaunchError, Machine, MachineStatus, STATE, Saved, Snapshots};
+use vmm::{AgentError, ControlError, LaunchError, Machine, MachinePlan, MachineStatus, STATE, Saved, Snapshots};
 
-use crate::subject::{Subject, ask, console, deadline, end_by, kill, processes_in, session, within};
+use crate::subject::{Subject, ask, console, deadline, end_by, kill, processes_in, session, taps_of, within};
 
 /// Runs a case on every backend.
 macro_rules! conformance {
@@ -64,6 +64,7 @@ conformance! {
     a_saved_machine_goes_on_in_others
     a_save_that_is_given_up_leaves_the_machine_running
     what_was_saved_and_changed_is_refused
+    a_machine_with_a_card_is_alone_with_its_tap
 }
 
 mod cases {
@@ -321,6 +322,35 @@ mod cases {
         refuse("missing").await;
         fs::write(&path, &whole).unwrap();
         kill(&*subject.start(&subject.clone_of(&plan, &saved)).await).await;
+    }
+
+    pub async fn a_machine_with_a_card_is_alone_with_its_tap(subject: Subject) {
+        let Some(plan) = subject.plan_with_card() else { return };
+        let mac = plan.nic.unwrap().card.mac.to_string();
+        let network = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/net")).unwrap();
+        let spawned = subject.backend.spawn(plan.clone()).await.unwrap();
+        let (pid, own) = (spawned.id().pid, network(std::process::id()));
+        assert_ne!(network(pid), own, "before it executes, so that its rules can be there");
+        let machine = within("the release", spawned.release()).await.unwrap();
+        assert_ne!(network(pid), own);
+        assert_eq!(ask(&*machine, "card").await, mac);
+        let taps = taps_of(pid);
+        if subject.backend.report().backend != "fake" {
+            assert_eq!(taps, [TAP]);
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+            for set in ["CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+                assert!(status.contains(&format!("{set}:\t0000000000000000\n")), "{status}");
+            }
+        }
+        // One that goes on from there is alone with its own.
+        let saved = save(&subject, &*machine, "saved").await;
+        let clone = MachinePlan { nic: plan.nic, ..subject.clone_of(&plan, &saved) };
+        let clone = subject.start(&clone).await;
+        assert_ne!(network(clone.id().pid), network(pid));
+        assert_eq!(taps_of(clone.id().pid), taps);
+        assert_eq!(ask(&*clone, "card").await, mac);
+        kill(&*clone).await;
+        kill(&*machine).await;
     }
 
     pub async fn sessions_are_killed_in_mid_transfer(subject: Subject) {

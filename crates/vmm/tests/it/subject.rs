@@ -11,13 +11,18 @@ use std::{
 };
 
 use host::proc::{ProcessId, Signal};
-use model::{boot, boot::DiskRole, end::MachineEnd};
+use model::{
+    VmId, boot,
+    boot::DiskRole,
+    end::MachineEnd,
+    network::{Card, Link, Mac},
+};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, DuplexStream},
     time::timeout,
 };
 use vmm::{
-    Accelerator, Backend, Channel, Disk, End, Machine, MachinePlan, Place, Settings,
+    Accelerator, Backend, Channel, Disk, End, Machine, MachinePlan, Nic, Place, Settings,
     fake::{Control, Fake},
     firecracker::Firecracker,
     qemu::Qemu,
@@ -147,6 +152,15 @@ impl Subject {
         }
     }
 
+    /// One with a card, which is in namespaces of its own; `None` where there are none to be had.
+    pub fn plan_with_card(&self) -> Option<MachinePlan> {
+        testkit::need::namespaces()?;
+        let number = self.machines.load(Ordering::Relaxed);
+        let vm = VmId::from_bytes([2, 0, 0, 0, 0, number as u8]);
+        let card = Card::in_namespace(Mac::of(vm));
+        Some(MachinePlan { nic: Some(Nic { vm, card, link: Link::Namespace }), ..self.plan() })
+    }
+
     /// A machine to be that goes on from where one of `plan` was saved, on copies of its disks as they are now.
     pub fn clone_of(&self, plan: &MachinePlan, saved: &vmm::Saved) -> MachinePlan {
         let clone = self.plan();
@@ -212,6 +226,14 @@ pub fn processes_in(directory: &Path) -> Vec<u32> {
     pids.filter(|pid| fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == directory)).collect()
 }
 
+/// The taps that process `pid` has open, by name (`drivers/net/tun.c` of Linux).
+pub fn taps_of(pid: u32) -> Vec<String> {
+    let open = fs::read_dir(format!("/proc/{pid}/fdinfo")).unwrap().flatten();
+    let texts = open.filter_map(|entry| fs::read_to_string(entry.path()).ok());
+    let name = |text: String| text.lines().find_map(|line| Some(line.strip_prefix("iff:")?.trim().to_owned()));
+    texts.filter_map(name).collect()
+}
+
 /// A session that begins with `line`.
 pub async fn session(machine: &dyn Machine, line: &str) -> Channel {
     let mut channel = within("a session", machine.connect_agent()).await.unwrap();
@@ -265,6 +287,10 @@ async fn serve(stream: DuplexStream, control: Control) {
                     return;
                 }
             }
+        }
+        "card" => {
+            let address = control.mac().map(|mac| mac.to_string()).unwrap_or_default();
+            let _ = stream.write_all(format!("{address}\n").as_bytes()).await;
         }
         "recall" => {
             let _ = stream.write_all(&control.memory()).await;

@@ -108,6 +108,17 @@ fn where_namespaces_are_refused_a_machine_has_qemus_own_network_on_request() {
     let plain = home.run(&[&create("dev")[..], &["--nat"]].concat());
     assert_eq!(plain.code(), 1, "{}", plain.stderr);
     assert!(plain.stderr.contains("--allow-host-loopback"), "{}", plain.stderr);
+    // Nor under a VMM that has no such network.
+    let Some(other) = super::home() else { return };
+    let firecracker = super::firecracker::program(&other, "1.12.1");
+    let believed = other
+        .with_env("BANGER_FIRECRACKER_BIN", firecracker.to_str().unwrap())
+        .with_env("BANGER_ACCELERATOR", "kvm");
+    let allowed = [&create("dev")[..], &["--nat", "--allow-host-loopback", "--no-start"]].concat();
+    let refused = believed.run(&[&allowed[..], &["--vmm", "firecracker"]].concat());
+    assert!(refused.stderr.contains("only QEMU has a network of its own"), "{}", refused.stderr);
+    let _ = believed.ok(&allowed);
+    assert_eq!(believed.vm("dev")["vmm"], "qemu", "where nobody named one");
     assert_eq!(home.ok(&["vm", "list", "-q"]), "");
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
