@@ -115,6 +115,8 @@ fn of_host(field: Field) -> Option<String> {
         | Field::OverlaySize
         | Field::Nat
         | Field::NetworkMode
-        | Field::DnsPort => None,
+        | Field::DnsPort
+        | Field::DiskRate
+        | Field::NetworkRate => None,
     }
 }

@@ -3,10 +3,11 @@
 use std::{path::PathBuf, sync::Arc};
 
 use host::proc::ProcessId;
-use model::network::Link;
 use model::{
     boot,
-    config::{self, Vmm},
+    config::{self, Limits, Vmm},
+    network::Link,
+    size,
 };
 use tokio::sync::OnceCell;
 use vmm::{AdoptError, Backend, Machine, Place, Report, Settings, firecracker::Firecracker, qemu::Qemu};
@@ -21,6 +22,7 @@ const QEMU: &str = "qemu";
 /// The backends of this host.
 pub struct Vmms {
     default: Vmm,
+    limits: Limits,
     firecracker: Probed,
     qemu: Probed,
     /// Runs all VMs in place of what the host has.
@@ -118,26 +120,12 @@ impl Probed {
     }
 }
 
-/// Whether VMM `vmm` connects a machine to `link`.
-///
-/// # Errors
-/// Where it cannot.
-pub fn connects(vmm: &str, link: Option<Link>) -> Result<()> {
-    match link {
-        Some(Link::BuiltIn) if vmm == FIRECRACKER => Err(Error::invalid(
-            "--vmm",
-            vmm,
-            "where namespaces cannot be used, only QEMU has a network of its own: --vmm qemu",
-        )),
-        Some(Link::Namespace | Link::Bridge | Link::BuiltIn) | None => Ok(()),
-    }
-}
-
 impl Vmms {
     /// Nothing is probed yet; answers are remembered below `probes`.
     pub fn new(config: &Config, probes: PathBuf, only: Option<Arc<dyn Backend>>) -> Self {
         let firecracker = Probed::new(firecracker(config, probes.clone()));
-        Self { default: config.vmm, firecracker, qemu: Probed::new(qemu(config, probes)), only }
+        let qemu = Probed::new(qemu(config, probes));
+        Self { default: config.vmm, limits: config.limits, firecracker, qemu, only }
     }
 
     /// The VMM for a new VM, by the user's word, else by the configuration.
@@ -170,14 +158,39 @@ impl Vmms {
         Ok(Choice { backend: self.backend(name).await?, by: By::Word })
     }
 
+    /// Whether VMM `vmm` connects a machine to `link`.
+    ///
+    /// # Errors
+    /// Where it cannot.
+    pub fn connects(&self, vmm: &str, link: Option<Link>) -> Result<()> {
+        match (link, self.limits.network) {
+            (Some(Link::BuiltIn), _) if vmm == FIRECRACKER => Err(Error::invalid(
+                "--vmm",
+                vmm,
+                "where namespaces cannot be used, only QEMU has a network of its own: --vmm qemu",
+            )),
+            (Some(Link::Namespace | Link::Bridge | Link::BuiltIn), Some(rate)) if vmm == QEMU => {
+                Err(Error::invalid(
+                    "limits.network_rate",
+                    &size::exact(rate),
+                    "QEMU keeps no network to a rate: take that out of config.toml, or --vmm firecracker",
+                ))
+            }
+            (Some(Link::Namespace | Link::Bridge | Link::BuiltIn) | None, _) => Ok(()),
+        }
+    }
+
     /// The same, or QEMU where `choice` was ours and does not connect a machine to `link`.
     ///
     /// # Errors
-    /// Where it was somebody's word, or there is no QEMU.
+    /// Where it was somebody's word, or there is no QEMU that does.
     pub async fn for_link(&self, choice: Choice, link: Option<Link>) -> Result<Choice> {
-        match (connects(choice.name(), link), choice.by) {
+        match (self.connects(choice.name(), link), choice.by) {
             (Ok(()), _) => Ok(choice),
-            (Err(_), By::Us) => Ok(Choice { backend: self.backend(QEMU).await?, by: By::Us }),
+            (Err(_), By::Us) => {
+                self.connects(QEMU, link)?;
+                Ok(Choice { backend: self.backend(QEMU).await?, by: By::Us })
+            }
             (Err(error), By::Word) => Err(error),
         }
     }

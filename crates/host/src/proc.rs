@@ -36,7 +36,7 @@ mod space;
 mod users;
 
 pub use clean::{Inherited, begin_clean, passed_listener};
-pub use gate::Gated;
+pub use gate::{Gated, Limit};
 pub use identity::{Exit, Process, ProcessId, boot_id};
 pub use model::signal::Signal;
 pub use run::{Foreground, Output, Running, Stopper};

@@ -17,9 +17,12 @@ use crate::{
     sync::{FileSync, HomePath, HostPath, SyncError},
 };
 
+mod limits;
 mod mistake;
 mod resolvers;
 
+pub use limits::Limits;
+use limits::{rate, rate_text};
 pub use mistake::{Mistake, Reason, Spot, Stray, Wrong, position, stray};
 pub use resolvers::Resolvers;
 
@@ -73,6 +76,10 @@ pub enum Field {
     DnsPort,
     /// Whom VMs on the bridge are told the names of the world by.
     UpstreamDns,
+    /// How fast a VM's disks may be.
+    DiskRate,
+    /// How fast a VM's network may be.
+    NetworkRate,
 }
 
 /// What the value of a key is.
@@ -102,6 +109,8 @@ pub enum Kind {
     Resolvers,
     /// A size like `512M`.
     Size,
+    /// A size like `50M` for each second, or none.
+    Rate,
     /// Yes or no.
     Switch,
 }
@@ -191,6 +200,10 @@ pub const KEYS: &[Key] = &[
     key(Field::UpstreamDns, "network.upstream_dns", "BANGER_NETWORK_UPSTREAM_DNS", Kind::Resolvers,
         Fallback::Auto("those of `/etc/resolv.conf`"),
         "Who is asked for the names of the world, for VMs on the bridge with `--nat`."),
+    key(Field::DiskRate, "limits.disk_rate", "BANGER_LIMITS_DISK_RATE", Kind::Rate, Fallback::Value("none"),
+        "How much each disk of a VM reads and writes together in a second at most, from its next start on."),
+    key(Field::NetworkRate, "limits.network_rate", "BANGER_LIMITS_NETWORK_RATE", Kind::Rate, Fallback::Value("none"),
+        "How much a VM sends, and how much it receives, in a second at most, from its next start on; QEMU cannot keep to it, so a VM with a network is refused there."),
 ];
 
 /// Keys and tables that are planned and do nothing yet, so they are refused instead of ignored.
@@ -395,6 +408,8 @@ pub struct Config {
     pub dns_port: u16,
     /// Whom VMs on the bridge are told the names of the world by, where it is not by the host's own resolvers.
     pub upstream_dns: Option<Resolvers>,
+    /// How fast VMs may be.
+    pub limits: Limits,
     /// Files of the owner's that every start puts into its guest.
     pub file_sync: Vec<FileSync>,
 }
@@ -421,6 +436,7 @@ impl Default for Config {
             network_mode: NetworkMode::Auto,
             dns_port: DNS_PORT,
             upstream_dns: None,
+            limits: Limits::default(),
             file_sync: Vec::new(),
         }
     }
@@ -634,6 +650,8 @@ impl Config {
             Field::NetworkMode => {
                 self.network_mode = NetworkMode::from_word(&text).ok_or(Wrong::Word(NetworkMode::WORDS))?;
             }
+            Field::DiskRate => self.limits.disk = rate(&text)?,
+            Field::NetworkRate => self.limits.network = rate(&text)?,
         }
         Ok(())
     }
@@ -667,6 +685,8 @@ impl Config {
             Field::NetworkMode => self.network_mode.as_str().to_owned(),
             Field::DnsPort => self.dns_port.to_string(),
             Field::UpstreamDns => self.upstream_dns.as_ref()?.to_string(),
+            Field::DiskRate => rate_text(self.limits.disk),
+            Field::NetworkRate => rate_text(self.limits.network),
         })
     }
 }
@@ -682,7 +702,9 @@ impl Kind {
             (Value::Text(_), Self::Switch) => Err(Wrong::Type("a string")),
             (Value::Switch(_), _) => Err(Wrong::Type("a boolean")),
             (Value::Text(text), _) => Ok(text.clone()),
-            (Value::Integer(number), Self::Vcpu | Self::Port | Self::Size) => Ok(number.to_string()),
+            (Value::Integer(number), Self::Vcpu | Self::Port | Self::Size | Self::Rate) => {
+                Ok(number.to_string())
+            }
             (Value::Integer(_), Self::Duration | Self::DurationOrNever) => Err(Wrong::Duration),
             (
                 Value::Integer(_),
@@ -720,6 +742,7 @@ impl Kind {
                 format!("1 to {} addresses: `[\"192.0.2.1\", \"192.0.2.2:5353\"]`", Resolvers::MOST)
             }
             Self::Size => "a size: `512M`, `8G`".to_owned(),
+            Self::Rate => "a size for each second, `50M`, or `none`".to_owned(),
             Self::Switch => "`true` or `false`".to_owned(),
         }
     }

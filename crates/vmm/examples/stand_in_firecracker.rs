@@ -61,6 +61,21 @@ struct Drive {
     is_root_device: bool,
     is_read_only: bool,
     cache_type: CacheType,
+    rate_limiter: Option<RateLimiter>,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RateLimiter {
+    bandwidth: Option<TokenBucket>,
+    ops: Option<TokenBucket>,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TokenBucket {
+    size: u64,
+    refill_time: u64,
 }
 
 #[derive(Deserialize)]
@@ -82,6 +97,8 @@ struct NetworkInterface {
     iface_id: String,
     guest_mac: Option<String>,
     host_dev_name: String,
+    rx_rate_limiter: Option<RateLimiter>,
+    tx_rate_limiter: Option<RateLimiter>,
 }
 
 #[derive(Deserialize)]
@@ -101,6 +118,17 @@ struct Vsock {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Entropy {}
+
+/// What version 1.12 knows of it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Balloon {
+    amount_mib: u32,
+    #[expect(dead_code, reason = "it must be there")]
+    deflate_on_oom: bool,
+    #[expect(dead_code, reason = "it may be there")]
+    stats_polling_interval_s: Option<u16>,
+}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -210,9 +238,8 @@ fn main() {
                 }
             }
             "--level" => drop(value()),
-            "--log-path" => drop(
-                OpenOptions::new().read(true).write(true).create(true).truncate(false).open(value()).unwrap(),
-            ),
+            "--log-path" => LOG.set(Some(open(&value(), true).unwrap())),
+            "--metrics-path" => METRICS.set(Some(open(&value(), true).unwrap())),
             other => usage(other),
         }
     }
@@ -319,6 +346,7 @@ fn handle(method: &Method, path: &str, body: &[u8], machine: &mut Machine) -> Ou
             if path != format!("/drives/{}", drive.drive_id) {
                 return Err("The id from the path does not match the id from the body!".to_owned());
             }
+            drive.rate_limiter.iter().try_for_each(RateLimiter::check)?;
             if matches!(drive.cache_type, CacheType::Unsafe) {
                 return Err("the guest's flushes would reach nothing".to_owned());
             }
@@ -332,6 +360,10 @@ fn handle(method: &Method, path: &str, body: &[u8], machine: &mut Machine) -> Ou
             if path != format!("/network-interfaces/{}", card.iface_id) {
                 return Err("The id from the path does not match the id from the body!".to_owned());
             }
+            [&card.rx_rate_limiter, &card.tx_rate_limiter]
+                .into_iter()
+                .flatten()
+                .try_for_each(RateLimiter::check)?;
             machine.plug_in(card)?;
             Ok(String::new())
         }
@@ -344,8 +376,24 @@ fn handle(method: &Method, path: &str, body: &[u8], machine: &mut Machine) -> Ou
             machine.shape.vsock = Some(vsock.uds_path);
             Ok(String::new())
         }
+        ("PUT", "/balloon") => match parse::<Balloon>(body)?.amount_mib {
+            0 => Ok(String::new()),
+            _ => Err("it would take what was given to the guest".to_owned()),
+        },
         ("PUT", "/entropy") => parse::<Entropy>(body).map(|_| String::new()),
         _ => Err(format!("Invalid request method and/or path: {method} {path}.")),
+    }
+}
+
+impl RateLimiter {
+    /// A bucket that never holds anything, or is never filled, limits nothing.
+    fn check(&self) -> Result<(), String> {
+        let fills = |bucket: &TokenBucket| bucket.size > 0 && bucket.refill_time > 0;
+        let mut buckets = [&self.bandwidth, &self.ops].into_iter().flatten().peekable();
+        match buckets.peek().is_some() && buckets.all(fills) {
+            true => Ok(()),
+            false => Err("a rate limiter that limits nothing".to_owned()),
+        }
     }
 }
 
@@ -368,7 +416,9 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
 }
 
 fn open(path: &str, write: bool) -> Result<File, String> {
-    let opened = OpenOptions::new().read(true).write(write).open(path);
+    use std::os::unix::fs::OpenOptionsExt;
+    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let opened = OpenOptions::new().read(true).write(write).custom_flags(flags).open(path);
     opened.map_err(|error| format!("Unable to open the backing file: {error} {path}"))
 }
 
@@ -406,6 +456,9 @@ fn load(files: &LoadSnapshot, machine: &mut Machine) -> Outcome {
 thread_local! {
     /// What its guest has in memory.
     static WORD: RefCell<String> = RefCell::default();
+    /// Where it logs, and writes its counters.
+    static LOG: RefCell<Option<File>> = const { RefCell::new(None) };
+    static METRICS: RefCell<Option<File>> = const { RefCell::new(None) };
     /// The address of its card.
     static MAC: RefCell<String> = RefCell::default();
 }
@@ -437,6 +490,11 @@ fn act(action: Action, machine: &mut Machine) -> Outcome {
 /// Writes to the console, whose reader may be away: what it does not take is lost, as it is with Firecracker.
 fn say(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes()).and_then(|()| std::io::stdout().flush());
+}
+
+/// Writes a line to one of its logs. What a pipe does not take is lost, as it is with Firecracker.
+fn log(to: &'static std::thread::LocalKey<RefCell<Option<File>>>, line: &str) {
+    to.with_borrow_mut(|file| drop(file.as_mut().map(|file| file.write_all(line.as_bytes()))));
 }
 
 fn restart(last_words: &str) -> ! {
@@ -476,6 +534,14 @@ async fn converse(mut stream: BufReader<UnixStream>) -> std::io::Result<()> {
         "card" => {
             let address = MAC.with_borrow(|address| address.clone());
             stream.write_all(format!("{address}\n").as_bytes()).await?;
+        }
+        line if line.starts_with("complain ") => {
+            let count = line["complain ".len()..].parse().unwrap_or(0);
+            for number in 0..count {
+                log(&LOG, &format!("2026-12-01 [stand-in:fc_vcpu 0] complaint {number}\n"));
+            }
+            log(&METRICS, "{\"utc_timestamp_ms\":1,\"block\":{\"event_fails\":2,\"flush_count\":9}}\n");
+            stream.write_all(b"said\n").await?;
         }
         // It halts, and its machine goes on doing nothing.
         "poweroff" => {

@@ -21,7 +21,13 @@ use wire::session::Secret;
 use crate::{
     Accelerator, AdoptError, AgentError, Backend, Channel, ControlError, Disk, End, Future, LaunchError,
     Machine, MachinePlan, MachineStatus, Place, Report, STATE, SaveError, Saved, Snapshots, SpawnError,
-    Spawned, held::Held, launch::KILLED, ring::Ring, snapshot, task::Task, watcher,
+    Spawned,
+    held::Held,
+    launch::{KILLED, confine},
+    ring::Ring,
+    snapshot,
+    task::Task,
+    watcher,
 };
 
 /// What a channel holds on its way.
@@ -197,6 +203,7 @@ impl Backend for Fake {
                 let _ = crate::card::open(&mut command, nic)?;
             }
             let gated = command.gated()?;
+            confine(&gated, &plan)?;
             let (place, mac, saved) = (plan.place, plan.nic.map(|nic| nic.card.mac), plan.saved);
             Ok(Box::new(Waiting { gated, place, mac, saved, fake: self.clone() }) as Box<dyn Spawned>)
         })

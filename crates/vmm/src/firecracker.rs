@@ -1,8 +1,8 @@
 //! Firecracker: one process for each machine, with KVM.
 //!
 //! It is told its machine over its API socket, which it makes itself. The console is its standard output, a named pipe of ours
-//! that takes what it has room for and holds up nobody; the agent is reached by vsock, whose host side is one more socket of its.
-//! All three stay in the run directory, where the next daemon finds them.
+//! that takes what it has room for and holds up nobody; the agent is reached by vsock, whose host side is one more socket of its; its
+//! log and its counters come through two more pipes. All of them stay in the run directory, where the next daemon finds them.
 //!
 //! # How a machine ends
 //! Firecracker ends by itself only when the guest resets its machine. A guest that powers off halts, and says so on its console,
@@ -37,16 +37,20 @@ use crate::{
     console::Console,
     end::{self, Told},
     held::Held,
-    launch::{ADOPTION, COMING_UP, KILLED, Unsettled, blocking, plain_name, stream},
+    launch::{ADOPTION, COMING_UP, KILLED, Unsettled, blocking, confine, plain_name, stream},
     probe::{ProbeError, Settings},
     task::Task,
     watcher::{self, Watcher},
 };
 use api::Api;
+use said::Said;
+use version::{Ability, Version};
 
 mod api;
 mod probe;
+mod said;
 mod snapshot;
+mod version;
 
 pub(crate) use probe::PRODUCT;
 
@@ -94,7 +98,7 @@ impl Backend for Firecracker {
     fn spawn(&self, plan: MachinePlan) -> Future<'_, Result<Box<dyn Spawned>, SpawnError>> {
         let program = self.report.program.clone();
         Box::pin(async move {
-            let (gated, console, tap, plan) = blocking(move || {
+            let (gated, console, pipes, tap, plan) = blocking(move || {
                 let Place { run_dir, log_dir } = &plan.place;
                 plain_name("name", &plan.name)?;
                 let console = run_dir.join(CONSOLE_PIPE);
@@ -102,21 +106,24 @@ impl Backend for Firecracker {
                 let writer = pipe::writer(&console)?;
                 let reader = pipe::reader(&console)?;
                 let log = watcher::fresh_log(log_dir)?;
-                // It opens its log by name, in a directory that may be elsewhere later.
-                host::fs::symlink(&log_dir.join(watcher::LOG), &run_dir.join(watcher::LOG))?;
+                let pipes = Said::make(run_dir)?;
                 let mut command = Command::new(Program::Firecracker(program))
                     .dir(run_dir)
                     .args(["--api-sock", API_SOCKET, "--id", &plan.name])
-                    .args(["--log-path", watcher::LOG, "--level", "Warning"])
+                    .args(["--log-path", said::LOG, "--level", "Warning"])
+                    .args(["--metrics-path", said::METRICS])
                     .stdout(writer)
                     .stderr(log);
                 let tap = plan.nic.as_ref().map(|nic| card::name(&mut command, nic)).transpose()?;
-                Ok::<_, SpawnError>((command.gated()?, reader, tap, plan))
+                let gated = command.gated()?;
+                confine(&gated, &plan)?;
+                Ok::<_, SpawnError>((gated, reader, pipes, tap, plan))
             })
             .await?;
             let halted = Arc::new(Notify::new());
             let console = read_console(console, &plan.place, halted.clone())?;
-            Ok(Box::new(Waiting { gated, console, halted, tap, plan }) as Box<dyn Spawned>)
+            let said = Said::listen(&plan.place)?;
+            Ok(Box::new(Waiting { gated, console, said, pipes, halted, tap, plan }) as Box<dyn Spawned>)
         })
     }
 
@@ -140,13 +147,14 @@ pub async fn adopt(id: ProcessId, place: Place) -> Result<Option<Arc<dyn Machine
     let halted = Arc::new(Notify::new());
     let reached = async {
         let console = read_console(pipe::reader(&place.run_dir.join(CONSOLE_PIPE))?, &place, halted.clone())?;
-        timeout(ADOPTION, api.status()).await.map_err(|_| ControlError::Timeout(ADOPTION))??;
-        Ok::<_, ControlError>(console)
+        let said = Said::listen(&place)?;
+        let answer = timeout(ADOPTION, api.instance()).await.map_err(|_| ControlError::Timeout(ADOPTION))?;
+        Ok::<_, ControlError>((console, said, answer?.1))
     };
     match reached.await {
-        Ok(console) => {
+        Ok((console, said, version)) => {
             let watcher = Watcher { process, place: place.clone(), console };
-            let machine = FirecrackerMachine::new(id, place, api, watcher, halted)?;
+            let machine = FirecrackerMachine::new(id, place, (api, version), watcher, said, halted)?;
             Ok(Some(Arc::new(machine) as Arc<dyn Machine>))
         }
         Err(_) if !process.is_alive() => {
@@ -171,6 +179,9 @@ fn read_console(pipe: std::fs::File, place: &Place, halted: Arc<Notify>) -> host
 struct Waiting {
     gated: Gated,
     console: Console,
+    said: Said,
+    /// They keep what it says of itself open until it has opened that.
+    pipes: [std::fs::File; 2],
     halted: Arc<Notify>,
     /// The name of its tap, where it has a card.
     tap: Option<String>,
@@ -184,7 +195,7 @@ impl Spawned for Waiting {
 
     fn release(self: Box<Self>) -> Future<'static, Result<Arc<dyn Machine>, LaunchError>> {
         Box::pin(async move {
-            let Self { gated, console, halted, tap, plan } = *self;
+            let Self { gated, console, said, pipes, halted, tap, plan } = *self;
             let (id, place) = (gated.id().clone(), plan.place.clone());
             if let Some(saved) = &plan.saved {
                 snapshot::prepare(place.run_dir.clone(), saved.clone()).await?;
@@ -193,15 +204,16 @@ impl Spawned for Waiting {
             let unsettled = released.map_err(LaunchError::Execute)?;
             let api = Api::new(place.run_dir.join(API_SOCKET));
             let start = async {
-                api.appear().await?;
+                let version = api.appear().await?;
                 match plan.saved {
                     // In a namespace of its own it is called as the saved machine's was.
                     Some(_) => {
                         let on_bridge = plan.nic.is_some_and(|nic| nic.link == Link::Bridge);
                         snapshot::restore(&api, tap.as_deref().filter(|_| on_bridge)).await
                     }
-                    None => api.start(&plan, AGENT_SOCKET, tap.as_deref()).await,
+                    None => api.start(version, &plan, AGENT_SOCKET, tap.as_deref()).await,
                 }
+                .map(|()| version)
             };
             let started = tokio::select! {
                 started = timeout(COMING_UP, start) => {
@@ -209,13 +221,14 @@ impl Spawned for Waiting {
                 }
                 ended = watcher::ended(unsettled.process()) => ended.and(Err(ControlError::Ended)),
             };
+            drop(pipes);
             match started {
-                Ok(()) => {
+                Ok(version) => {
                     let watcher = Watcher { process: unsettled.settle(), place: place.clone(), console };
-                    let machine = FirecrackerMachine::new(id, place, api, watcher, halted);
+                    let machine = FirecrackerMachine::new(id, place, (api, version), watcher, said, halted);
                     machine.map(|machine| Arc::new(machine) as _).map_err(LaunchError::Execute)
                 }
-                Err(cause) => Err(unsettled.launch_error(&place, cause).await),
+                Err(cause) => Err(unsettled.launch_error(&place, cause, said.ended()).await),
             }
         })
     }
@@ -227,6 +240,7 @@ struct FirecrackerMachine {
     process: Process,
     place: Place,
     api: Api,
+    version: Version,
     end: watch::Receiver<Option<End>>,
     /// It was told to quit.
     quitting: Arc<AtomicBool>,
@@ -240,14 +254,15 @@ impl FirecrackerMachine {
     fn new(
         id: ProcessId,
         place: Place,
-        api: Api,
+        (api, version): (Api, Version),
         watcher: Watcher,
+        said: Said,
         halted: Arc<Notify>,
     ) -> host::Result<Self> {
         let process = watcher.process.try_clone()?;
         let quitting = Arc::new(AtomicBool::new(false));
         let (sender, end) = watch::channel(None);
-        let watching = watcher.run(sender, std::future::ready(()), {
+        let watching = watcher.run(sender, said.ended(), {
             let quitting = quitting.clone();
             move |exit, console| told(exit, console, quitting.load(Ordering::Relaxed))
         });
@@ -264,7 +279,7 @@ impl FirecrackerMachine {
             }
         });
         let agent = Arc::new(Semaphore::new(1));
-        Ok(Self { id, process, place, api, end, quitting, agent, _watcher: watching, _halt: halt })
+        Ok(Self { id, process, place, api, version, end, quitting, agent, _watcher: watching, _halt: halt })
     }
 }
 
@@ -356,7 +371,7 @@ impl Machine for FirecrackerMachine {
     }
 
     fn snapshots(&self) -> Option<&dyn Snapshots> {
-        Some(self)
+        self.version.can(Ability::Restore).then_some(self as &dyn Snapshots)
     }
 
     fn status(&self) -> Future<'_, Result<MachineStatus, ControlError>> {

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use host::proc::{Process, Signal};
+use host::proc::{Gated, Limit, Process, Signal};
 use tokio::{net::UnixStream, time::timeout};
 
-use crate::{ControlError, LaunchError, Place, SpawnError, end, watcher};
+use crate::{ControlError, LaunchError, MachinePlan, Place, SpawnError, end, watcher};
 
 /// How long a VMM may take until it answers: it allocates memory and opens disks before, on a host that may be busy.
 pub(crate) const COMING_UP: Duration = Duration::from_secs(30);
@@ -38,6 +38,22 @@ pub(crate) fn plain_name<'a>(field: &'static str, value: &'a str) -> Result<&'a 
     Err(SpawnError::Plan { field, value: value.to_owned() })
 }
 
+/// What a VMM needs beside its guest's memory, at most: what it has translated in software, and its threads' stacks, of which each
+/// takes 8 MiB whether it is used or not.
+const OWN_MEMORY: u64 = 2 << 30;
+const STACKS: u64 = 16 << 20;
+/// What it has open: disks, sockets, connections of the guest's channel.
+const DESCRIPTORS: u64 = 2048;
+
+/// Limits what a VMM that a guest has taken over can take of the host, and leaves no guest's memory behind in a core file. That it starts
+/// no processes, its own seccomp filter sees to.
+pub(crate) fn confine(gated: &Gated, plan: &MachinePlan) -> host::Result<()> {
+    gated.limit(Limit::Core, 0)?;
+    gated.limit(Limit::Descriptors, DESCRIPTORS)?;
+    let stacks = STACKS.saturating_mul(u64::from(plan.vcpus));
+    gated.limit(Limit::Memory, plan.memory.saturating_add(OWN_MEMORY).saturating_add(stacks))
+}
+
 /// A VMM that nobody holds yet: killed when its start is given up.
 pub(crate) struct Unsettled(Option<Process>);
 
@@ -56,17 +72,24 @@ impl Unsettled {
         self.0.take().expect("there until it is settled")
     }
 
-    /// Why it is of no use, by what was `said` on its control socket; its log tells more than its silence.
-    pub(crate) async fn launch_error(self, place: &Place, said: ControlError) -> LaunchError {
+    /// Why it is of no use, by what was `said` on its control socket; its log tells more than its silence, once `last_words`
+    /// resolved after its end.
+    pub(crate) async fn launch_error(
+        self,
+        place: &Place,
+        said: ControlError,
+        last_words: impl Future<Output = ()>,
+    ) -> LaunchError {
         let process = self.process();
         // A process closes its sockets a moment before it has ended.
         let ended = timeout(Duration::from_secs(1), watcher::ended(process)).await.is_ok();
-        let lines = watcher::log_lines(&place.log_dir);
         if ended {
+            let _ = timeout(watcher::LEFTOVERS, last_words).await;
+            let lines = watcher::log_lines(&place.log_dir);
             let exit = process.reap().ok().flatten();
             return LaunchError::Ended { exit, hint: end::hint(&lines), lines };
         }
-        LaunchError::Control { lines, cause: said }
+        LaunchError::Control { lines: watcher::log_lines(&place.log_dir), cause: said }
     }
 }
 

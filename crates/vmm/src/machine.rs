@@ -6,6 +6,7 @@ use host::proc::{Exit, ProcessId, Signal};
 use model::{
     VmId, boot,
     boot::DiskRole,
+    config::Limits,
     end::MachineEnd,
     network::{Card, Link},
 };
@@ -47,6 +48,8 @@ pub struct MachinePlan {
     pub disks: Vec<Disk>,
     /// Its network card, where it has one.
     pub nic: Option<Nic>,
+    /// How fast its disks and its card may be.
+    pub limits: Limits,
     /// Opens sessions on the agent's channel; the guest's config carries the same.
     pub secret: Secret,
     /// What it goes on from instead of booting: another machine that was saved, of a plan that has the same processors, memory,

@@ -29,7 +29,7 @@ use crate::{
     MachinePlan, MachineStatus, Place, Report, Snapshots, SpawnError, Spawned, card, channel,
     console::Console,
     end::Told,
-    launch::{ADOPTION, COMING_UP, KILLED, Unsettled, blocking, stream},
+    launch::{ADOPTION, COMING_UP, KILLED, Unsettled, blocking, confine, stream},
     probe::{ProbeError, Settings},
     qmp::Qmp,
     watcher::{self, Watcher},
@@ -117,7 +117,9 @@ impl Backend for Qemu {
                 let command = command
                     .args(arguments::arguments(&plan, accelerator, sockets)?)
                     .stderr(watcher::fresh_log(&plan.place.log_dir)?);
-                Ok::<_, SpawnError>((command.gated()?, control, console, feed))
+                let gated = command.gated()?;
+                confine(&gated, &plan)?;
+                Ok::<_, SpawnError>((gated, control, console, feed))
             })
             .await?;
             let console = Console::start(stream(console)?, &place.log_dir, |_| {})?;
@@ -211,7 +213,7 @@ impl Spawned for Waiting {
                     let machine = QemuMachine::new(id, place, secret, qmp, listener, watcher);
                     machine.map(|machine| Arc::new(machine) as _).map_err(LaunchError::Execute)
                 }
-                Err(cause) => Err(unsettled.launch_error(&place, cause).await),
+                Err(cause) => Err(unsettled.launch_error(&place, cause, std::future::ready(())).await),
             }
         })
     }

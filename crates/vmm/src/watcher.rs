@@ -1,6 +1,6 @@
 //! Watches a machine's process until it has ended, and says once what that end was.
 
-use std::{fs::File, path::Path, time::Duration};
+use std::{fs::File, io::Write, path::Path, time::Duration};
 
 use host::{
     fs,
@@ -29,13 +29,24 @@ const LOG_CHECK: Duration = Duration::from_secs(10);
 /// How many of its last lines are told.
 const LOG_LINES: usize = 12;
 /// How long what a dead process left in its sockets may take to be read.
-const LEFTOVERS: Duration = Duration::from_secs(5);
+pub(crate) const LEFTOVERS: Duration = Duration::from_secs(5);
 
 /// The VMM's log in `directory`, empty.
 pub(crate) fn fresh_log(directory: &Path) -> host::Result<File> {
     let path = directory.join(LOG);
     fs::remove(&path)?;
     fs::append(&path)
+}
+
+/// Adds `bytes` to the VMM's log in `directory`, in place of all it has where it would grow too long.
+pub(crate) fn log(directory: &Path, bytes: &[u8]) -> host::Result<()> {
+    let path = directory.join(LOG);
+    let mut file = fs::append(&path)?;
+    let fail = |e| host::Error::path("write", &path, e);
+    if fs::size(&path)?.saturating_add(bytes.len() as u64) > LOG_LIMIT {
+        file.set_len(0).map_err(fail)?;
+    }
+    file.write_all(bytes).map_err(fail)
 }
 
 /// The last lines of the VMM's log in `directory`.

@@ -58,6 +58,8 @@ fn settings_are_shown_with_where_they_came_from() {
     network.mode              auto              default
     network.dns_port          42069             default
     network.upstream_dns      192.0.2.1:5353    env BANGER_NETWORK_UPSTREAM_DNS
+    limits.disk_rate          none              default
+    limits.network_rate       none              default
     "#);
     assert_nothing_started(&home);
 }

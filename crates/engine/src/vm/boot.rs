@@ -8,6 +8,7 @@ use std::{sync::Arc, time::Instant};
 
 use model::{
     boot::DiskRole,
+    config::Limits,
     network::{Link, Network},
     undo::{NewDisk, Undo},
     vm::{Answer, Refusal, Request, State, answer},
@@ -27,7 +28,6 @@ use crate::{
     payload::{self, KernelFiles},
     saga::{Saga, World, and_then, process_entry},
     view,
-    vmms::connects,
 };
 
 /// How many lines of the console a failure shows.
@@ -156,7 +156,7 @@ impl Engine {
             Some(snapshot) => self.link_to_restore(snapshot, record.network, vmm.report()).await?,
             None => self.link_for(record.network).await?,
         };
-        connects(&record.vmm, link)?;
+        self.0.vmms.connects(&record.vmm, link)?;
         let bridge = self.0.bridge.as_ref().filter(|_| link == Some(Link::Bridge));
         if bridge.is_some() {
             self.ensure_bridge(operation, record).await?;
@@ -233,7 +233,8 @@ impl Engine {
         let place = Place { run_dir: run, log_dir: self.paths().vm(record.id) };
         let command_line = model::boot::command_line(vmm.machine());
         let saved = snapshot.as_ref().map(|snapshot| self.saved(snapshot));
-        let plan = MachinePlan { saved, ..plan(record, place, command_line, secret, modules_disk, nic) };
+        let plan = plan(record, place, command_line, secret, modules_disk, nic);
+        let plan = MachinePlan { saved, limits: self.0.config.limits, ..plan };
         let spawn = async {
             vmm.spawn(plan).await.map_err(|cause| Error::Spawn { name: record.name.clone(), cause })
         };
@@ -497,6 +498,7 @@ fn plan(
         memory: record.sizes.memory.0,
         disks: disks.collect(),
         nic,
+        limits: Limits::default(),
         secret,
         saved: None,
     }

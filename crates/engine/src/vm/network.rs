@@ -38,7 +38,6 @@ use crate::{
     chain,
     network::{Missing, NetworkError, Probe, Waiting, apply},
     saga::{Saga, process_entry, process_id, unwind},
-    vmms::connects,
 };
 
 /// Before the second try to connect a VM again, and how long a companion must have lived to be replaced at once.
@@ -186,7 +185,7 @@ impl Engine {
         }
         let network = Network { nat: wanted, loopback, ..before };
         // What would be refused at the next start is refused now.
-        connects(&record.vmm, self.link_for(network).await?)?;
+        self.0.vmms.connects(&record.vmm, self.link_for(network).await?)?;
         if network != before {
             self.store().vm_nat(record.id, wanted, loopback)?;
         }

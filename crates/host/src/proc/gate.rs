@@ -5,7 +5,10 @@
 
 use std::os::fd::OwnedFd;
 
-use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::{
+    pipe::{PipeFlags, pipe_with},
+    process::{Pid, Resource, Rlimit, getrlimit, prlimit},
+};
 
 use super::{
     Command, Process, ProcessId, Signal,
@@ -70,6 +73,37 @@ impl Gated {
         }
         // A process that was killed at its gate closes its status pipe, too; its caller sees it end at once.
         forked.executed()
+    }
+}
+
+/// What a process may have no more of than it is let (getrlimit(2)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    /// Bytes of a file of its memory when it crashes.
+    Core,
+    /// Open descriptors.
+    Descriptors,
+    /// Bytes of memory that are its own: what it allocates, written or not, stacks of threads included.
+    Memory,
+}
+
+impl Gated {
+    /// Lets it, and what it starts, have at most `most` of that, for good.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn limit(&self, what: Limit, most: u64) -> Result<()> {
+        let resource = match what {
+            Limit::Core => Resource::Core,
+            Limit::Descriptors => Resource::Nofile,
+            Limit::Memory => Resource::Data,
+        };
+        let pid = i32::try_from(self.id().pid).ok().and_then(Pid::from_raw);
+        // It has ours, and only root has more.
+        let most = getrlimit(resource).maximum.map_or(most, |own| own.min(most));
+        prlimit(pid, resource, Rlimit { current: Some(most), maximum: Some(most) })
+            .map(drop)
+            .map_err(|e| Error::new("limit", self.id(), e))
     }
 }
 
@@ -140,6 +174,28 @@ mod tests {
         assert_eq!(process.id(), &id, "the identity is the same");
         assert_eq!(process.wait().unwrap(), Exit::Code(0));
         assert_eq!(fs::read_to_string(&file).unwrap(), "ran\n");
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn what_is_limited_stays_so_after_its_exec() {
+        let dir = scratch("limits");
+        let file = dir.join("limits");
+        let gated = shell("cat /proc/self/limits > \"$1\"").arg("sh").arg(&file).gated().unwrap();
+        for (what, most) in [(Limit::Core, 0), (Limit::Descriptors, 40), (Limit::Memory, 64 << 20)] {
+            gated.limit(what, most).unwrap();
+        }
+        assert!(gated.release().unwrap().wait().unwrap().success());
+        let text = fs::read_to_string(&file).unwrap();
+        let of = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+            line.split_whitespace().take(2).map(str::to_owned).collect::<Vec<_>>()
+        };
+        for (name, most) in
+            [("Max core file size", "0"), ("Max open files", "40"), ("Max data size", "67108864")]
+        {
+            assert_eq!(of(name), [most, most], "{text}");
+        }
         fs::remove_dir_all(dir).unwrap();
     }
 

@@ -164,6 +164,11 @@ impl Command {
         Ok(tap)
     }
 
+    /// The same for a program that opens the tap itself, by its name: it is this user's, and nobody has it open.
+    pub fn with_named_tap(&mut self, device: Device) {
+        self.space = Space::Own(Own::new(device, None));
+    }
+
     /// Runs it with mounts of its own, among which each of `mounts` is put over what is at its path, on `devices`, and with
     /// nobody else's messages or groups. The mounts go with it. Only for root.
     ///
@@ -176,11 +181,6 @@ impl Command {
         });
         self.space = Space::Jailed(placed.collect::<Result<_>>()?, devices);
         Ok(self)
-    }
-
-    /// The same for a program that opens the tap itself, by its name: it is this user's, and nobody has it open.
-    pub fn with_named_tap(&mut self, device: Device) {
-        self.space = Space::Own(Own::new(device, None));
     }
 
     /// Runs it in `namespaces`, where it may change the network.

@@ -39,6 +39,8 @@ pub enum Wrong {
     Port,
     /// They are no resolvers.
     Resolvers,
+    /// It is no rate.
+    Rate,
 }
 
 impl fmt::Display for Wrong {
@@ -55,6 +57,7 @@ impl fmt::Display for Wrong {
             Self::Path => f.write_str("it is an absolute path"),
             Self::Duration => f.write_str("a time is a whole number and a unit: 10s, 5m, 2h (1s to 24h)"),
             Self::Vcpu => write!(f, "it is a number from 1 to {MAX_VCPU}"),
+            Self::Rate => f.write_str("it is a size for each second, like 50M, or none"),
             Self::Port => f.write_str("it is a number from 1024 to 65535"),
             Self::Resolvers => {
                 let most = Resolvers::MOST;

@@ -38,6 +38,7 @@ fn every_key_takes_its_values() {
         assert_eq!(addresses.map(ToString::to_string).collect::<Vec<_>>(), all);
         config
     };
+    let limits = |limits: Limits| Config { limits, ..base.clone() };
     let cases = [
         ("log_level", text("trace"), Config { log_level: LogLevel("trace"), ..base.clone() }),
         (
@@ -109,6 +110,9 @@ fn every_key_takes_its_values() {
             Value::Untyped("192.0.2.1 192.0.2.2".to_owned()),
             upstream(&["192.0.2.1:53", "192.0.2.2:53"]),
         ),
+        ("limits.disk_rate", text("none"), base.clone()),
+        ("limits.disk_rate", Value::Integer(50), limits(Limits { disk: Some(50 * MIB), network: None })),
+        ("limits.network_rate", text("1M"), limits(Limits { disk: None, network: Some(MIB) })),
     ];
     for key in KEYS {
         assert!(cases.iter().any(|(name, ..)| *name == key.name), "{} is tested", key.name);
@@ -170,6 +174,10 @@ fn every_key_refuses_what_is_none_of_its_values() {
         ("vm_defaults.disk_size", text("9T"), "it is from 64 MiB to 8 TiB"),
         ("vm_defaults.overlay_size", text("1M"), "it is from 64 MiB to 8 TiB"),
         ("vm_defaults.overlay_size", Value::Other("a table"), "it cannot be a table"),
+        ("limits.disk_rate", text("512K"), "it is from 1 MiB to 1 TiB"),
+        ("limits.disk_rate", text("never"), "it is a size for each second, like 50M, or none"),
+        ("limits.network_rate", Value::Integer(0), "it is a size for each second, like 50M, or none"),
+        ("limits.network_rate", text("2T"), "it is from 1 MiB to 1 TiB"),
         ("vm_defaults.nat", text("true"), "it cannot be a string"),
         ("vm_defaults.nat", Value::Integer(1), "it cannot be a number"),
         ("network.mode", text("tap"), "it is one of auto, user, bridge"),

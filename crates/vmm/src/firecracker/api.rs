@@ -14,6 +14,7 @@ use model::boot::{DiskAccess, DiskRole};
 use serde::{Deserialize, Serialize};
 use tokio::time::{sleep, timeout};
 
+use super::version::{Ability, Version};
 use crate::{ControlError, MachinePlan, MachineStatus, launch::stream, task::Task};
 
 /// When a request that was not answered is given up.
@@ -53,6 +54,28 @@ struct Drive<'a> {
     is_read_only: bool,
     /// `Writeback` has the guest's flushes reach the disk; by itself they do not.
     cache_type: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rate_limiter: Option<RateLimiter>,
+}
+
+/// What may pass a device.
+#[derive(Clone, Copy, Serialize)]
+struct RateLimiter {
+    bandwidth: TokenBucket,
+}
+
+/// So many bytes in so many milliseconds.
+#[derive(Clone, Copy, Serialize)]
+struct TokenBucket {
+    size: u64,
+    refill_time: u64,
+}
+
+impl RateLimiter {
+    /// So many bytes in a second.
+    fn of(rate: u64) -> Self {
+        Self { bandwidth: TokenBucket { size: rate, refill_time: 1000 } }
+    }
 }
 
 /// `PATCH /drives/{drive_id}`.
@@ -68,6 +91,10 @@ struct NetworkInterface<'a> {
     iface_id: &'static str,
     guest_mac: String,
     host_dev_name: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rx_rate_limiter: Option<RateLimiter>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tx_rate_limiter: Option<RateLimiter>,
 }
 
 /// The id of the one card that a machine may have.
@@ -83,6 +110,16 @@ struct Vsock<'a> {
 /// `PUT /entropy`.
 #[derive(Serialize)]
 struct Entropy {}
+
+/// `PUT /balloon`. It takes nothing by itself.
+#[derive(Serialize)]
+struct Balloon {
+    amount_mib: u64,
+    deflate_on_oom: bool,
+    /// What the guest has freed goes back to the host.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    free_page_reporting: bool,
+}
 
 /// `PUT /actions`.
 #[derive(Serialize)]
@@ -132,6 +169,7 @@ struct MemoryBackend {
 #[derive(Deserialize)]
 struct Instance {
     state: String,
+    vmm_version: String,
 }
 
 /// An answer that is a refusal.
@@ -152,19 +190,20 @@ impl Api {
         Self { socket }
     }
 
-    /// Waits until it is there; for as long as it takes.
-    pub(super) async fn appear(&self) -> Result<(), ControlError> {
+    /// Waits until it is there, for as long as it takes; gives its version.
+    pub(super) async fn appear(&self) -> Result<Version, ControlError> {
         loop {
-            match self.status().await {
+            match self.instance().await {
                 Err(ControlError::Ended) => sleep(INTERVAL).await,
-                answer => return answer.map(drop),
+                answer => return answer.map(|(_, version)| version),
             }
         }
     }
 
-    /// Sets up the machine of `plan`, whose agent is reached at `agent` and whose card is at `tap`, and starts it.
+    /// Sets up the machine of `plan` as `version` can, whose agent is reached at `agent` and whose card is at `tap`, and starts it.
     pub(super) async fn start(
         &self,
+        version: Version,
         plan: &MachinePlan,
         agent: &str,
         tap: Option<&str>,
@@ -185,16 +224,27 @@ impl Api {
                 is_root_device: false,
                 is_read_only: disk.role.access() == DiskAccess::ReadOnly,
                 cache_type: "Writeback",
+                rate_limiter: plan.limits.disk.map(RateLimiter::of),
             };
             self.put(drive_path(disk.role), &drive).await?;
         }
         if let (Some(nic), Some(host_dev_name)) = (&plan.nic, tap) {
             let guest_mac = nic.card.mac.to_string();
-            let card = NetworkInterface { iface_id: CARD, guest_mac, host_dev_name };
+            let rate = plan.limits.network.map(RateLimiter::of);
+            let card = NetworkInterface {
+                iface_id: CARD,
+                guest_mac,
+                host_dev_name,
+                rx_rate_limiter: rate,
+                tx_rate_limiter: rate,
+            };
             self.put("/network-interfaces/net", &card).await?;
         }
         self.put("/vsock", &Vsock { guest_cid: GUEST_CID, uds_path: agent }).await?;
         self.put("/entropy", &Entropy {}).await?;
+        let free_page_reporting = version.can(Ability::FreePageReporting);
+        let balloon = Balloon { amount_mib: 0, deflate_on_oom: true, free_page_reporting };
+        self.put("/balloon", &balloon).await?;
         self.put("/actions", &Action { action_type: "InstanceStart" }).await
     }
 
@@ -238,13 +288,20 @@ impl Api {
 
     /// What it says of its machine.
     pub(super) async fn status(&self) -> Result<MachineStatus, ControlError> {
+        self.instance().await.map(|(status, _)| status)
+    }
+
+    /// What it says of its machine, and its version.
+    pub(super) async fn instance(&self) -> Result<(MachineStatus, Version), ControlError> {
         let answer = self.call(Method::GET, "/", Bytes::new()).await?;
         let instance: Instance = serde_json::from_slice(&answer).map_err(|_| ControlError::Protocol)?;
-        match instance.state.as_str() {
-            "Running" => Ok(MachineStatus::Running),
-            "Paused" | "Not started" => Ok(MachineStatus::Paused),
-            _ => Err(ControlError::Protocol),
-        }
+        let status = match instance.state.as_str() {
+            "Running" => MachineStatus::Running,
+            "Paused" | "Not started" => MachineStatus::Paused,
+            _ => return Err(ControlError::Protocol),
+        };
+        let version = Version::parse(&instance.vmm_version).ok_or(ControlError::Protocol)?;
+        Ok((status, version))
     }
 
     /// Presses Control, Alt and Delete on the keyboard that every machine has.
@@ -364,7 +421,7 @@ mod tests {
 
     #[tokio::test]
     async fn answers_and_refusals_are_told_apart() {
-        let running = "HTTP/1.1 200 \r\nContent-Length: 20\r\n\r\n{\"state\": \"Running\"}";
+        let running = "HTTP/1.1 200 \r\nContent-Length: 45\r\n\r\n{\"state\": \"Running\", \"vmm_version\": \"1.12.1\"}";
         assert_eq!(ask("running", running, b"").await.unwrap(), MachineStatus::Running);
         let refusal = "HTTP/1.1 400 \r\nContent-Length: 23\r\n\r\n{\"fault_message\": \"no\"}";
         let error = ask("refusal", refusal, b"").await.unwrap_err();
@@ -375,11 +432,15 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_not_the_api_is_refused_and_no_endless_answer_read() {
-        let unknown = "HTTP/1.1 200 \r\nContent-Length: 19\r\n\r\n{\"state\": \"Lost!!\"}";
+        let unknown =
+            "HTTP/1.1 200 \r\nContent-Length: 44\r\n\r\n{\"state\": \"Lost!!\", \"vmm_version\": \"1.12.1\"}";
+        let nameless =
+            "HTTP/1.1 200 \r\nContent-Length: 40\r\n\r\n{\"state\": \"Running\", \"vmm_version\": \"x\"}";
         let chunked = "HTTP/1.1 200 \r\nTransfer-Encoding: chunked\r\n\r\n";
         const CHUNK: &[u8] = b"10\r\n0123456789abcdef\r\n";
         for (name, head, body) in [
             ("unknown", unknown, b"".as_slice()),
+            ("nameless", nameless, b""),
             ("noise", "\x01\x02 this is no HTTP\r\n\r\n", b""),
             ("endless", chunked, CHUNK),
             ("mute", "HTTP/1.1 400 \r\nContent-Length: 0\r\n\r\n", b""),

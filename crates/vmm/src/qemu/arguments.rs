@@ -4,6 +4,7 @@ use std::os::fd::RawFd;
 
 use model::{
     boot::{DiskAccess, DiskRole},
+    config::Limits,
     network::Link,
 };
 use wire::session::PORT;
@@ -68,6 +69,7 @@ pub(super) fn arguments(
     put("-device", format!("virtserialport,chardev=agent,name={PORT}"));
     put("-device", "virtio-rng-pci".to_owned());
 
+    let Limits { disk: disk_rate, network: network_rate } = plan.limits;
     for disk in &plan.disks {
         let file = plain_name("disk", &disk.file)?;
         let (node, access) = (disk.role.name(), access(disk.role));
@@ -78,11 +80,30 @@ pub(super) fn arguments(
                  cache.no-flush=off,{access}"
             ),
         );
-        put("-blockdev", format!("driver=raw,node-name={node},file={node}-file,discard=unmap,{access}"));
+        // What the device is given is always called as its role: it is by that name that it grows.
+        match disk_rate {
+            None => put(
+                "-blockdev",
+                format!("driver=raw,node-name={node},file={node}-file,discard=unmap,{access}"),
+            ),
+            Some(rate) => {
+                let (raw, group) = (format!("{node}-raw"), format!("{node}-rate"));
+                put(
+                    "-blockdev",
+                    format!("driver=raw,node-name={raw},file={node}-file,discard=unmap,{access}"),
+                );
+                put("-object", format!("throttle-group,id={group},x-bps-total={rate}"));
+                let throttle = format!("driver=throttle,node-name={node},throttle-group={group},file={raw}");
+                put("-blockdev", format!("{throttle},discard=unmap,{access}"));
+            }
+        }
         put("-device", format!("virtio-blk-pci,drive={node},serial={}", disk.role.serial()));
     }
 
     if let Some(Nic { card, link, .. }) = &plan.nic {
+        if let Some(rate) = network_rate {
+            return Err(SpawnError::Plan { field: "the network's rate", value: rate.to_string() });
+        }
         put("-netdev", netdev(*link, tap)?);
         // Without its ROM: nothing boots from a network.
         let (mac, mtu) = (card.mac, card.mtu);
@@ -140,6 +161,7 @@ mod tests {
                 Disk { file: "work".to_owned(), role: DiskRole::Work },
             ],
             nic: None,
+            limits: Limits::default(),
             secret: wire::session::Secret::new([0; 16]),
             saved: None,
         }
@@ -166,6 +188,33 @@ mod tests {
                 "virtio-blk-pci,drive=work,serial=banger-work",
             ]
         );
+    }
+
+    #[test]
+    fn a_disk_with_a_rate_is_throttled_under_its_name_and_a_card_with_one_is_refused() {
+        let limits = |disk, network| MachinePlan { limits: Limits { disk, network }, ..plan() };
+        let all = arguments(&limits(Some(MIB), None), Accelerator::Kvm, SOCKETS).unwrap();
+        let of_work: Vec<&str> =
+            all.iter().filter(|a| a.contains("work")).skip(1).map(String::as_str).collect();
+        assert_eq!(
+            of_work,
+            [
+                "driver=raw,node-name=work-raw,file=work-file,discard=unmap,read-only=off",
+                "throttle-group,id=work-rate,x-bps-total=1048576",
+                "driver=throttle,node-name=work,throttle-group=work-rate,file=work-raw,discard=unmap,read-only=off",
+                "virtio-blk-pci,drive=work,serial=banger-work",
+            ]
+        );
+        let alone = limits(None, Some(MIB));
+        assert!(arguments(&alone, Accelerator::Kvm, SOCKETS).is_ok(), "there is nothing to limit");
+        let card = Card::in_namespace(Mac([2; 6]));
+        let nic = Nic { vm: VmId::from_bytes([2; 6]), card, link: Link::Namespace };
+        let error = arguments(
+            &MachinePlan { nic: Some(nic), ..alone },
+            Accelerator::Kvm,
+            Sockets { tap: Some(9), ..SOCKETS },
+        );
+        assert_eq!(error.unwrap_err().to_string(), "the network's rate of the machine cannot be \"1048576\"");
     }
 
     #[test]

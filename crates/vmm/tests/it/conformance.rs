@@ -3,9 +3,11 @@
 
 use std::{fs, time::Duration};
 
-use model::{end::MachineEnd, network::TAP};
+use model::{config::Limits, end::MachineEnd, network::TAP};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use vmm::{AgentError, ControlError, LaunchError, Machine, MachinePlan, MachineStatus, STATE, Saved, Snapshots};
+use vmm::{
+    AgentError, ControlError, LaunchError, Machine, MachinePlan, MachineStatus, STATE, Saved, Snapshots,
+};
 
 use crate::subject::{Subject, ask, console, deadline, end_by, kill, processes_in, session, taps_of, within};
 
@@ -65,6 +67,8 @@ conformance! {
     a_save_that_is_given_up_leaves_the_machine_running
     what_was_saved_and_changed_is_refused
     a_machine_with_a_card_is_alone_with_its_tap
+    a_machine_with_rates_runs
+    a_machine_has_no_more_of_the_host_than_it_needs
 }
 
 mod cases {
@@ -350,6 +354,33 @@ mod cases {
         assert_eq!(taps_of(clone.id().pid), taps);
         assert_eq!(ask(&*clone, "card").await, mac);
         kill(&*clone).await;
+        kill(&*machine).await;
+    }
+
+    pub async fn a_machine_with_rates_runs(subject: Subject) {
+        let limits = Limits { disk: Some(8 << 20), network: Some(8 << 20) };
+        let plan = MachinePlan { limits, ..subject.plan() };
+        let machine = subject.start(&plan).await;
+        assert_eq!(ask(&*machine, "remember it").await, "said");
+        // Its disks are still called by their roles.
+        let work = plan.disks.last().unwrap().clone();
+        within("the growth", machine.grow_disk(work, 2 << 20)).await.unwrap();
+        kill(&*machine).await;
+    }
+
+    pub async fn a_machine_has_no_more_of_the_host_than_it_needs(subject: Subject) {
+        let plan = subject.plan();
+        let machine = subject.start(&plan).await;
+        let text = fs::read_to_string(format!("/proc/{}/limits", machine.id().pid)).unwrap();
+        let of = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+            line.split_whitespace().nth(1).unwrap().parse::<u64>().ok()
+        };
+        assert_eq!(of("Max core file size"), Some(0), "{text}");
+        assert!(of("Max open files").is_some_and(|most| most <= 2048), "{text}");
+        let memory = of("Max data size").unwrap();
+        assert!((plan.memory..=plan.memory + (3 << 30)).contains(&memory), "{text}");
+        assert_eq!(ask(&*machine, "remember it").await, "said", "it gets by on that");
         kill(&*machine).await;
     }
 

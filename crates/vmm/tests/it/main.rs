@@ -1,4 +1,4 @@
-//! The conformance suite of all backends, and what only QEMU does.
+//! The conformance suite of all backends, and what only one of them does.
 #![expect(
     clippy::unwrap_used,
     clippy::disallowed_methods,
@@ -9,6 +9,7 @@
 
 mod conformance;
 mod fake;
+mod firecracker;
 mod guest;
 mod namespaces;
 mod qemu;

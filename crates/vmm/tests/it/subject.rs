@@ -14,6 +14,7 @@ use host::proc::{ProcessId, Signal};
 use model::{
     VmId, boot,
     boot::DiskRole,
+    config::Limits,
     end::MachineEnd,
     network::{Card, Link, Mac},
 };
@@ -147,6 +148,7 @@ impl Subject {
                 Disk { file: "work".to_owned(), role: DiskRole::Work },
             ],
             nic: None,
+            limits: Limits::default(),
             secret,
             saved: None,
         }
@@ -230,7 +232,8 @@ pub fn processes_in(directory: &Path) -> Vec<u32> {
 pub fn taps_of(pid: u32) -> Vec<String> {
     let open = fs::read_dir(format!("/proc/{pid}/fdinfo")).unwrap().flatten();
     let texts = open.filter_map(|entry| fs::read_to_string(entry.path()).ok());
-    let name = |text: String| text.lines().find_map(|line| Some(line.strip_prefix("iff:")?.trim().to_owned()));
+    let name =
+        |text: String| text.lines().find_map(|line| Some(line.strip_prefix("iff:")?.trim().to_owned()));
     texts.filter_map(name).collect()
 }
 

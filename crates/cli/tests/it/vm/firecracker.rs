@@ -78,3 +78,24 @@ fn a_machine_with_nat_is_firecrackers_where_namespaces_can_be_used() {
     let _ = home.ok(&["vm", "set", "alone", "--nat"]);
     assert_eq!(home.vm("alone")["nat"], true);
 }
+
+#[test]
+fn a_network_with_a_rate_is_firecrackers_alone_and_that_is_told_before_anything_is_made() {
+    if testkit::need::namespaces().is_none() {
+        return;
+    }
+    let Some(home) = home() else { return };
+    let home = home.with_env("BANGER_LIMITS_NETWORK_RATE", "10M").with_env("BANGER_VMM", "qemu");
+    let refused = home.run(&[&create("dev")[..], &["--no-start", "--nat"]].concat());
+    assert_eq!(refused.code(), 1, "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("limits.network_rate") && refused.stderr.contains("10M"),
+        "{}",
+        refused.stderr
+    );
+    assert_eq!(home.ok(&["vm", "list", "-q"]), "");
+    let _ = home.ok(&[&create("dev")[..], &["--no-start"]].concat());
+    let refused = home.run(&["vm", "set", "dev", "--nat"]);
+    assert!(refused.stderr.contains("limits.network_rate"), "{}", refused.stderr);
+    assert_eq!(home.vm("dev")["nat"], false);
+}
