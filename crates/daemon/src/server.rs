@@ -3,7 +3,7 @@
 use std::{os::fd::OwnedFd, path::Path, time::Duration};
 
 use axum::serve::Listener;
-use engine::Engine;
+use engine::{CLOSING, Engine};
 use tokio::{
     net::{UnixListener, UnixStream, unix::SocketAddr},
     signal::unix::{SignalKind, signal},
@@ -49,6 +49,7 @@ pub async fn serve(engine: Engine, path: &Path, passed: Option<OwnedFd>) -> std:
     while engine.operations().any_running() && tokio::time::Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+    engine.close().await;
     if is_ours {
         host::fs::remove(path)?;
     }
@@ -61,7 +62,8 @@ const GRACE: Duration = Duration::from_millis(500);
 /// How long cancelled operations may take to undo what they did; the rest is for the next daemon.
 const UNDO: Duration = Duration::from_secs(20);
 // Whoever waits for this daemon's end knows how long that takes, with a moment for all that takes no time.
-const _: () = assert!(UNDO.as_millis() + 2 * GRACE.as_millis() + 2_000 <= ENDING.as_millis());
+const _: () =
+    assert!(UNDO.as_millis() + 2 * GRACE.as_millis() + CLOSING.as_millis() + 2_000 <= ENDING.as_millis());
 
 fn stop_on_signal(stop: CancellationToken) -> std::io::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;

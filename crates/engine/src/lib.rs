@@ -56,7 +56,7 @@ mod vm;
 mod vmms;
 mod workspace;
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc};
+use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
 
 pub use clock::Clock;
 pub use error::{Error, Result};
@@ -69,7 +69,8 @@ pub use kind::Kind;
 use model::{VmId, network::Subnet, refs::RefError, system::SOCKET};
 pub use operation::{Follow, Operation, Operations};
 use store::{Compatibility, Store};
-use tokio::sync::Mutex;
+use tokio::{sync::Mutex, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
 pub use vm::{
     Ending, FilesOut, GuestStream, Workplace,
     logs::{Log, Source},
@@ -78,6 +79,9 @@ use wire::control::Outcome;
 pub use workspace::{Part, WorkspaceError};
 
 use crate::{config::Config, paths::Paths, saga::World, shared::Shared, vm::Cell, vmms::Vmms};
+
+/// How long it may take to take back what is true only as long as a daemon runs.
+pub const CLOSING: Duration = Duration::from_secs(1);
 
 /// One installation's engine. Clones are the same one.
 #[derive(Debug, Clone)]
@@ -106,7 +110,17 @@ struct Inner {
     ssh: ssh::Keys,
     /// The bridge that VMs are on, if they are.
     bridge: Option<bridge::Bridge>,
+    /// What tells names, where it does.
+    naming: Naming,
     _lock: Lock,
+}
+
+/// The task that tells names, and what ends it.
+#[derive(Debug, Default)]
+struct Naming {
+    stop: CancellationToken,
+    /// A leaf, held to put it there or to take it.
+    task: std::sync::Mutex<Option<JoinHandle<()>>>,
 }
 
 /// What tests put in the place of the real thing. By default nothing.
@@ -157,6 +171,7 @@ impl Engine {
             builder: seams.builder.unwrap_or(Program::Mmdebstrap),
             ssh,
             bridge,
+            naming: Naming::default(),
             _lock: lock,
         }));
         let happenings = engine.operations().happenings().clone();
@@ -191,8 +206,20 @@ impl Engine {
         }
         let (helper, port) = (self.0.world.helper.clone(), self.0.config.dns_port);
         let upstream = bridge::naming::upstream(self.0.config.upstream_dns.clone());
-        tokio::spawn(bridge::naming::serve(names.clone(), upstream, helper, subnet, port));
+        let stop = self.0.naming.stop.clone();
+        let task = tokio::spawn(bridge::naming::serve(names.clone(), upstream, helper, subnet, port, stop));
+        *self.0.naming.task.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(task);
         Ok(Some((names, subnet)))
+    }
+
+    /// Takes back what is true on this host only as long as this daemon runs: that its resolver asks for names here. Machines run
+    /// on. Where the helper does not answer soon it is left to it.
+    pub async fn close(&self) {
+        self.0.naming.stop.cancel();
+        let task = self.0.naming.task.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        if let Some(task) = task {
+            let _ = tokio::time::timeout(CLOSING, task).await;
+        }
     }
 
     /// The operations.

@@ -15,6 +15,7 @@ use model::{
 };
 use store::VmNews;
 use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 use wire::helper::Ask;
 
 use super::{Helper, HelperError};
@@ -64,8 +65,15 @@ pub fn follow(names: &Names, subnet: Subnet, news: &VmNews) {
 }
 
 /// Tells `names` at the loopback's `port`, the world's by `upstream`, and to guests as soon as the helper makes the bridge with `subnet` and gives the sockets
-/// for that. Ends with its task.
-pub async fn serve(names: Names, upstream: Upstream, helper: Helper, subnet: Subnet, port: u16) {
+/// for that. Ends with its task, or where `stop` says so: then the host's resolver asks nobody any longer.
+pub async fn serve(
+    names: Names,
+    upstream: Upstream,
+    helper: Helper,
+    subnet: Subnet,
+    port: u16,
+    stop: CancellationToken,
+) {
     let mut server = Server::new(names, upstream);
     let for_host =
         at_loopback(port).and_then(|(datagrams, streams)| server.serve(Side::Host, datagrams, streams));
@@ -80,6 +88,21 @@ pub async fn serve(names: Names, upstream: Upstream, helper: Helper, subnet: Sub
             None
         }
     };
+    if stop.run_until_cancelled(tell_guests(&mut server, &helper, subnet)).await.is_some() {
+        if let Some(at) = at {
+            // From now on the helper sees to it, also where there is no resolver yet that could be told.
+            ask(&helper, Ask::RouteNames(at)).await;
+        }
+        stop.cancelled().await;
+    }
+    if at.is_some() {
+        // Also what a daemon had it told that had no time for this.
+        ask(&helper, Ask::UnrouteNames).await;
+    }
+}
+
+/// Has `server` tell guests, as soon as the helper lets it.
+async fn tell_guests(server: &mut Server, helper: &Helper, subnet: Subnet) {
     let (mut pause, mut told) = (AGAIN, String::new());
     loop {
         let asked = helper.clone();
@@ -93,7 +116,7 @@ pub async fn serve(names: Names, upstream: Upstream, helper: Helper, subnet: Sub
             Err(_) => return,
         };
         match served {
-            Ok(()) => break,
+            Ok(()) => return,
             Err(why) if why != told => {
                 tracing::warn!(error = why, "guests on the bridge are not told names yet");
                 told = why;
@@ -103,14 +126,15 @@ pub async fn serve(names: Names, upstream: Upstream, helper: Helper, subnet: Sub
         sleep(pause).await;
         pause = (2 * pause).min(AT_MOST);
     }
-    if let Some(at) = at {
-        // From now on the helper sees to it, also where there is no resolver yet that could be told.
-        let route = move || helper.done(helper.own(), Ask::RouteNames(at));
-        if let Ok(Err(error)) = tokio::task::spawn_blocking(route).await {
-            tracing::info!(error = chain(&error), "this host's resolver does not ask for names of VMs");
-        }
+}
+
+/// Asks the helper for something about this host's resolver, which there need not be.
+async fn ask(helper: &Helper, what: Ask) {
+    let helper = helper.clone();
+    let asked = tokio::task::spawn_blocking(move || helper.done(helper.own(), what)).await;
+    if let Ok(Err(error)) = asked {
+        tracing::info!(error = chain(&error), "this host's resolver is not as it should be for names of VMs");
     }
-    std::future::pending::<()>().await;
 }
 
 fn at_loopback(port: u16) -> io::Result<(UdpSocket, TcpListener)> {

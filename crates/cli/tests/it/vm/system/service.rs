@@ -88,7 +88,10 @@ fn a_machine_of_the_installed_daemon_outlives_both_services() {
     assert_eq!((ok(&outer, machine), ok(&outer, &uname)), (pid.clone(), "Linux".to_owned()));
     // Who stops it has it again at the next command, as without root.
     ok(&outer, &banger("daemon stop"));
+    let asked = ok(&outer, "resolvectl domain br-banger; resolvectl dns br-banger");
+    assert!(!asked.contains("~vm") && !asked.contains("42069"), "nobody is asked who is not there: {asked}");
     assert_eq!((ok(&outer, machine), ok(&outer, &uname)), (pid, "Linux".to_owned()));
+    assert!(ok(&outer, known).contains("inner.vm: 172.30.0.2"), "this host's resolver asks again");
     assert!(ok(&outer, &banger("logs")).contains("serving"), "the owner reads the daemon's log");
 
     // While it runs nothing is taken away, also where the daemon itself does not run.
