@@ -5,6 +5,7 @@
 
 mod installation;
 mod machine;
+mod names;
 
 use std::path::PathBuf;
 
@@ -51,6 +52,7 @@ pub fn examine(patient: &Patient, mode: Mode) -> Vec<Row> {
     ];
     rows.extend(machine::vmm(config));
     rows.push(machine::network());
+    rows.extend(names::ports(config));
     rows.push(machine::disk(dirs));
     rows.push(machine::git());
     rows.push(machine::logout());

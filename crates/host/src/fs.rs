@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub use self::copy::{clone_sparse, clone_watched};
+pub use self::copy::{clone_sparse, clone_watched, shares_blocks};
 use crate::{Error, Result};
 
 /// Opens `path` for reading.

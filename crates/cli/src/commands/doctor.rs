@@ -8,7 +8,7 @@ use wire::{
     doctor::{Row, Verdict},
 };
 
-use super::system;
+use super::{ssh_config, system};
 use crate::{
     args::{DoctorArgs, Output},
     client::{Client, Start, path},
@@ -30,6 +30,7 @@ const LIMIT: usize = 1 << 20;
 pub async fn run(args: DoctorArgs) -> Result<(), Error> {
     let mut rows = look(args.fix)?;
     rows.push(daemon().await);
+    rows.push(ssh_config::row(args.fix));
     rows.extend(system::rows());
     match args.format.output {
         Output::Json => print_json(&rows)?,

@@ -13,6 +13,7 @@ use host::{
     fs,
 };
 use model::ssh::SUFFIX;
+use wire::doctor::Row;
 
 use super::ssh::quoted;
 use crate::{
@@ -24,6 +25,8 @@ use crate::{
 
 const BEGIN: &str = "# banger: begin";
 const END: &str = "# banger: end";
+/// The name of doctor's row.
+const ROW: &str = "ssh";
 /// The longest configuration of a user that is changed.
 const LONGEST: u64 = 4 << 20;
 
@@ -33,39 +36,99 @@ const LONGEST: u64 = 4 << 20;
 /// Where a file cannot be read or written, or the marks in the user's one are damaged.
 pub fn run(talk: &Talk, args: SshConfigArgs) -> Result<(), Error> {
     let client = Client::of_user(Start::Never)?;
-    let config = client.dirs().ssh_config();
     if !args.uninstall {
         write(client.dirs())?;
     }
-    let line = format!("Include {}", argument(&config)?);
     if !args.install && !args.uninstall {
-        return print(&format!("{}\n{line}\n", config.display()));
+        return print(&format!("{}\n{}\n", client.dirs().ssh_config().display(), line(client.dirs())?));
     }
-    let home = host::env::var("HOME").map(PathBuf::from).ok_or(NoDirs::Homeless)?;
-    let dir = home.join(".ssh");
-    let path = dir.join("config");
-    // One that is a link, into a directory of such files for example, stays one.
-    let path = std::fs::canonicalize(&path).unwrap_or(path);
-    let found = match fs::read_limited(&path, LONGEST) {
-        Ok(bytes) => String::from_utf8(bytes)
-            .map_err(|_| Error::SshConfig { path: path.clone(), why: "it is not UTF-8" })?,
-        Err(error) if error.is_missing() => String::new(),
-        Err(error) => return Err(error.into()),
-    };
-    let without = without(&found).map_err(|why| Error::SshConfig { path: path.clone(), why })?;
-    // First, as a line after a `Host` would be that host's alone.
-    let wanted = if args.install { format!("{BEGIN}\n{line}\n{END}\n{without}") } else { without };
-    if wanted == found {
-        talk.say(&format!("{} is as it should be", path.display()));
+    let own = Own::read(client.dirs())?;
+    let wanted = if args.install { own.with() } else { own.without.clone() };
+    if wanted == own.found {
+        talk.say(&format!("{} is as it should be", own.path.display()));
         return Ok(());
     }
-    if !fs::exists(&dir) {
-        fs::private_dir(&dir)?;
-    }
-    fs::write_atomic(&path, wanted.as_bytes())?;
+    own.replace(&wanted)?;
     let what = if args.install { "ssh finds machines as NAME.banger now" } else { "banger's lines are gone" };
-    talk.say(&format!("{}: {what}", path.display()));
+    talk.say(&format!("{}: {what}", own.path.display()));
     Ok(())
+}
+
+/// Doctor's row of the user's own configuration; where `fix` says so, lines that are out of date are written anew.
+#[must_use]
+pub fn row(fix: bool) -> Row {
+    look(fix).unwrap_or_else(|error| {
+        Row::warn(
+            ROW,
+            error.to_string(),
+            "mend it by hand; `banger ssh-config` prints the line that belongs there",
+        )
+    })
+}
+
+fn look(fix: bool) -> Result<Row, Error> {
+    let dirs = Dirs::of_user()?;
+    let own = Own::read(&dirs)?;
+    let shown = own.path.display();
+    if own.found == own.without {
+        let why =
+            "`banger vm ssh` works; `banger ssh-config --install` has ssh, scp and rsync find NAME.banger";
+        return Ok(Row::pass(ROW, format!("{shown} says nothing of machines: {why}")));
+    }
+    if own.found == own.with() && fs::is_file(&dirs.ssh_config()) {
+        return Ok(Row::pass(ROW, format!("{shown} has ssh find machines as NAME.banger")));
+    }
+    if !fix {
+        let found = format!("{shown} has lines of banger's that are out of date, or come after others");
+        return Ok(Row::warn(ROW, found, "banger doctor --fix, or banger ssh-config --install"));
+    }
+    write(&dirs)?;
+    own.replace(&own.with())?;
+    Ok(Row::pass(ROW, format!("{shown} was out of date; now ssh finds machines as NAME.banger")))
+}
+
+/// The user's own configuration of ssh.
+struct Own {
+    path: PathBuf,
+    found: String,
+    /// The same without what banger put there.
+    without: String,
+    line: String,
+}
+
+impl Own {
+    fn read(dirs: &Dirs) -> Result<Self, Error> {
+        let home = host::env::var("HOME").map(PathBuf::from).ok_or(NoDirs::Homeless)?;
+        let path = home.join(".ssh/config");
+        // One that is a link, into a directory of such files for example, stays one.
+        let path = fs::real_path(&path).unwrap_or(path);
+        let found = match fs::read_limited(&path, LONGEST) {
+            Ok(bytes) => String::from_utf8(bytes)
+                .map_err(|_| Error::SshConfig { path: path.clone(), why: "it is not UTF-8" })?,
+            Err(error) if error.is_missing() => String::new(),
+            Err(error) => return Err(error.into()),
+        };
+        let without = without(&found).map_err(|why| Error::SshConfig { path: path.clone(), why })?;
+        Ok(Self { path, found, without, line: line(dirs)? })
+    }
+
+    /// As it is to be. Banger's line is the first, as one after a `Host` would be that host's alone.
+    fn with(&self) -> String {
+        format!("{BEGIN}\n{}\n{END}\n{}", self.line, self.without)
+    }
+
+    fn replace(&self, wanted: &str) -> Result<(), Error> {
+        let dir = self.path.parent().unwrap_or(Path::new("/"));
+        if !fs::exists(dir) {
+            fs::private_dir(dir)?;
+        }
+        Ok(fs::write_atomic(&self.path, wanted.as_bytes())?)
+    }
+}
+
+/// The line that has ssh read banger's file.
+fn line(dirs: &Dirs) -> Result<String, Error> {
+    Ok(format!("Include {}", argument(&dirs.ssh_config())?))
 }
 
 /// A configuration without what banger put there.

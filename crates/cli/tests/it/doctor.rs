@@ -140,3 +140,52 @@ fn a_daemon_that_runs_is_known_and_what_it_has_is_there() {
     assert!(found.contains("has lost its file rootfs.ext4"), "{found}");
     assert_eq!(hint, "banger image delete busybox, then make it again");
 }
+
+#[test]
+fn lines_of_ssh_that_are_out_of_date_are_told_and_mended() {
+    let home = home();
+    let user = home.path().join("user");
+    fs::create_dir(&user).unwrap();
+    let home = home.with_env("HOME", user.to_str().unwrap());
+    let look = |words: &[&str]| row(&home.run(&[&["doctor", "-o", "json"], words].concat()), "ssh");
+    let (verdict, found, _) = look(&[]);
+    assert_eq!(verdict, "pass");
+    assert!(found.contains("banger ssh-config --install"), "{found}");
+    assert!(!user.join(".ssh").exists(), "it makes nothing");
+
+    let config = user.join(".ssh/config");
+    fs::create_dir(user.join(".ssh")).unwrap();
+    fs::write(&config, "Host a\n  User b\n").unwrap();
+    let _ = home.ok(&["ssh-config", "--install"]);
+    let installed = fs::read_to_string(&config).unwrap();
+    assert_eq!(look(&[]).0, "pass");
+    // Of another installation; behind the user's own lines; and a file that is gone.
+    let lines = installed.strip_suffix("Host a\n  User b\n").unwrap();
+    let behind = format!("Host a\n  User b\n{lines}");
+    for changed in [installed.replace("/state/", "/elsewhere/"), behind, installed.clone()] {
+        fs::write(&config, changed).unwrap();
+        fs::remove_file(home.path().join("state/ssh/config")).unwrap();
+        let (verdict, _, hint) = look(&[]);
+        assert_eq!(
+            (verdict.as_str(), hint.as_str()),
+            ("warn", "banger doctor --fix, or banger ssh-config --install")
+        );
+        assert_eq!(look(&["--fix"]).0, "pass");
+        assert_eq!(fs::read_to_string(&config).unwrap(), installed);
+        assert!(home.path().join("state/ssh/config").exists());
+    }
+    // What cannot be told apart is left as it is.
+    let damaged = installed.replace("# banger: end\n", "");
+    fs::write(&config, &damaged).unwrap();
+    let (verdict, found, _) = look(&["--fix"]);
+    assert!(verdict == "warn" && found.contains("do not pair"), "{found}");
+    assert_eq!(fs::read_to_string(&config).unwrap(), damaged);
+}
+
+#[test]
+fn what_a_disk_gives_is_told() {
+    let (verdict, found, _) = row(&home().run(&["doctor", "-o", "json"]), "disk");
+    assert_ne!(verdict, "", "{found}");
+    let shares = host::fs::shares_blocks(&std::env::temp_dir());
+    assert!(found.contains(if shares { "share their blocks" } else { "has no reflinks" }), "{found}");
+}

@@ -121,7 +121,11 @@ pub fn disk(dirs: &Dirs) -> Row {
         Ok(free) => free,
         Err(error) => return Row::warn("disk", chain(&error), "banger cannot tell how much room there is"),
     };
-    let found = format!("{} free at {}", size::human(free), dirs.state.display());
+    let shares = match fs::shares_blocks(there) {
+        true => "copies of disks share their blocks",
+        false => "its file system copies disks as a whole, as it has no reflinks",
+    };
+    let found = format!("{} free at {}; {shares}", size::human(free), dirs.state.display());
     let hint = "banger vm prune, banger image prune, banger image cache prune, or set XDG_STATE_HOME to a larger disk";
     match free {
         ..NONE => Row::fail("disk", found, hint),

@@ -14,6 +14,25 @@ use crate::{Error, Result};
 /// How many bytes are copied between two looks at whether to go on.
 const PIECE: u64 = 16 << 20;
 
+/// Whether files in `directory` can share blocks (`FICLONE`). It is tried with files that have no name, so nothing is left.
+#[must_use]
+pub fn shares_blocks(directory: &Path) -> bool {
+    use rustix::fs::{CWD, Mode, OFlags};
+    let nameless = || {
+        rustix::fs::openat(
+            CWD,
+            directory,
+            OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC,
+            Mode::RUSR | Mode::WUSR,
+        )
+    };
+    let tried = nameless().and_then(|from| {
+        rustix::io::write(&from, &[0; 4096])?;
+        rustix::fs::ioctl_ficlone(nameless()?, &from)
+    });
+    tried.is_ok()
+}
+
 /// Copies `from` to the new file `to`, mode 0600: sharing blocks where the file system can (`FICLONE`), else data
 /// only, so that holes stay holes.
 ///

@@ -29,6 +29,7 @@ pub(super) fn doctor_says_what_is_in_the_way(home: &Home) {
         ("socket", "/run/banger/bangerd.sock"),
         ("directories", "/var/lib/banger"),
         ("network", "worked together"),
+        ("ssh", "says nothing of machines"),
     ] {
         let row = &well[name];
         assert!(row.0 == "pass" && row.1.contains(found), "{name}: {row:?}");
