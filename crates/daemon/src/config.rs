@@ -1,9 +1,9 @@
 //! Reading `config.toml` and its overrides. What is in them means what `model::config` says.
 
-use std::{fmt, path::PathBuf};
+use std::{fmt, ops::Range, path::PathBuf};
 
 use host::{dirs::Dirs, fs};
-use model::config::{self, Checked, Entry, FILE, Mistake, Reason, Spot, Table, Value};
+use model::config::{self, Checked, Entry, Mistake, Reason, Spot, Table, Value, position};
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
@@ -14,15 +14,38 @@ const LIMIT: u64 = 1 << 20;
 /// Mistakes that are shown at once.
 const SHOWN: usize = 5;
 
-/// The settings with the file that they were read from.
+/// The settings with the files that they were read from.
 #[derive(Debug)]
 pub struct Loaded {
-    /// The file, whether it is there or not.
+    /// The files, whether they are there or not; what a later one says counts.
+    pub sources: Vec<Source>,
+    /// What they and the environment say. Places are those of all files one after the other.
+    pub checked: Checked,
+}
+
+/// A file of settings.
+#[derive(Debug)]
+pub struct Source {
+    /// Where it is.
     pub path: PathBuf,
     /// What is in it.
-    pub text: String,
-    /// What it and the environment say.
-    pub checked: Checked,
+    text: String,
+    /// Where it begins where all files stand one after the other.
+    begin: usize,
+}
+
+impl Loaded {
+    /// The file and the line of place `at`.
+    #[must_use]
+    pub fn line(&self, at: usize) -> (String, usize) {
+        let source = source_of(&self.sources, at);
+        (source.path.display().to_string(), position(&source.text, at - source.begin).0)
+    }
+}
+
+/// The one of `sources` in which place `at` is.
+fn source_of(sources: &[Source], at: usize) -> &Source {
+    sources.iter().rev().find(|source| source.begin <= at).expect("the first one begins at 0")
 }
 
 /// Why there are no settings.
@@ -63,14 +86,11 @@ impl std::error::Error for LoadError {
 /// # Errors
 /// Where the file cannot be read, or there is a mistake in it or in the environment.
 pub fn load(dirs: &Dirs) -> Result<Loaded, LoadError> {
-    let path = dirs.config.join(FILE);
-    let bytes = match fs::read_limited(&path, LIMIT) {
-        Err(e) if e.is_missing() => Vec::new(),
-        other => other.map_err(LoadError::Read)?,
+    let read = |path: PathBuf| match fs::read_limited(&path, LIMIT) {
+        Err(e) if e.is_missing() => Ok((path, Vec::new())),
+        other => other.map(|bytes| (path, bytes)).map_err(LoadError::Read),
     };
-    let name = path.display().to_string();
-    let (text, checked) = check(&name, bytes, variable)?;
-    Ok(Loaded { path, text, checked })
+    check(dirs.config_files().into_iter().map(read).collect::<Result<_, _>>()?, variable)
 }
 
 /// The variable `name`, which may hold anything.
@@ -79,23 +99,69 @@ fn variable(name: &'static str) -> Option<Value> {
     Some(value.into_string().map_or(Value::Other("text that is not UTF-8"), Value::Untyped))
 }
 
-/// The text in `bytes` of the file that is called `name`, and what it and the environment say.
+/// What these files, with their bytes, and the environment say.
 fn check(
-    name: &str,
-    bytes: Vec<u8>,
+    files: Vec<(PathBuf, Vec<u8>)>,
     variable: impl Fn(&'static str) -> Option<Value>,
-) -> Result<(String, Checked), LoadError> {
-    let told = |mistakes: Vec<Mistake>, text: &str| {
-        LoadError::Mistakes(mistakes.iter().map(|mistake| mistake.render(name, text)).collect())
+) -> Result<Loaded, LoadError> {
+    let (mut sources, mut all, mut begin) = (Vec::new(), Vec::new(), 0);
+    for (path, bytes) in files {
+        let name = path.display().to_string();
+        let told = |mistake: Mistake, text: &str| LoadError::Mistakes(vec![mistake.render(&name, text)]);
+        let text = String::from_utf8(bytes).map_err(|e| {
+            let end = e.utf8_error().valid_up_to();
+            let reason = Reason::Syntax("this is not UTF-8".to_owned());
+            told(Mistake { reason, at: Spot::File(end..end) }, &String::from_utf8_lossy(e.as_bytes()))
+        })?;
+        let found = entries(&text).map_err(|mistake| told(mistake, &text))?;
+        all.extend(found.into_iter().map(|entry| moved(entry, begin)));
+        // What ends at the end of one does not begin the next.
+        let next = begin + text.len() + 1;
+        sources.push(Source { path, text, begin });
+        begin = next;
+    }
+    match config::check(all, variable) {
+        Ok(checked) => Ok(Loaded { sources, checked }),
+        Err(mistakes) => {
+            Err(LoadError::Mistakes(mistakes.into_iter().map(|mistake| render(mistake, &sources)).collect()))
+        }
+    }
+}
+
+/// `entry` where it stands behind `by` bytes of other files.
+fn moved(entry: Entry, by: usize) -> Entry {
+    let move_range = |range: Range<usize>| range.start + by..range.end + by;
+    let value = match entry.value {
+        Value::Tables(tables) => Value::Tables(
+            tables
+                .into_iter()
+                .map(|table| Table {
+                    at: move_range(table.at),
+                    entries: table.entries.into_iter().map(|entry| moved(entry, by)).collect(),
+                })
+                .collect(),
+        ),
+        value @ (Value::Text(_)
+        | Value::Integer(_)
+        | Value::Untyped(_)
+        | Value::Switch(_)
+        | Value::Texts(_)
+        | Value::Other(_)) => value,
     };
-    let text = String::from_utf8(bytes).map_err(|e| {
-        let end = e.utf8_error().valid_up_to();
-        let reason = Reason::Syntax("this is not UTF-8".to_owned());
-        told(vec![Mistake { reason, at: Spot::File(end..end) }], &String::from_utf8_lossy(e.as_bytes()))
-    })?;
-    let entries = entries(&text).map_err(|mistake| told(vec![mistake], &text))?;
-    let checked = config::check(entries, variable).map_err(|mistakes| told(mistakes, &text))?;
-    Ok((text, checked))
+    let (name_at, value_at) = (move_range(entry.name_at), move_range(entry.value_at));
+    Entry { name: entry.name, name_at, value, value_at }
+}
+
+/// `mistake` with its file and line.
+fn render(mistake: Mistake, sources: &[Source]) -> String {
+    match mistake.at {
+        Spot::File(at) => {
+            let source = source_of(sources, at.start);
+            let at = Spot::File(at.start - source.begin..at.end - source.begin);
+            Mistake { at, ..mistake }.render(&source.path.display().to_string(), &source.text)
+        }
+        Spot::Variable(_) => mistake.render("", ""),
+    }
 }
 
 /// What `text` says, in the order in which it says it.
@@ -173,10 +239,40 @@ fn tables(all: &[Spanned<DeValue<'_>>]) -> Option<Vec<Table>> {
 
 #[cfg(test)]
 mod tests {
+    use model::config::{Field, Place};
+
     use super::*;
 
     fn mistakes(text: &[u8]) -> String {
-        check("config.toml", text.to_owned(), |_| None).unwrap_err().to_string()
+        check(vec![("config.toml".into(), text.to_owned())], |_| None).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn each_of_two_files_has_its_lines() {
+        let files = |first: &str, second: &str| {
+            let file = |name: &str, text: &str| (name.into(), text.as_bytes().to_owned());
+            check(vec![file("/etc/c", first), file("/own/c", second)], |_| None)
+        };
+        let first = "# all\nstop_timeout = '2m'\nboot_timeout = '3m'\n";
+        let loaded = files(first, "\n\nstop_timeout = '5s'\n").unwrap();
+        let place = |field| match loaded.checked.place(field) {
+            Some(Place::File(at)) => loaded.line(*at),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(place(Field::StopTimeout), ("/own/c".to_owned(), 3));
+        assert_eq!(place(Field::BootTimeout), ("/etc/c".to_owned(), 3));
+        let told = files("vmmm = 'qemu'", "[[file_sync]]\nhost = 1\n").unwrap_err().to_string();
+        insta::assert_snapshot!(told, @r"
+        /etc/c:1:1: unknown key `vmmm`; is `vmm` meant?
+          |
+        1 | vmmm = 'qemu'
+          | ^^^^
+        /own/c:2:8: `file_sync` entry 1: `host` is a string
+          |
+        2 | host = 1
+          |        ^
+        ");
+        assert!(files("", "a = [1,").unwrap_err().to_string().starts_with("/own/c:1:8"));
     }
 
     #[test]

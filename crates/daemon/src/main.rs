@@ -20,7 +20,6 @@ use engine::{
     doctor::{self, Mode, Patient},
 };
 use host::dirs::Dirs;
-use model::config::FILE;
 use store::{Compatibility, Store};
 use wire::{control::ENDING, doctor::Row};
 
@@ -86,11 +85,11 @@ fn examine(mode: Mode) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let file = dirs.config.join(FILE);
+    let files: Vec<String> = dirs.config_files().iter().map(|file| file.display().to_string()).collect();
     let (row, config) = match config::load(&dirs) {
-        Ok(loaded) => (Row::pass("config", loaded.path.display().to_string()), loaded.checked.config),
+        Ok(loaded) => (Row::pass("config", files.join(", ")), loaded.checked.config),
         Err(error) => {
-            (Row::fail("config", chain(&error), format!("edit {}", file.display())), Config::default())
+            (Row::fail("config", chain(&error), format!("edit {}", files.join(" or "))), Config::default())
         }
     };
     let patient = Patient { dirs, config, agent: companion("banger-agent") };

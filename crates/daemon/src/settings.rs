@@ -2,7 +2,7 @@
 
 use engine::config::{firecracker_program, host_resolvers, host_size, qemu_program};
 use model::{
-    config::{FILE_SYNC, Fallback, Field, KEYS, Key, Place, position},
+    config::{FILE_SYNC, Fallback, Field, KEYS, Key, Place},
     size,
     sizing::{self, Wish},
 };
@@ -13,7 +13,7 @@ use crate::config::Loaded;
 /// All settings.
 #[derive(Debug, Serialize)]
 pub struct Settings {
-    /// The file, whether it is there or not.
+    /// The user's own file, whether it is there or not.
     file: String,
     settings: Vec<Setting>,
 }
@@ -36,8 +36,8 @@ enum From {
     Default,
     /// From this host.
     Auto,
-    /// The file.
-    File { line: usize },
+    /// A file.
+    File { file: String, line: usize },
     /// The environment.
     Env { variable: &'static str },
 }
@@ -46,10 +46,14 @@ impl Settings {
     /// Those that were `loaded`, and what this host gives for the others.
     #[must_use]
     pub fn of(loaded: &Loaded) -> Self {
+        let from_file = |at| {
+            let (file, line) = loaded.line(at);
+            From::File { file, line }
+        };
         let setting = |key: &Key| {
             let value = loaded.checked.config.text(key.field);
             let from = match (loaded.checked.place(key.field), key.fallback) {
-                (Some(Place::File(at)), _) => From::File { line: position(&loaded.text, *at).0 },
+                (Some(Place::File(at)), _) => from_file(*at),
                 (Some(Place::Variable(variable)), _) => From::Env { variable },
                 (None, Fallback::Value(_)) => From::Default,
                 (None, Fallback::Auto(_)) => From::Auto,
@@ -61,20 +65,21 @@ impl Settings {
         let syncs = syncs.map(|((sync, at), number)| Setting {
             key: format!("{FILE_SYNC}[{number}]"),
             value: Some(sync.to_string()),
-            from: From::File { line: position(&loaded.text, *at).0 },
+            from: from_file(*at),
         });
         let settings = KEYS.iter().map(setting).chain(syncs).collect();
-        Self { file: loaded.path.display().to_string(), settings }
+        let own = loaded.sources.last().map(|source| source.path.display().to_string());
+        Self { file: own.unwrap_or_default(), settings }
     }
 
     /// As a table for people.
     #[must_use]
     pub fn table(&self) -> String {
         let row = |setting: &Setting| {
-            let from = match setting.from {
+            let from = match &setting.from {
                 From::Default => "default".to_owned(),
                 From::Auto => "auto".to_owned(),
-                From::File { line } => format!("{}:{line}", self.file),
+                From::File { file, line } => format!("{file}:{line}"),
                 From::Env { variable } => format!("env {variable}"),
             };
             let value = setting.value.clone().unwrap_or_else(|| "(none found)".to_owned());

@@ -51,10 +51,10 @@ impl Dirs {
         }
     }
 
-    /// The directories of the installation that root made. Its settings are the owner's own, where there are some.
+    /// The directories of the installation that root made.
     #[must_use]
     pub fn of_system() -> Self {
-        let own = Self::by_xdg().map(|dirs| dirs.config).filter(|dir| fs::is_file(&dir.join(FILE)));
+        let own = Self::by_xdg().map(|dirs| dirs.config);
         Self {
             state: system::STATE.into(),
             cache: system::CACHE.into(),
@@ -93,6 +93,14 @@ impl Dirs {
             config: base("XDG_CONFIG_HOME", ".config")?,
             state,
         })
+    }
+
+    /// The files of settings, of which a later one counts more: with the system, root's before the owner's.
+    #[must_use]
+    pub fn config_files(&self) -> Vec<PathBuf> {
+        let (system, own) = (Path::new(system::CONFIG).join(FILE), self.config.join(FILE));
+        let of_root = (self.is_system() && system != own).then_some(system);
+        of_root.into_iter().chain([own]).collect()
     }
 
     /// The daemon's control socket.

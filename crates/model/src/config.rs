@@ -3,7 +3,7 @@
 //! Whoever reads the file turns it into [`Entry`]s; everything after that is decided here.
 //!
 //! ```text
-//! built in ──▶ file ──▶ BANGER_* variables ──▶ Checked: a Config, and where each of its values was said
+//! built in ──▶ files ──▶ BANGER_* variables ──▶ Checked: a Config, and where each of its values was said
 //! ```
 
 use std::{ops::Range, path::PathBuf, time::Duration};
@@ -510,7 +510,8 @@ impl Checked {
     }
 }
 
-/// What the file's `entries` and the environment say, where `variable` gives the value of a variable that is set.
+/// What the files' `entries` and the environment say, where `variable` gives the value of a variable that is set. Of entries with
+/// the same name, which are of several files, the last one counts.
 ///
 /// # Errors
 /// Every mistake there is.
@@ -524,6 +525,8 @@ pub fn check(
     let mut file_sync_at = Vec::new();
     for entry in entries {
         if entry.name == FILE_SYNC {
+            config.file_sync.clear();
+            file_sync_at.clear();
             for (read, number) in file_syncs(entry).into_iter().zip(1..) {
                 match read {
                     Ok((sync, at)) => {
@@ -543,7 +546,10 @@ pub fn check(
         };
         // What a variable overrides has to be right nevertheless: the variable may be gone tomorrow.
         match config.set(key, &entry.value) {
-            Ok(()) => given.push((key.field, Place::File(entry.name_at.start))),
+            Ok(()) => {
+                given.retain(|(field, _)| *field != key.field);
+                given.push((key.field, Place::File(entry.name_at.start)));
+            }
             Err(why) => {
                 mistakes
                     .push(Mistake { reason: Reason::Wrong(key.name, why), at: Spot::File(entry.value_at) });

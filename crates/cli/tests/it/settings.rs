@@ -100,7 +100,7 @@ fn settings_are_told_to_programs_too() {
         ),
         (
             "vm_defaults.memory",
-            serde_json::json!({ "key": "vm_defaults.memory", "value": "2G", "origin": "file", "line": 2 }),
+            serde_json::json!({ "key": "vm_defaults.memory", "value": "2G", "origin": "file", "file": json["file"], "line": 2 }),
         ),
     ] {
         assert_eq!(setting(key), expect);

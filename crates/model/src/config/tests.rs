@@ -223,6 +223,34 @@ fn unknown_keys_are_told() {
 }
 
 #[test]
+fn of_two_files_the_last_one_counts_key_by_key() {
+    let sync = |host: &str| {
+        let entries = vec![entry("host", text(host)), entry("guest", text("/root/.netrc"))];
+        entry("file_sync", Value::Tables(vec![Table { at: 7..8, entries }]))
+    };
+    let later = |name: &str, value: Value| Entry { name_at: 100..101, ..entry(name, value) };
+    let checked = check(
+        vec![
+            entry("stop_timeout", text("2m")),
+            entry("boot_timeout", text("3m")),
+            sync("~/.first"),
+            later("stop_timeout", text("5s")),
+            sync("~/.second"),
+        ],
+        |_| None,
+    )
+    .unwrap();
+    assert_eq!((checked.config.stop_timeout, checked.config.boot_timeout), (seconds(5), seconds(180)));
+    assert_eq!(checked.place(Field::StopTimeout), Some(&Place::File(100)));
+    assert_eq!(checked.place(Field::BootTimeout), Some(&Place::File(0)));
+    assert_eq!(checked.config.file_sync.len(), 1, "a list is one key");
+    assert!(checked.config.file_sync[0].to_string().starts_with("~/.second"));
+    // What is overridden has to be right nevertheless.
+    let twice = vec![entry("stop_timeout", text("0s")), entry("stop_timeout", text("5s"))];
+    assert_eq!(check(twice, |_| None).unwrap_err().len(), 1);
+}
+
+#[test]
 fn the_environment_beats_the_file() {
     let entries = || {
         vec![

@@ -47,8 +47,12 @@ fn a_machine_of_the_installed_daemon_outlives_both_services() {
 
     // The owner's commands find it, with the settings of the system; nobody else gets near.
     ok(&outer, "printf 'boot_timeout = \"9m\"\\n' > /etc/banger/config.toml; /srv/banger system restart");
+    let own = "mkdir -p /home/alice/.config/banger; printf '[network]\\nmode = \"bridge\"\\n' > /home/alice/.config/banger/config.toml";
+    ok(&outer, own);
     let shown = ok(&outer, &banger("config show"));
-    assert!(shown.contains("/etc/banger/config.toml:1"), "{shown}");
+    for place in ["/etc/banger/config.toml:1", "/home/alice/.config/banger/config.toml:2"] {
+        assert!(shown.contains(place), "{shown}");
+    }
     assert!(ok(&outer, &banger("daemon status")).contains("/run/banger/bangerd.sock"));
     let connect = "perl -MSocket -e 'socket(my $s, AF_UNIX, SOCK_STREAM, 0); \
                    connect($s, pack_sockaddr_un(\"/run/banger/bangerd.sock\")) or die \"$!\\n\"'";
