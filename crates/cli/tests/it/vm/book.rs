@@ -263,6 +263,17 @@ fn workspaces_work_as_they_are_written() {
 }
 
 #[test]
+fn snapshots_work_as_they_are_written() {
+    let Some(desk) = Desk::new() else { return };
+    desk.follow("snapshots.md");
+    assert_eq!(
+        desk.home.ok(&["vm", "exec", "one", "--", "cat", "/tmp/ready"]),
+        "all that takes long to get ready"
+    );
+    assert!(!desk.home.ok(&["snapshot", "list"]).contains("warm"));
+}
+
+#[test]
 fn ssh_works_as_it_is_written() {
     let Some(desk) = Desk::new() else { return };
     desk.must("banger vm create --name dev");

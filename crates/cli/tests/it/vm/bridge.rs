@@ -108,6 +108,31 @@ fn bridged(name: &str) -> Option<(Helper, Home)> {
 }
 
 #[test]
+fn a_machine_that_goes_on_from_a_snapshot_has_an_address_of_its_own() {
+    let name = "a_machine_that_goes_on_from_a_snapshot_has_an_address_of_its_own";
+    let Some((_helper, home)) = bridged(name) else { return };
+    let world = World::new();
+    serve(world.within(|| TcpListener::bind((SERVER, 80)).unwrap()));
+    let _ = home.ok(&create("one"));
+    serve_in(&home, "one");
+    let _ = home.ok(&["vm", "snapshot", "one", "warm"]);
+    for name in ["two", "three"] {
+        let _ = home.ok(&["vm", "create", "--snapshot", "warm", "--name", name, "--nat"]);
+    }
+    let own = |vm: &str| {
+        within(&home, vm, "busybox ip -4 -o addr show | sed -n 's/.* inet 172/172/p' | cut -d/ -f1")
+    };
+    for (vm, address) in [("one", "172.30.0.2"), ("two", "172.30.0.3"), ("three", "172.30.0.4")] {
+        assert_eq!([home.vm(vm)["ip"].as_str().unwrap(), own(vm).trim()], [address; 2], "{vm}");
+        // What listened goes on, where each is now.
+        wait_until(SOON, "the host reaches it", || page(address).contains("hello one"));
+    }
+    // Only they have NAT, and a route by their own addresses.
+    assert_eq!(fetch_in(&home, "two", SERVER), format!("hello {HOST}"));
+    assert_eq!(fetch_in(&home, "one", SERVER), "");
+}
+
+#[test]
 fn machines_on_the_bridge_reach_what_they_may_and_nothing_else() {
     if need::program("dig", "dig").is_none() || need::program("dnsmasq", "dnsmasq").is_none() {
         return;

@@ -17,10 +17,16 @@ const SOON: Duration = Duration::from_secs(60);
 /// The operation `words`, on a VM that is made by the first of `before` and brought into its state by the others, has
 /// `points` effects and commits. The VM may be `or` afterwards; one that is `gone` is none.
 fn check(words: &[&str], before: &[&[&str]], points: usize, or: &[&str]) {
-    let Some(home) = home() else { return };
+    if let Some(home) = home() {
+        check_in(&home, words, before, points, or);
+    }
+}
+
+/// The same in `home`.
+fn check_in(home: &Home, words: &[&str], before: &[&[&str]], points: usize, or: &[&str]) {
     let mut crashes = 0;
     loop {
-        let there = is_there(&home);
+        let there = is_there(home);
         if there && before.is_empty() {
             let _ = home.ok(&["vm", "delete", "dev"]);
         }
@@ -28,7 +34,7 @@ fn check(words: &[&str], before: &[&[&str]], points: usize, or: &[&str]) {
             let _ = home.ok(words);
         }
         let _ = home.run(&["daemon", "stop"]);
-        let mut daemon = start(&home, crashes);
+        let mut daemon = start(home, crashes);
         let output = home.run(words);
         if output.status.success() {
             let _ = home.run(&["daemon", "stop"]);
@@ -38,13 +44,13 @@ fn check(words: &[&str], before: &[&[&str]], points: usize, or: &[&str]) {
         let why = format!("a crash, not {}", output.stderr);
         wait_until(SOON, &why, || daemon.try_wait().unwrap().is_some_and(|status| !status.success()));
         // The next command starts another daemon.
-        let state = if is_there(&home) {
+        let state = if is_there(home) {
             home.vm("dev")["state"].as_str().unwrap().to_owned()
         } else {
             "gone".to_owned()
         };
         assert!(or.contains(&state.as_str()), "{words:?}, a crash at {crashes}: it is {state}");
-        assert_eq!(leaks(&home, &state), [""; 0], "{words:?}, a crash at {crashes}: it is {state}");
+        assert_eq!(leaks(home, &state), [""; 0], "{words:?}, a crash at {crashes}: it is {state}");
         if state == "running" {
             assert_eq!(
                 home.ok(&["vm", "exec", "dev", "--", "echo", "there"]),
@@ -121,4 +127,40 @@ fn a_daemon_killed_at_any_point_of_a_stop() {
 #[test]
 fn a_daemon_killed_at_any_point_of_a_delete() {
     check(&["vm", "delete", "dev"], &[&create("dev")], 8, &["gone"]);
+}
+
+#[test]
+fn a_daemon_killed_at_any_point_of_a_snapshot() {
+    let Some(home) = home() else { return };
+    let _ = home.ok(&create("dev"));
+    let pid = home.vm("dev")["pid"].clone();
+    let mut crashes = 0;
+    let last = loop {
+        let name = format!("s{crashes}");
+        let _ = home.run(&["daemon", "stop"]);
+        let mut daemon = start(&home, crashes);
+        if home.run(&["vm", "snapshot", "dev", &name]).status.success() {
+            let _ = home.run(&["daemon", "stop"]);
+            let _ = daemon.wait().unwrap();
+            break name;
+        }
+        wait_until(SOON, "a crash", || daemon.try_wait().unwrap().is_some_and(|status| !status.success()));
+        // The next daemon lets it go on.
+        assert_eq!(home.ok(&["vm", "exec", "dev", "--", "echo", "there"]), "there", "a crash at {crashes}");
+        assert_eq!(leaks(&home, "running"), [""; 0], "a crash at {crashes}");
+        let list = home.run(&["snapshot", "list", "-o", "json"]).json();
+        let snapshots = list["snapshots"].as_array().unwrap().len();
+        assert_eq!(tree::list(&home.path().join("state/snapshots")).len(), snapshots, "a crash at {crashes}");
+        assert_eq!(tree::list(&home.path().join("state/staging")).len(), 0, "a crash at {crashes}");
+        for snapshot in list["snapshots"].as_array().unwrap() {
+            let _ = home.ok(&["snapshot", "delete", snapshot["name"].as_str().unwrap()]);
+        }
+        crashes += 1;
+    };
+    assert_eq!(crashes, 12, "a snapshot has that many points");
+    assert_eq!(home.vm("dev")["pid"], pid, "it is the same machine");
+
+    let _ = home.ok(&["vm", "delete", "dev"]);
+    let words = ["vm", "create", "--snapshot", &last, "--name", "dev"];
+    check_in(&home, &words, &[], 21, &["gone", "running"]);
 }

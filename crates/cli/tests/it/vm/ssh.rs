@@ -167,3 +167,19 @@ fn scp_rsync_and_git_push_find_machines_by_the_users_configuration() {
 
     assert_eq!(ssh_config("--uninstall"), "Host other\n  User me\n");
 }
+
+#[test]
+fn an_sshd_that_goes_on_from_a_snapshot_has_the_key_of_its_own_machine() {
+    let Some(home) = machine() else { return };
+    start_sshd(&home);
+    let _ = home.ok(&["vm", "snapshot", "dev", "warm"]);
+    for name in ["one", "two"] {
+        let _ = home.ok(&["vm", "create", "--snapshot", "warm", "--name", name]);
+    }
+    // ssh checks each key against that of its machine, which was known before.
+    for name in ["one", "dev", "two"] {
+        let said = home.run(&["-v", "vm", "ssh", name, "--", "sh", "-c", "echo $SSH_CONNECTION $(hostname)"]);
+        assert_eq!(said.code(), 0, "{}", said.stderr);
+        assert!(said.text().starts_with("127.0.0.1 ") && said.text().ends_with(name), "{}", said.text());
+    }
+}
