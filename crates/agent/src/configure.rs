@@ -5,9 +5,11 @@
 
 use std::{
     cell::{Cell, RefCell},
+    collections::HashSet,
     io,
     path::Path,
     rc::Rc,
+    time::{Duration, Instant},
 };
 
 use host::{Error, Result};
@@ -19,9 +21,15 @@ use wire::{
 
 use crate::{
     boot::{identity, network},
+    ports,
     root::Root,
     sys,
 };
+
+/// How long an sshd may take to listen again. It takes a moment; one that hangs is not worth waiting for.
+const RELOADED: Duration = Duration::from_secs(5);
+/// Between two looks whether it does.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// What may change of a guest while it runs.
 #[derive(Debug)]
@@ -131,20 +139,34 @@ pub fn set_clock(now_ms: u64) -> Result<()> {
         .map_err(|e| Error::new("set", "the clock", io::Error::from(e)))
 }
 
-/// Has an sshd that runs read its host key again.
+/// Has an sshd that runs read its host key again, and waits until it listens again, so that nobody who comes finds it away.
 fn reload_sshd() -> Result<()> {
     for path in host::fs::list(Path::new("/proc"))? {
         let pid = path.file_name().and_then(|name| name.to_str()?.parse().ok()).and_then(Pid::from_raw);
         let Some(pid) = pid else { continue };
         // One that serves a connection has another parent, and ends of it.
         if is_listening_sshd(&host::fs::read_text(&path.join("stat")).unwrap_or_default()) {
+            let before = ports::listens(&path);
             match kill_process(pid, Signal::HUP) {
-                Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+                Ok(()) => wait_for_others(&path, &before),
+                Err(rustix::io::Errno::SRCH) => {}
                 Err(e) => return Err(Error::new("reload", "sshd", io::Error::from(e))),
             }
         }
     }
     Ok(())
+}
+
+/// Waits until `process` listens on other sockets than those of `before`, where it did on any; a while at most.
+fn wait_for_others(process: &Path, before: &HashSet<u64>) {
+    let begun = Instant::now();
+    while !before.is_empty() && begun.elapsed() < RELOADED && host::fs::exists(process) {
+        let now = ports::listens(process);
+        if !now.is_empty() && now.is_disjoint(before) {
+            return;
+        }
+        std::thread::sleep(LOOK);
+    }
 }
 
 /// Whether `stat` (proc_pid_stat(5)) is that of an sshd that init or nobody started.

@@ -1,7 +1,7 @@
 //! Listening sockets, from `/proc` alone: an image may have no tool that would tell.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::Path,
 };
@@ -82,19 +82,33 @@ fn address(hex: &str) -> Option<IpAddr> {
 fn owners() -> HashMap<u64, u32> {
     let mut owners = HashMap::new();
     for (pid, process) in processes() {
-        for fd in host::fs::list(&process.join("fd")).unwrap_or_default() {
-            let Ok(target) = rustix::fs::readlink(&fd, Vec::new()) else { continue };
-            let inode = target
-                .to_str()
-                .ok()
-                .and_then(|t| t.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok());
-            if let Some(inode) = inode {
-                let owner = owners.entry(inode).or_insert(pid);
-                *owner = pid.min(*owner);
-            }
+        for inode in sockets_of(&process) {
+            let owner = owners.entry(inode).or_insert(pid);
+            *owner = pid.min(*owner);
         }
     }
     owners
+}
+
+/// The inodes of the sockets that `process`, a directory of `/proc`, has open.
+fn sockets_of(process: &Path) -> impl Iterator<Item = u64> + use<> {
+    host::fs::list(&process.join("fd")).unwrap_or_default().into_iter().filter_map(|fd| {
+        let target = rustix::fs::readlink(&fd, Vec::new()).ok()?;
+        target.to_str().ok()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+    })
+}
+
+/// The inodes of the TCP sockets on which `process`, a directory of `/proc`, listens.
+#[must_use]
+pub fn listens(process: &Path) -> HashSet<u64> {
+    let mut listening = HashSet::new();
+    for file in ["/proc/net/tcp", "/proc/net/tcp6"] {
+        let table = host::fs::read_limited(Path::new(file), LIMIT).unwrap_or_default();
+        let table = String::from_utf8_lossy(&table);
+        let sockets = table.lines().skip(1).filter_map(|line| socket(line, TCP_LISTEN));
+        listening.extend(sockets.map(|socket| socket.inode));
+    }
+    sockets_of(process).filter(|inode| listening.contains(inode)).collect()
 }
 
 /// All processes: number and directory.
@@ -138,5 +152,9 @@ mod tests {
         let found = ports.iter().find(|port| port.port == number && port.proto == "tcp").unwrap();
         assert_eq!((&found.address[..], found.pid), ("127.0.0.1", Some(std::process::id())));
         assert!(found.process.is_some());
+        let own = Path::new("/proc/self");
+        let before = listens(own);
+        drop(listener);
+        assert!(!before.is_subset(&listens(own)), "it is gone");
     }
 }
