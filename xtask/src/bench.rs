@@ -5,6 +5,7 @@
 //! here.
 
 mod bare;
+mod firecracker;
 mod world;
 
 use std::process::Command;
@@ -118,6 +119,12 @@ const BENCHES: &[Bench] = &[
         what: "answers of the server for names (cargo bench -p engine)",
         needs: Needs::Programs,
         measure: names,
+    },
+    Bench {
+        name: "firecracker",
+        what: "a guest under Firecracker, over a script that starts one",
+        needs: Needs::Programs,
+        measure: under_firecracker,
     },
     Bench { name: "list", what: "`banger vm list`", needs: Needs::Programs, measure: list },
     Bench {
@@ -306,6 +313,29 @@ fn create(runs: usize) -> Result<Vec<Figure>> {
     ])
 }
 
+/// Both in turn. It takes `accelerator = "kvm"` for granted where `BANGER_ACCELERATOR` says so.
+fn under_firecracker(runs: usize) -> Result<Vec<Figure>> {
+    let world = World::new()?;
+    let image = world.minimal_image()?;
+    let (mut whole, mut bare) = (Vec::new(), Vec::new());
+    let Some(script) = firecracker::Script::of(&world)? else { return Ok(Vec::new()) };
+    for run in 0..=runs.max(11) {
+        let ours = millis(firecracker::until_started(&world, &image, &format!("bench-firecracker-{run}"))?);
+        let theirs = millis(script.until_started()?);
+        // The first one makes what later ones find.
+        if run > 0 {
+            whole.push(ours);
+            bare.push(theirs);
+        }
+    }
+    let (whole, bare) = (median(whole), median(bare));
+    Ok(vec![
+        figure("a script from Firecracker's start to its guest's", bare, "ms", Limit::None),
+        figure("banger from the command line to its guest's start", whole, "ms", Limit::None),
+        figure("the same, beyond that script", whole - bare, "ms", Limit::AtMost(40.0)),
+    ])
+}
+
 fn list(runs: usize) -> Result<Vec<Figure>> {
     let world = World::new()?;
     world.crowd(100)?;
@@ -322,13 +352,17 @@ fn resident(_runs: usize) -> Result<Vec<Figure>> {
     let world = World::new()?;
     let image = world.minimal_image()?;
     world.crowd(100)?;
+    let alone = world.daemon_resident()?;
     for number in 0..10 {
         let name = format!("bench-running-{number}");
         world.banger(&["vm", "create", "--image", &image, "--memory", "256M", "--name", &name])?;
         world.banger(&["vm", "exec", &name, "--", "true"])?;
     }
     let value = world.daemon_resident()?;
-    Ok(vec![figure("daemon resident, 10 running and 100 stopped VMs", value, "MiB", Limit::AtMost(30.0))])
+    Ok(vec![
+        figure("daemon resident, 10 running and 100 stopped VMs", value, "MiB", Limit::AtMost(30.0)),
+        figure("what each running VM adds to that", (value - alone) / 10.0, "MiB", Limit::AtMost(2.0)),
+    ])
 }
 
 fn figure(what: &str, value: f64, unit: &'static str, limit: Limit) -> Figure {

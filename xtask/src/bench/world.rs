@@ -96,6 +96,15 @@ impl World {
         Ok(newest.context("there is no boot payload")?.path())
     }
 
+    /// A kernel of its as Firecracker boots it, the bare ELF file.
+    pub fn kernel(&self) -> Result<PathBuf> {
+        let directory = self.home.join("state/kernels");
+        let entries =
+            fs::read_dir(&directory).with_context(|| format!("cannot list {}", directory.display()))?;
+        let kernel = entries.flatten().map(|entry| entry.path().join("vmlinux")).find(|path| path.is_file());
+        kernel.context("there is no kernel")
+    }
+
     fn clear(&self) -> Result<()> {
         let vms = self.json(&["vm", "list"])?;
         let vms = vms["vms"].as_array().context("vm list printed no list of VMs")?;
