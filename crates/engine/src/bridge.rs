@@ -7,6 +7,7 @@ pub(crate) mod naming;
 
 use std::path::PathBuf;
 
+use host::dirs::Dirs;
 use model::{
     config::NetworkMode,
     network::{BRIDGE_SUBNET, NoSubnet, Subnet, bridge_subnet},
@@ -61,6 +62,18 @@ impl Bridge {
                 tracing::warn!(error = chain(&error), "VMs are connected without the bridge");
                 None
             })),
+        }
+    }
+
+    /// The one that root installed for this user, where VMs of the installation in `dirs` may be on it: by itself only the daemon
+    /// that was installed with it takes it, so that another one of the same user does not lease the same addresses.
+    ///
+    /// # Errors
+    /// Where that cannot be known.
+    pub fn installed_for(dirs: &Dirs, mode: NetworkMode) -> Result<Option<Self>, BridgeError> {
+        match mode {
+            NetworkMode::Auto if !dirs.is_system() => Ok(None),
+            NetworkMode::Auto | NetworkMode::User | NetworkMode::Bridge => Self::installed(),
         }
     }
 
@@ -120,6 +133,17 @@ mod tests {
             let expect = expect.map(|found| found.map(str::to_owned)).map_err(str::to_owned);
             assert_eq!(subnet(text), expect, "{text:?}");
         }
+    }
+
+    #[test]
+    fn by_itself_the_bridge_is_taken_by_the_daemon_of_the_system_alone() {
+        let own = Dirs { runtime: PathBuf::from("/home/alice/run"), ..Dirs::of_system() };
+        assert!(Bridge::installed_for(&own, NetworkMode::Auto).unwrap().is_none());
+        // What there is on the host of this test is for both the same.
+        let is_there =
+            |dirs: &Dirs, mode| Bridge::installed_for(dirs, mode).map(|found| found.is_some()).ok();
+        let installed = is_there(&own, NetworkMode::Bridge);
+        assert_eq!(is_there(&Dirs::of_system(), NetworkMode::Auto), installed);
     }
 
     #[test]

@@ -52,7 +52,7 @@ pub fn examine(patient: &Patient, mode: Mode) -> Vec<Row> {
     ];
     rows.extend(machine::vmm(config));
     rows.push(machine::network());
-    rows.extend(names::ports(config));
+    rows.extend(names::ports(dirs, config));
     rows.push(machine::disk(dirs));
     rows.push(machine::git());
     rows.push(machine::logout());

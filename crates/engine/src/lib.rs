@@ -149,8 +149,10 @@ impl Engine {
         let paths = Paths::prepare(dirs.clone())?;
         let Some(lock) = host::lock::try_exclusive(&paths.lock())? else { return Ok(None) };
         let ssh = ssh::Keys::ensure(&dirs)?;
-        let installed = || seams.bridge.map_or_else(bridge::Bridge::installed, |bridge| Ok(Some(bridge)));
-        let bridge = bridge::Bridge::by(config.network_mode, installed)?;
+        let mode = config.network_mode;
+        let of_host = || bridge::Bridge::installed_for(&dirs, mode);
+        let installed = || seams.bridge.map_or_else(of_host, |bridge| Ok(Some(bridge)));
+        let bridge = bridge::Bridge::by(mode, installed)?;
         let fresh = Store::check(&paths.database())? == Compatibility::Absent;
         let points = fault::Points::new(seams.faults);
         let store = points.watch(Store::open(&paths.database())?);

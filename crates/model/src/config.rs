@@ -194,7 +194,7 @@ pub const KEYS: &[Key] = &[
     key(Field::Nat, "vm_defaults.nat", "BANGER_VM_DEFAULTS_NAT", Kind::Switch, Fallback::Value("false"),
         "Whether a VM reaches the world for which neither `--nat` nor `--no-nat` was given."),
     key(Field::NetworkMode, "network.mode", "BANGER_NETWORK_MODE", Kind::Word(NetworkMode::WORDS), Fallback::Value("auto"),
-        "How VMs are connected: without root (`user`), by the bridge of `banger system install` (`bridge`), or by that where it is installed for this user."),
+        "How VMs are connected: without root (`user`), by the bridge of `banger system install` (`bridge`), or by that where this daemon was installed with it (`auto`)."),
     key(Field::DnsPort, "network.dns_port", "BANGER_NETWORK_DNS_PORT", Kind::Port, Fallback::Value("42069"),
         "The port of this host's loopback at which the names of VMs on the bridge are told."),
     key(Field::UpstreamDns, "network.upstream_dns", "BANGER_NETWORK_UPSTREAM_DNS", Kind::Resolvers,

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use host::fs;
+use host::{dirs::Dirs, fs};
 use wire::doctor::Row;
 
 use crate::{bridge::Bridge, config::Config};
@@ -32,8 +32,9 @@ enum Holder {
 }
 
 /// Whether names can be told, where VMs are on a bridge.
-pub fn ports(config: &Config) -> Option<Row> {
-    Bridge::by(config.network_mode, Bridge::installed).ok()??;
+pub fn ports(dirs: &Dirs, config: &Config) -> Option<Row> {
+    let mode = config.network_mode;
+    Bridge::by(mode, || Bridge::installed_for(dirs, mode)).ok()??;
     let lists = LISTS.map(|list| fs::read_text(Path::new(list)).unwrap_or_default());
     Some(row(config.dns_port, holder(config.dns_port), lists.iter().any(|list| has_everywhere(list))))
 }

@@ -102,7 +102,8 @@ fn bridged(name: &str) -> Option<(Helper, Home)> {
     if !inside_of(&format!("vm::bridge::{name}")) {
         return None;
     }
-    let home = super::home()?;
+    // A daemon that was not installed with the bridge takes it only when it is told to.
+    let home = super::home()?.with_env("BANGER_NETWORK_MODE", "bridge");
     let helper = Helper::install(&home);
     Some((helper, home))
 }
@@ -155,6 +156,12 @@ fn machines_on_the_bridge_reach_what_they_may_and_nothing_else() {
     };
     assert_eq!(place("one"), ("bridge".into(), "172.30.0.2".into()));
     assert_eq!(place("two"), ("bridge".into(), "172.30.0.3".into()));
+
+    // Another daemon of this user leaves the bridge alone: its addresses are the first one's.
+    let Some(other) = super::home() else { return };
+    let _ = other.ok(&["vm", "create", "--name", "other", "--image", "busybox", "--no-start"]);
+    assert!(other.vm("other")["ip"].is_null(), "{}", other.vm("other"));
+    drop(other);
 
     // The host reaches both: nobody listens there, and they say so.
     for address in ["172.30.0.2:9", "172.30.0.3:9"] {
