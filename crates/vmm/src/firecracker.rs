@@ -22,7 +22,7 @@ use host::{
     proc::{Command, Exit, Gated, Process, ProcessId, Program, Signal},
     sock,
 };
-use model::{boot, network::Link};
+use model::{boot, boot::DiskAccess, network::Link};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{UnixStream, unix::pipe::Receiver},
@@ -114,6 +114,7 @@ impl Backend for Firecracker {
                     .args(["--metrics-path", said::METRICS])
                     .stdout(writer)
                     .stderr(log);
+                lock_disks(&mut command, &plan)?;
                 let tap = plan.nic.as_ref().map(|nic| card::name(&mut command, nic)).transpose()?;
                 let gated = command.gated()?;
                 confine(&gated, &plan)?;
@@ -135,6 +136,19 @@ impl Backend for Firecracker {
     ) -> Future<'_, Result<Option<Arc<dyn Machine>>, AdoptError>> {
         Box::pin(adopt(id, place))
     }
+}
+
+/// Locks the disks of `plan` that are written, for as long as the process of `command` lives. Firecracker itself locks none.
+fn lock_disks(command: &mut Command, plan: &MachinePlan) -> host::Result<()> {
+    let written = |disk: &&Disk| disk.role.access() == DiskAccess::ReadWrite;
+    for disk in plan.disks.iter().filter(written) {
+        let path = plan.place.run_dir.join(&disk.file);
+        // One that is not there is not to be made by this.
+        host::fs::size(&path)?;
+        let taken = || host::Error::path("lock", &path, std::io::ErrorKind::ResourceBusy);
+        let _ = command.pass(host::lock::try_exclusive(&path)?.ok_or_else(taken)?);
+    }
+    Ok(())
 }
 
 /// [`Backend::adopt`] without a probe: a machine that runs is taken hold of also where its program is being replaced.

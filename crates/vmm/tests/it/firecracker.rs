@@ -3,7 +3,7 @@
 use std::fs;
 
 use model::boot::DiskRole;
-use vmm::{Disk, LaunchError};
+use vmm::{Disk, LaunchError, SpawnError};
 
 use crate::subject::{Subject, ask, kill, processes_in, within};
 
@@ -28,6 +28,29 @@ async fn a_launch_error_has_the_words_of_firecracker() {
         }
     };
     within("the end of what failed", gone).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_machines_of_firecracker_do_not_write_one_disk() {
+    let Some(subject) = Subject::stand_in("lock") else { return };
+    let (first, second) = (subject.plan(), subject.plan());
+    let machine = subject.start(&first).await;
+    for disk in ["work", "image"] {
+        fs::remove_file(second.place.run_dir.join(disk)).unwrap();
+        let theirs = first.place.run_dir.join(disk);
+        std::os::unix::fs::symlink(theirs, second.place.run_dir.join(disk)).unwrap();
+    }
+    let Err(SpawnError::Prepare(error)) = subject.backend.spawn(second.clone()).await else {
+        panic!("both have it")
+    };
+    assert!(error.to_string().contains("cannot lock") && error.to_string().contains("work"), "{error}");
+    assert_eq!(processes_in(&second.place.run_dir), Vec::<u32>::new());
+    // It is free with the end of the first one, and what is read-only always was.
+    kill(&*machine).await;
+    let third = subject.plan();
+    fs::remove_file(third.place.run_dir.join("work")).unwrap();
+    std::os::unix::fs::symlink(first.place.run_dir.join("work"), third.place.run_dir.join("work")).unwrap();
+    kill(&*subject.start(&third).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
