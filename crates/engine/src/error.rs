@@ -325,6 +325,9 @@ pub enum Error {
         /// What it is.
         here: String,
     },
+    /// The guest is held for its snapshot.
+    #[error("VM {0} is being saved, and serves nothing until that is done")]
+    Held(VmName),
     /// Nobody knows with which build of its VMM a VM was started.
     #[error(
         "VM {0} was started by a banger that did not note the build of its VMM, so nothing could go on from a snapshot"
@@ -389,6 +392,7 @@ impl Error {
             | Self::Running { .. }
             | Self::Secrets { .. }
             | Self::UnknownBuild(_)
+            | Self::Held(_)
             | Self::Mismatch { .. } => Code::Conflict,
             Self::Cancelled | Self::ShuttingDown => Code::Cancelled,
             Self::NotReady { .. } | Self::Guest { .. } => Code::Guest,
@@ -456,6 +460,7 @@ impl Error {
             Self::Mismatch { .. } => Some(
                 "start a machine without --snapshot, which boots, and take the snapshot again of that one".to_owned(),
             ),
+            Self::Held(_) => Some("try it again in a moment".to_owned()),
             Self::UnknownBuild(name) => Some(format!("banger vm restart {name}")),
             Self::NotReady { name, .. } => Some(format!("banger vm logs {name}")),
             Self::Workspace(cause) => cause.hint(),

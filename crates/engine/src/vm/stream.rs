@@ -5,6 +5,7 @@ use std::{num::NonZeroU16, sync::Arc, time::Duration};
 use bytes::Bytes;
 use http_body_util::channel::Sender;
 use model::{VmId, VmName, workspace::GuestPath};
+use wire::control::Code;
 
 use super::{Live, usage::Using};
 use crate::{
@@ -65,7 +66,13 @@ impl Ending {
     /// The error of a command's stream that the guest did not take.
     #[must_use]
     pub fn refused(self, cause: GuestError) -> Error {
-        Error::Guest { name: self.name.clone(), action: "take a command", cause: Box::new(cause) }
+        match cause {
+            // It takes every command but while it is held.
+            GuestError::Refused(body) if body.code == Code::Conflict => Error::Held(self.name.clone()),
+            cause => {
+                Error::Guest { name: self.name.clone(), action: "take a command", cause: Box::new(cause) }
+            }
+        }
     }
 
     /// The error of a stream that broke off: the VM's end, where that is the reason.

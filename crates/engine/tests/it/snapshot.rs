@@ -6,7 +6,7 @@ use testkit::home::wait_until;
 use wire::control::{Code, CreateVm, ErrorBody, Outcome, TakeSnapshot};
 
 use crate::{
-    guest::Manner,
+    guest::{HELD, Manner},
     verb::{self, Verb::*},
     world::{SOON, World},
 };
@@ -231,4 +231,17 @@ fn a_kill_interrupts_a_snapshot() {
     assert_eq!(world.end(&snapshot).unwrap_err().code, Code::Cancelled);
     world.end(&kill).unwrap();
     assert_eq!(seen(&world), ["image tiny", "kernel debian-cloud", "vm a stopped"]);
+}
+
+#[test]
+fn a_command_for_a_vm_that_is_being_saved_is_refused_with_that_reason() {
+    let world = World::new();
+    world.prepare(&[Create("a")]);
+    world.newest_guest_remembers(HELD);
+    let stream = world.wait(world.engine().vm_exec("a")).unwrap();
+    let (_input, mut output, ending) = stream.into_parts();
+    let refused = world.wait(output.next()).unwrap_err();
+    let error = ending.refused(refused).to_body();
+    assert_eq!(error.message, "VM a is being saved, and serves nothing until that is done");
+    assert_eq!(error.code, Code::Conflict);
 }

@@ -471,6 +471,11 @@ impl World {
         self.controls.lock().unwrap().last().expect("there is one").end(what);
     }
 
+    /// Puts `bytes` into the memory of the guest that was started last.
+    pub fn newest_guest_remembers(&self, bytes: &[u8]) {
+        self.controls.lock().unwrap().last().expect("there is one").remember(bytes);
+    }
+
     /// What the guests that run have in memory, the oldest first: who each was made.
     pub fn memories(&self) -> Vec<String> {
         let guests = self.controls.lock().unwrap();

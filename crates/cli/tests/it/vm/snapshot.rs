@@ -1,10 +1,19 @@
 //! Real machines that are saved, and others that go on from there as themselves.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
-use testkit::{home::Home, need};
+use rustix::process::{Pid, Signal, kill_process};
+use testkit::{
+    home::{Home, finish, spawn_apart, wait_until},
+    need,
+};
 
 use super::{create, home};
+
+const SOON: Duration = Duration::from_secs(60);
 
 /// What each machine of its own must have of its own.
 const IDENTITY: [&str; 5] = ["hostname", "kernel", "machine-id", "host-key", "random"];
@@ -109,6 +118,32 @@ fn ten_machines_go_on_from_one_snapshot_side_by_side() {
     }
     assert!(all.iter().all(|told| told["memory"] == "warm" && told["process"] == "sleep"), "{all:?}");
     assert_eq!(tell(&home, "dev")["hostname"], "dev");
+}
+
+#[test]
+fn a_snapshot_that_is_interrupted_leaves_its_machine_going_on() {
+    let Some(home) = home() else { return };
+    warm(&home, "128M", false);
+    let pid = Pid::from_raw(i32::try_from(home.vm("dev")["pid"].as_i64().unwrap()).unwrap()).unwrap();
+    // Nothing of it can be through before it is interrupted.
+    kill_process(pid, Signal::STOP).unwrap();
+    let client = spawn_apart(home.command(&["vm", "snapshot", "dev", "warm"]));
+    let begun = || home.ok(&["operation", "list"]).contains("vm.snapshot dev");
+    wait_until(SOON, "the snapshot has begun", begun);
+    kill_process(Pid::from_child(&client), Signal::INT).unwrap();
+    assert_eq!(finish(client, b"", SOON, &["vm", "snapshot"]).code(), 130);
+    // It goes on as soon as it can, also without who asked for it.
+    kill_process(pid, Signal::CONT).unwrap();
+    let ended = || {
+        let list = home.run(&["operation", "list", "-o", "json"]).json();
+        let all = list["operations"].as_array().unwrap().clone();
+        all.iter().any(|op| op["what"] == "vm.snapshot dev" && op["state"] != "running")
+    };
+    wait_until(SOON, "the snapshot has ended", ended);
+    assert_eq!(tell(&home, "dev")["process"], "sleep");
+    let list = home.run(&["snapshot", "list", "-o", "json"]).json();
+    assert_eq!(list["snapshots"].as_array().unwrap().len(), 0);
+    let _ = home.ok(&["vm", "snapshot", "dev", "warm"]);
 }
 
 #[test]
