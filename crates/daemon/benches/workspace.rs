@@ -54,14 +54,19 @@ fn main() {
     let (mut prepared, mut again, mut unchanged) = (Vec::new(), Vec::new(), Vec::new());
     let (mut exported, mut diffed) = (Vec::new(), Vec::new());
     let prepare = ["vm", "workspace", "prepare", VM, repository.to_str().unwrap()];
+    // Nothing that one of them left to be written to the guest's disk is written in the time of the next.
+    let timed = |work: &dyn Fn()| {
+        let _ = in_guest(&home, "sync");
+        timed(work)
+    };
     for run in 0..RUNS {
         let _ = in_guest(&home, "rm -rf /root/repo /root/plain /root/copy /root/bundle && mkdir /root/plain");
-        plain.push(timed(|| plain_tar(&home, &repository)));
-        by_ssh.push(timed(|| bundle_and_tar(&home, &repository)));
-        prepared.push(timed(|| drop(home.ok(&[&prepare[..], &["--force"]].concat()))));
+        plain.push(timed(&|| plain_tar(&home, &repository)));
+        by_ssh.push(timed(&|| bundle_and_tar(&home, &repository)));
+        prepared.push(timed(&|| drop(home.ok(&[&prepare[..], &["--force"]].concat()))));
         fs::write(path(&repository, run), text(2 * FILES + run)).unwrap();
-        again.push(timed(|| drop(home.ok(&prepare))));
-        unchanged.push(timed(|| drop(home.ok(&prepare))));
+        again.push(timed(&|| drop(home.ok(&prepare))));
+        unchanged.push(timed(&|| drop(home.ok(&prepare))));
 
         // Git there has looked at all of its files once, so that what it does is to compare those that were changed.
         let _ = in_guest(&home, "cd /root/repo && git status --short >/dev/null");
@@ -69,10 +74,10 @@ fn main() {
             "cd /root/repo && for file in $(git ls-files | tail -n {CHANGED}); do echo {run} >>$file; done"
         );
         let _ = in_guest(&home, &change);
-        diffed.push(timed(|| drop(in_guest(&home, "cd /root/repo && git diff --binary >/dev/null"))));
+        diffed.push(timed(&|| drop(in_guest(&home, "cd /root/repo && git diff --binary >/dev/null"))));
         let patch = home.path().join("patch");
         let words = ["vm", "workspace", "export", VM, "--output", patch.to_str().unwrap()];
-        exported.push(timed(|| drop(home.ok(&words))));
+        exported.push(timed(&|| drop(home.ok(&words))));
         let listed = home.ok(&["vm", "workspace", "export", VM, "--list"]);
         assert_eq!(listed.lines().count(), CHANGED, "what was changed comes back");
     }
@@ -152,7 +157,7 @@ fn in_guest(home: &Home, script: &str) -> String {
     home.ok(&["vm", "exec", VM, "--cwd", "/root", "--", "sh", "-c", script])
 }
 
-fn timed(work: impl FnOnce()) -> Duration {
+fn timed(work: &dyn Fn()) -> Duration {
     let begin = Instant::now();
     work();
     begin.elapsed()

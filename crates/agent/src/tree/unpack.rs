@@ -8,6 +8,7 @@ use std::{
         unix::ffi::{OsStrExt, OsStringExt},
     },
     path::{Path, PathBuf},
+    rc::Rc,
 };
 
 use host::sparse::{self, Buffer};
@@ -65,8 +66,15 @@ pub fn unpack(
         fs::chownat(&top, "", uid, gid, AtFlags::EMPTY_PATH).map_err(|e| UnpackError::Top(e.into()))?;
     }
     let mut archive = Archive::new(from);
-    let mut unpack =
-        Unpack { top, called, owner, dirs: Vec::new(), stamps: Stamps::default(), buffer: Buffer::default() };
+    let mut unpack = Unpack {
+        top,
+        called,
+        owner,
+        last: None,
+        dirs: Vec::new(),
+        stamps: Stamps::default(),
+        buffer: Buffer::default(),
+    };
     for entry in archive.entries().map_err(UnpackError::Tar)? {
         let mut entry = entry.map_err(UnpackError::Tar)?;
         let path = PathBuf::from(OsString::from_vec(entry.path_bytes().into_owned()));
@@ -79,6 +87,8 @@ struct Unpack {
     top: OwnedFd,
     called: Option<OsString>,
     owner: Option<Owner>,
+    /// The directory of the last entry that was made, and its path: mostly the next one's too.
+    last: Option<(PathBuf, Rc<OwnedFd>)>,
     /// Directories get their modes and times when all in them is there.
     dirs: Vec<(PathBuf, Attributes)>,
     stamps: Stamps,
@@ -108,17 +118,18 @@ impl Attributes {
     /// Gives a file that was just made what it does not have yet. Most have the owner and the mode with which they were made, and each
     /// change of them is one of the disk's journal.
     fn settle(&self, file: &std::fs::File) -> rustix::io::Result<Stat> {
+        fs::futimens(file, &self.times())?;
         let made = fs::fstat(file)?;
         let is_theirs = (made.st_uid, made.st_gid) == (self.owner.uid, self.owner.gid);
+        if is_theirs && made.st_mode & 0o7777 == self.mode {
+            return Ok(made);
+        }
         if !is_theirs {
             let (uid, gid) = self.owner.ids();
             fs::fchown(file, uid, gid)?;
         }
         // After the owner, whose change takes the set-user bit away.
-        if !is_theirs || made.st_mode & 0o7777 != self.mode {
-            fs::fchmod(file, Mode::from_raw_mode(self.mode))?;
-        }
-        fs::futimens(file, &self.times())?;
+        fs::fchmod(file, Mode::from_raw_mode(self.mode))?;
         fs::fstat(file)
     }
 
@@ -227,12 +238,21 @@ impl Unpack {
         open(path)
     }
 
-    fn place<'a>(&self, path: &'a Path) -> rustix::io::Result<(OwnedFd, &'a OsStr)> {
+    fn place<'a>(&mut self, path: &'a Path) -> rustix::io::Result<(Rc<OwnedFd>, &'a OsStr)> {
         let name = path.file_name().ok_or(Errno::INVAL)?;
-        Ok((self.dir(path.parent().unwrap_or(Path::new("")))?, name))
+        let parent = path.parent().unwrap_or(Path::new(""));
+        let dir = match &self.last {
+            Some((last, dir)) if last == parent => dir.clone(),
+            Some(_) | None => {
+                let dir = Rc::new(self.dir(parent)?);
+                self.last = Some((parent.to_owned(), dir.clone()));
+                dir
+            }
+        };
+        Ok((dir, name))
     }
 
-    fn directory(&self, path: &Path) -> Result<(), Failure> {
+    fn directory(&mut self, path: &Path) -> Result<(), Failure> {
         let (dir, name) = self.place(path)?;
         match fs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => return Ok(()),
@@ -261,7 +281,7 @@ impl Unpack {
     }
 
     fn special(
-        &self,
+        &mut self,
         path: &Path,
         kind: FileType,
         attributes: &Attributes,
@@ -273,21 +293,27 @@ impl Unpack {
         Ok(attributes.apply(dir.as_fd(), name, kind)?)
     }
 
-    fn node(&self, path: &Path, kind: FileType, device: u64, attributes: &Attributes) -> Result<(), Failure> {
+    fn node(
+        &mut self,
+        path: &Path,
+        kind: FileType,
+        device: u64,
+        attributes: &Attributes,
+    ) -> Result<(), Failure> {
         self.special(path, kind, attributes, |dir, name| {
             fs::mknodat(dir, name, kind, Mode::from_raw_mode(0o600), device)
         })
     }
 
-    fn hard_link(&self, target: &Path, path: &Path) -> Result<(), Failure> {
+    fn hard_link(&mut self, target: &Path, path: &Path) -> Result<(), Failure> {
         let ((from, from_name), (to, to_name)) = (self.place(target)?, self.place(path)?);
         remove(to.as_fd(), to_name)?;
         Ok(fs::linkat(&from, from_name, &to, to_name, AtFlags::empty())?)
     }
 
-    fn finish(self) -> Result<Stamps, UnpackError> {
-        for (path, attributes) in self.dirs.iter().rev() {
-            let apply = || {
+    fn finish(mut self) -> Result<Stamps, UnpackError> {
+        for (path, attributes) in std::mem::take(&mut self.dirs).iter().rev() {
+            let mut apply = || {
                 let (dir, name) = self.place(path)?;
                 // A later entry may have put something else in its place.
                 let stat = fs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
