@@ -18,7 +18,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::net::UnixStream;
 use wire::{
     control::{Code, ErrorBody, Event, Happening},
-    exec::{TOOLS, WORKSPACE},
+    exec::{TOOLS, USER, WORKSPACE},
 };
 
 use crate::{error::Error, launch};
@@ -49,6 +49,8 @@ pub struct Upgraded {
     pub first: Bytes,
     /// The VM's workspace, where it has one.
     pub workspace: Option<Workplace>,
+    /// Who runs a command for which no user is said; without it root.
+    pub user: Option<String>,
 }
 
 /// Where a command in a workspace runs.
@@ -166,7 +168,10 @@ impl Client {
             return Err(refusal(response).await);
         }
         let headers = response.headers();
-        let place = headers.get(WORKSPACE).and_then(|value| serde_json::from_slice(value.as_bytes()).ok());
+        let said = |name| -> Option<String> {
+            headers.get(name).and_then(|value| serde_json::from_slice(value.as_bytes()).ok())
+        };
+        let (place, user) = (said(WORKSPACE), said(USER));
         let pins_tools = headers.contains_key(TOOLS);
         let workspace = place.map(|path| Workplace { path, pins_tools });
         let upgraded = hyper::upgrade::on(response)
@@ -175,7 +180,7 @@ impl Client {
         let parts = upgraded
             .downcast::<TokioIo<UnixStream>>()
             .expect("every connection of this client is one on a unix socket");
-        Ok(Upgraded { socket: parts.io.into_inner(), first: parts.read_buf, workspace })
+        Ok(Upgraded { socket: parts.io.into_inner(), first: parts.read_buf, workspace, user })
     }
 
     async fn request(&self, method: Method, path: &str, body: Body) -> Result<Response<Incoming>, Error> {

@@ -95,7 +95,7 @@ pub async fn run_with(
         spec.terminal = Some(window());
     }
     let target = path(&["vms", vm, "exec"]);
-    let Upgraded { socket, first, workspace } =
+    let Upgraded { socket, first, workspace, user } =
         signals.unless(context.client.upgrade(&target, UPGRADE)).await?;
     let place = workspace.as_ref().map(|workspace| workspace.path.as_str());
     let stale = stale(context, vm, place);
@@ -106,7 +106,7 @@ pub async fn run_with(
         // Not later, because it would go through what the command draws.
         told = tell_in_time(&context.talk, &mut stale).await;
     }
-    // A command of root's that has no directory runs in the workspace.
+    // A command for which no user is said runs in the workspace, where it has no other directory.
     if let Some(workspace) = workspace.as_ref().filter(|_| spec.cwd.is_none() && spec.user.is_none()) {
         spec.cwd = Some(workspace.path.as_str().into());
         // A shell finds them by itself, where its user set it up for that.
@@ -114,6 +114,7 @@ pub async fn run_with(
             bootstrap::with_tools(&mut spec, &workspace.path);
         }
     }
+    spec.user = spec.user.or(user);
     // Only where there is a terminal at this end; `-t` with pipes here still gives the command one.
     let raw = match streams {
         Streams::Terminal if io::IsTerminal::is_terminal(&io::stdin()) => Some(RawTerminal::enter()?),

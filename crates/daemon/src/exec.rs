@@ -24,7 +24,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use wire::{
     control::{Code, ErrorBody},
-    exec::{Decoder, Frame, TOOLS, UPGRADE, WORKSPACE},
+    exec::{Decoder, Frame, TOOLS, UPGRADE, USER, WORKSPACE},
 };
 
 use crate::fail::Fail;
@@ -73,7 +73,7 @@ pub async fn switch<F: Future<Output = ()> + Send + 'static>(
         return Err(Fail::invalid(format!("this request needs the header Upgrade: {protocol}")));
     }
     let stream = open.await?;
-    let workspace = stream.workspace.clone();
+    let (workspace, user) = (stream.workspace.clone(), stream.user.clone());
     let upgrading = hyper::upgrade::on(&mut request);
     streams.open.spawn(async move {
         let upgraded = match upgrading.await {
@@ -87,11 +87,17 @@ pub async fn switch<F: Future<Output = ()> + Send + 'static>(
     });
     let headers = [(header::CONNECTION, "upgrade"), (header::UPGRADE, protocol)];
     let mut response = (StatusCode::SWITCHING_PROTOCOLS, headers, Body::empty()).into_response();
-    if let Some(workspace) = workspace {
-        let place = serde_json::to_vec(workspace.path.as_str()).unwrap_or_default();
-        if let Ok(place) = HeaderValue::from_bytes(&place) {
-            response.headers_mut().insert(WORKSPACE, place);
+    let mut say = |name, text: &str| {
+        let text = serde_json::to_vec(text).unwrap_or_default();
+        if let Ok(text) = HeaderValue::from_bytes(&text) {
+            response.headers_mut().insert(name, text);
         }
+    };
+    if let Some(user) = user {
+        say(USER, &user);
+    }
+    if let Some(workspace) = workspace {
+        say(WORKSPACE, workspace.path.as_str());
         if workspace.pins_tools {
             response.headers_mut().insert(TOOLS, HeaderValue::from_static("pinned"));
         }

@@ -36,6 +36,7 @@ impl Engine {
             ip: live.as_ref().filter(|_| vm.network.link == Some(Link::Bridge)).and(address.clone()),
             nat: vm.network.nat.is_on(),
             group: vm.group.map(|group| group.to_string()),
+            user: vm.user,
             network: live.as_ref().and_then(|live| {
                 let link = vm.network.link?;
                 let address = address.unwrap_or_default();

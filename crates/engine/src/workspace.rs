@@ -282,9 +282,13 @@ impl Engine {
         text: String,
         request: PrepareWorkspace,
     ) -> Result<Outcome> {
-        let words = PrepareWorkspace { force: false, ..request.clone() };
-        let wish = Arc::new(Wish::try_from(request)?);
+        let mut wish = Wish::try_from(request.clone())?;
         let visit = self.visit(&operation, &text).await?;
+        if wish.user.is_none() {
+            wish.user = self.reread(visit.id)?.user;
+        }
+        let words = PrepareWorkspace { force: false, user: wish.user.clone(), ..request };
+        let wish = Arc::new(wish);
         let work = async {
             let place = wish.place(&visit.live.guest).await?;
             self.prepare(&operation, &visit, wish, place, words).await

@@ -45,6 +45,8 @@ pub struct Vm {
     pub network: Network,
     /// Its group on the bridge.
     pub group: Option<GroupName>,
+    /// Who runs commands where no user is said; without it root.
+    pub user: Option<String>,
     /// Variables for its commands, JSON.
     pub env: String,
     /// What makes it ready, where that was said.
@@ -119,7 +121,7 @@ pub struct Reserved {
 
 const COLUMNS: &str = "id, name, state, reason, image, kernel, vmm, vcpu, vcpu_origin, memory, memory_origin, disk, \
      disk_origin, overlay, overlay_origin, env, ready, rm, machine_id, secret, created_ms, started_ms, timeline, \
-     nat, host_loopback, link, host_number, group_number, group_name, build, has_secrets, snapshot";
+     nat, host_loopback, link, host_number, group_number, group_name, build, has_secrets, snapshot, user_name";
 
 const ORIGINS: [(Origin, &str); 4] = [
     (Origin::Request, "request"),
@@ -168,6 +170,7 @@ fn read(row: &Row<'_>) -> Result<Vm> {
         },
         network: read_network(row, 23)?,
         group: group.map(|name| known("group", name, |name| GroupName::try_from(name).ok())).transpose()?,
+        user: row.get(32)?,
         env: row.get(15)?,
         ready: ready.map(|r| known("readiness", r, Ready::from_name)).transpose()?,
         rm: row.get(17)?,
@@ -487,6 +490,7 @@ fn insert(db: &Connection, vm: &Vm) -> Result<()> {
         vm.build,
         vm.has_secrets,
         vm.snapshot,
+        vm.user,
     ])?;
     Ok(())
 }

@@ -21,6 +21,8 @@ pub const UPGRADE: &str = "banger-exec";
 pub const WORKSPACE: &str = "banger-workspace";
 /// The header beside it that says that this workspace pins tools, by which a command there is to be run.
 pub const TOOLS: &str = "banger-tools";
+/// The header of the answer that says who runs a command for which no user is said, as a string of JSON; without it root.
+pub const USER: &str = "banger-user";
 /// The most payload bytes of a frame that carries data.
 pub const MAX_DATA: usize = 64 << 10;
 /// The most payload bytes of any frame; a [`Spec`] may carry as much as Linux takes for a command line.

@@ -161,6 +161,9 @@ pub struct Machine {
     /// What makes it ready; without it what the image says
     #[arg(long, value_enum, value_name = "WHAT")]
     pub wait: Option<WaitFor>,
+    /// The user who runs commands in it where no other is said, and whom a shipped repository belongs to; without it root
+    #[arg(long, short)]
+    pub user: Option<String>,
     /// A variable for every command in it
     #[arg(long, short = 'e', value_name = "KEY=VALUE", value_parser = variable(), action = ArgAction::Append)]
     pub env: Vec<(Word, Word)>,
@@ -229,9 +232,6 @@ pub struct RunArgs {
     /// Do not install the tools that the repository pins
     #[arg(long)]
     pub no_bootstrap: bool,
-    /// The user who runs the command, and whom a shipped repository belongs to; without it root
-    #[arg(long, short)]
-    pub user: Option<String>,
     #[command(flatten)]
     pub terminal: Terminal,
     #[command(flatten)]
@@ -400,7 +400,7 @@ pub struct ExecArgs {
     /// A variable for the command
     #[arg(long, short = 'e', value_name = "KEY=VALUE", value_parser = variable(), action = ArgAction::Append)]
     pub env: Vec<(Word, Word)>,
-    /// The user who runs it; without it root
+    /// The user who runs it; without it the machine's, who is root where none was said
     #[arg(long, short)]
     pub user: Option<String>,
     /// Ship the workspace's repository again first, where that was changed since

@@ -106,7 +106,7 @@ pub struct PrepareArgs {
     /// Overwrite what was changed in the machine
     #[arg(long)]
     pub force: bool,
-    /// The user of the machine whom it belongs to there, and in whose home it goes; without it root
+    /// The user of the machine whom it belongs to there, and in whose home it goes; without it the machine's user
     #[arg(long, short)]
     pub user: Option<String>,
     #[command(flatten)]

@@ -42,7 +42,7 @@ pub async fn create(context: &Context, args: CreateArgs) -> Result<(), Error> {
 /// # Errors
 /// Why banger failed.
 pub async fn run(context: &Context, args: RunArgs) -> Result<u8, Error> {
-    let shipment = shipment(args.path.as_deref(), args.shipping.clone(), args.user.clone())?;
+    let shipment = shipment(args.path.as_deref(), args.shipping.clone(), args.machine.user.clone())?;
     let mut pinned = None;
     if let Some(request) = &shipment {
         if args.shipping.dry_run {
@@ -60,7 +60,7 @@ pub async fn run(context: &Context, args: RunArgs) -> Result<u8, Error> {
             bootstrap::without_network(context, file)?;
         }
     }
-    let mut spec = spec(args.command, args.user);
+    let mut spec = spec(args.command, args.machine.user.clone());
     let streams = streams(args.terminal, &spec);
     // Listened to from here to the end, so that none falls between two phases.
     let mut signals = Signals::all()?;
@@ -177,6 +177,7 @@ fn request(machine: Machine) -> CreateVm {
         nat: machine.reach.nat(),
         allow_host_loopback: machine.reach.allow_host_loopback,
         group: machine.group.map(|group| group.to_string()),
+        user: machine.user,
         vmm: machine.vmm.map(|vmm| {
             match vmm {
                 VmmChoice::Auto => "auto",

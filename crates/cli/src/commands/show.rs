@@ -127,6 +127,7 @@ fn describe(vm: &Vm, now: u64) -> String {
     maybe(&mut rows, "ip", vm.ip.clone());
     rows.push(("nat", if vm.nat { "on" } else { "off" }.to_owned()));
     maybe(&mut rows, "group", vm.group.clone());
+    maybe(&mut rows, "user", vm.user.clone());
     let network = vm.network.as_ref();
     maybe(
         &mut rows,

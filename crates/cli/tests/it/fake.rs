@@ -249,6 +249,7 @@ pub fn vm(id: &str, name: &str, state: State) -> Vm {
         ip: None,
         nat: false,
         group: None,
+        user: None,
         network: None,
         vcpu: sized(2),
         memory: sized(1 << 30),

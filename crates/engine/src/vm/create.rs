@@ -25,6 +25,8 @@ use crate::{
 
 /// How often a made-up name is tried before the creation gives up.
 const NAMES: usize = 64;
+/// The most bytes of a user's and a group's name: twice `LOGIN_NAME_MAX` (limits.h(0P)), and the colon.
+const MAX_USER: usize = 513;
 
 /// When a VM that is made is to start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +66,7 @@ impl Engine {
         let own = snapshot.as_ref().map_or(self.0.config.nat, |snapshot| snapshot.nat);
         let nat = request.nat.map_or(own, Nat::of);
         let network = Network { nat, loopback, ..Network::default() };
+        let user = request.user.as_deref().map(user).transpose()?;
         // That it can be had is known before anything is made; what it is then is found out at the start.
         let vmm = match &snapshot {
             Some(snapshot) => {
@@ -129,6 +132,7 @@ impl Engine {
             sizes,
             network,
             group,
+            user,
             env: serde_json::to_string(&env).expect("words are strings"),
             ready: request.wait.map(view::ready),
             rm: request.rm,
@@ -239,6 +243,17 @@ fn vm_name(text: &str) -> Result<VmName> {
 }
 
 /// Two words, like `brave-otter`.
+/// The user that `text` names, whom only the guest knows.
+fn user(text: &str) -> Result<String> {
+    let refused = |why: &'static str| Error::invalid("--user", text, why);
+    match text {
+        "" => Err(refused("a user has a name or a number")),
+        _ if text.len() > MAX_USER => Err(refused("it is longer than any user's name")),
+        _ if text.contains(char::is_control) => Err(refused("no user's name has control characters")),
+        _ => Ok(text.to_owned()),
+    }
+}
+
 fn made_up_name() -> VmName {
     let [a, b] = host::rand::bytes::<2>();
     let pick = |words: &[&'static str], byte: u8| words[usize::from(byte) % words.len()];

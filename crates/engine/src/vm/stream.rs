@@ -22,6 +22,8 @@ pub struct GuestStream {
     ending: Ending,
     /// Where a command runs that has no other directory.
     pub workspace: Option<Workplace>,
+    /// Who runs a command for which no user is said; without it root.
+    pub user: Option<String>,
 }
 
 /// A directory of a guest that a repository was shipped to.
@@ -99,7 +101,8 @@ impl Engine {
             let pins_tools = Base::at(self.paths().workspace(id)).pins_tools();
             Workplace { path: found.guest_path, pins_tools }
         });
-        Ok(GuestStream { workspace, ..stream })
+        let user = self.reread(id)?.user;
+        Ok(GuestStream { workspace, user, ..stream })
     }
 
     /// Opens a connection to `port` of the loopback of the VM that `text` refers to.
@@ -126,7 +129,7 @@ impl Engine {
         match opened {
             Ok((input, output)) => {
                 let ending = Ending { id, name, live, _using: using };
-                Ok(GuestStream { input, output, ending, workspace: None })
+                Ok(GuestStream { input, output, ending, workspace: None, user: None })
             }
             Err(cause) => Err(Error::Guest { name, action, cause: Box::new(cause) }),
         }

@@ -82,6 +82,7 @@ fn vm(number: u8, name: &str) -> Vm {
         sizes: resolve(Wish::default(), Wish::default(), Host { cpus: 4, memory: 8 << 30 }).unwrap(),
         network: Network { nat: Nat::On, loopback: HostLoopback::Allowed, ..Network::default() },
         group: None,
+        user: Some("ci:users".to_owned()),
         env: "[]".to_owned(),
         ready: Some(Ready::Agent),
         rm: true,

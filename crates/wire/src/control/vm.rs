@@ -43,6 +43,10 @@ pub struct CreateVm {
     /// The group whose VMs see each other, on the bridge.
     #[serde(default)]
     pub group: Option<String>,
+    /// Who runs commands where no user is said, and whom a repository belongs to: a name or number, also `user:group`; without
+    /// it root.
+    #[serde(default)]
+    pub user: Option<String>,
     /// Variables for every command in the VM.
     #[serde(default)]
     pub env: Vec<(Word, Word)>,
@@ -179,6 +183,9 @@ pub struct Vm {
     /// The group whose VMs see each other, if it is in one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
+    /// Who runs commands where no user is said, if it is not root.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
     /// Its network, while it runs and has a card.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<VmNetwork>,

@@ -323,7 +323,12 @@ fn a_repository_can_belong_to_a_user_of_the_machine() {
     git(&repo, &["add", "deep"]);
     let again = "id -u; pwd; stat -c '%u:%g %n' deep deep/more";
     let again = home.run(&["vm", "exec", "dev", "--auto-prepare", "--", "sh", "-c", again]);
-    assert_eq!(again.text(), "0\n/home/user/repo\n1000:1000 deep\n1000:1000 deep/more", "{}", again.stderr);
+    assert_eq!(
+        again.text(),
+        "1000\n/home/user/repo\n1000:1000 deep\n1000:1000 deep/more",
+        "{}",
+        again.stderr
+    );
     let refused = home.run(&["vm", "workspace", "prepare", "dev", place, "--user", "nobody"]);
     assert_eq!(refused.code(), 1, "{}", refused.stderr);
     assert!(refused.stderr.contains("the guest has no user nobody"), "{}", refused.stderr);
@@ -332,6 +337,26 @@ fn a_repository_can_belong_to_a_user_of_the_machine() {
         home.run(&["vm", "workspace", "prepare", "dev", place, "--user", "4711", "--guest-path", "/srv/x"]);
     assert_eq!((placed.code(), placed.text().as_str()), (0, "/srv/x"), "{}", placed.stderr);
     assert_eq!(home.ok(&["vm", "exec", "dev", "--", "stat", "-c", "%u", "/srv/x/file"]), "4711");
+}
+
+/// Its commands are theirs from the first to the last, and so is what is shipped into it.
+#[test]
+fn a_machine_can_have_a_user_for_all_that_is_run_in_it() {
+    let Some(home) = home() else { return };
+    for (user, why) in [("", "a user has a name"), ("a\nb", "control characters")] {
+        let refused = home.run(&["vm", "create", "--name", "dev", "--user", user]);
+        assert_eq!(refused.code(), 2, "{}", refused.stderr);
+        assert!(refused.stderr.contains(why), "{}", refused.stderr);
+    }
+    let _ = home.ok(&[&["vm", "create", "--name", "dev", "--user", "user"], &SMALL[..]].concat());
+    assert_eq!(home.vm("dev")["user"], "user");
+    assert_eq!(home.ok(&["vm", "exec", "dev", "--", "id", "-u"]), "1000");
+    assert_eq!(home.ok(&["vm", "exec", "dev", "--user", "root", "--", "id", "-u"]), "0");
+    let repo = repository(&home);
+    assert_eq!(home.ok(&["vm", "workspace", "prepare", "dev", text(&repo)]), "/home/user/repo");
+    let _ = home.ok(&["vm", "restart", "dev"]);
+    assert_eq!(home.ok(&["vm", "exec", "dev", "--", "sh", "-c", "id -u; pwd"]), "1000\n/home/user/repo");
+    assert_eq!(home.ok(&["vm", "exec", "dev", "--", "stat", "-c", "%u", "file"]), "1000");
 }
 
 /// A machine that has one program and no shell, tar or git.
