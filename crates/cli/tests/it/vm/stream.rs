@@ -140,10 +140,20 @@ fn a_port_of_a_guest_is_forwarded() {
     let serve = "busybox nc -ll -p 77 -e cat >/dev/null 2>&1 </dev/null &";
     let _ = home.ok(&["vm", "exec", "dev", "--", "sh", "-c", serve]);
     wait_until(DEADLINE, "it listens", || home.ok(&["vm", "ports", "dev"]).contains("  77  "));
-    let mut forward = home.command(&["vm", "forward", "dev", "0:77", "0:78"]).spawn().unwrap();
+    // Only the guest itself reaches this one.
+    let _ = home.ok(&["vm", "exec", "dev", "--", "busybox", "httpd", "-p", "127.0.0.1:79", "-h", "/etc"]);
+    let listening = home.ok(&["vm", "ports", "dev"]);
+    let row = listening.lines().find(|row| row.contains("  79  ")).expect("it listens");
+    assert!(row.contains("127.0.0.1"), "{row}");
+    let mut forward = home.command(&["vm", "forward", "dev", "0:77", "0:78", "0:79"]).spawn().unwrap();
     let mut lines = std::io::BufRead::lines(std::io::BufReader::new(forward.stdout.take().unwrap()));
     let mut address = || lines.next().unwrap().unwrap().split(' ').next().unwrap().to_owned();
-    let (open, closed) = (address(), address());
+    let (open, closed, own) = (address(), address(), address());
+    let mut page = std::net::TcpStream::connect(&own).unwrap();
+    page.write_all(b"GET /hostname HTTP/1.0\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    page.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("dev\n"), "{answer}");
 
     // Both directions, the end of each by itself, and two at once.
     let random = noise(1 << 20);
