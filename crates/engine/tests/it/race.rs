@@ -114,6 +114,31 @@ fn an_import_whose_kernel_is_deleted_meanwhile_leaves_nothing() {
     assert_eq!(seen(&world), [""; 0]);
 }
 
+/// Whoever comes first: never a VM without its image, and never both refused.
+#[test]
+fn of_a_create_and_the_delete_of_its_image_one_wins() {
+    let world = World::new();
+    for round in 0..24 {
+        world.prepare(&[ImportImage("new")]);
+        let (create, delete) = if round % 2 == 0 {
+            let create = world.begin(&CreateOf("a", "new"));
+            (create, world.begin(&DeleteImage("new")))
+        } else {
+            let delete = world.begin(&DeleteImage("new"));
+            (world.begin(&CreateOf("a", "new")), delete)
+        };
+        match (code(world.end(&create)), code(world.end(&delete))) {
+            (None, Some(Code::InUse)) => {
+                assert_eq!(seen(&world), ["image new", "vm a created"]);
+                world.prepare(&[Start("a"), Delete("a"), DeleteImage("new")]);
+            }
+            (Some(Code::NotFound), None) => {}
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(seen(&world), [""; 0]);
+    }
+}
+
 #[test]
 fn a_stalled_import_and_a_stalled_start_hold_up_no_other_vm() {
     let world = World::new();
