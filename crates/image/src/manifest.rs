@@ -117,10 +117,11 @@ impl ImageManifest {
         // A config has up to 4 MiB, and JSON escapes some of it.
         const MAX: u64 = 32 << 20;
         let path = dir.join(Self::FILE);
-        if !fs::exists(&path) {
-            return Ok(None);
-        }
-        let bytes = fs::read_limited(&path, MAX)?;
+        let bytes = match fs::read_limited(&path, MAX) {
+            // Whoever deletes its image may just have.
+            Err(error) if error.is_missing() => return Ok(None),
+            read => read?,
+        };
         let broken = |cause| ManifestError::Broken { path: path.clone(), cause };
         #[derive(Deserialize)]
         struct Versioned {
