@@ -241,9 +241,10 @@ fn a_shell_without_a_terminal_reads_its_commands_and_reminds() {
 fn every_flag_reaches_the_daemon() {
     let (fake, _happened) = making(|_| {});
     let words = "vm create --no-start --name dev --image mine --vcpu 4 --memory 512M --disk-size 16G \
-                 --overlay-size 2048 --vmm qemu --nat --allow-host-loopback --env A=1 -e B=x=y";
+                 --overlay-size 2048 --vmm qemu --nat --allow-host-loopback --group web --user dev --env A=1 -e \
+                 B=x=y";
     assert_eq!(run(&mut fake.home.banger(&words.split_whitespace().collect::<Vec<_>>())).code, 0);
-    insta::assert_snapshot!(String::from_utf8(fake.seen()[0].body.clone()).unwrap(), @r#"{"name":"dev","image":"mine","snapshot":null,"vcpu":4,"memory":536870912,"disk_size":17179869184,"overlay_size":2147483648,"vmm":"qemu","nat":true,"allow_host_loopback":true,"group":null,"env":[["A","1"],["B","x=y"]],"no_start":true,"wait":null,"rm":false,"build_default_image":true}"#);
+    insta::assert_snapshot!(String::from_utf8(fake.seen()[0].body.clone()).unwrap(), @r#"{"name":"dev","image":"mine","snapshot":null,"vcpu":4,"memory":536870912,"disk_size":17179869184,"overlay_size":2147483648,"vmm":"qemu","nat":true,"allow_host_loopback":true,"group":"web","user":"dev","env":[["A","1"],["B","x=y"]],"no_start":true,"wait":null,"rm":false,"build_default_image":true}"#);
     assert_eq!(run(&mut fake.home.banger(&["vm", "create", "--wait", "init"])).code, 0);
     assert_eq!(created(&fake.seen()[1]).wait, Some(wire::control::Wait::Init));
     assert_eq!(run(&mut fake.home.banger(&["vm", "create", "--snapshot", "warm"])).code, 0);

@@ -87,7 +87,7 @@ fn a_network_with_a_rate_is_firecrackers_alone_and_that_is_told_before_anything_
     let Some(home) = home() else { return };
     let home = home.with_env("BANGER_LIMITS_NETWORK_RATE", "10M").with_env("BANGER_VMM", "qemu");
     let refused = home.run(&[&create("dev")[..], &["--no-start", "--nat"]].concat());
-    assert_eq!(refused.code(), 1, "{}", refused.stderr);
+    assert_eq!(refused.code(), 2, "{}", refused.stderr);
     assert!(
         refused.stderr.contains("limits.network_rate") && refused.stderr.contains("10M"),
         "{}",
