@@ -1,7 +1,7 @@
 //! Builds the programs side by side and checks what only a look at the result can tell.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
@@ -44,6 +44,21 @@ pub fn build(profile: Profile) -> Result<PathBuf> {
             bail!("the build left no {program} in {}", directory.display());
         }
     }
+    let size = agent_size(&directory, profile)?;
+    println!("built {} in {} (agent: static, {} KiB)", PROGRAMS.join(", "), directory.display(), size / 1024);
+    Ok(directory)
+}
+
+/// Builds the agent as users get it and checks it, without the other programs, which take minutes.
+pub fn build_released_agent() -> Result<()> {
+    shell::run(shell::cargo().args(["build", "--locked", "--release", "--package", "agent"]))?;
+    let size = agent_size(&shell::target()?.join("release"), Profile::Release)?;
+    println!("built banger-agent for users (static, {} KiB)", size / 1024);
+    Ok(())
+}
+
+/// What the agent in `directory` weighs. It must be static, and what users get no more than it may be.
+fn agent_size(directory: &Path, profile: Profile) -> Result<u64> {
     let agent = directory.join("banger-agent");
     let bytes = fs::read(&agent).with_context(|| format!("cannot read {}", agent.display()))?;
     elf::require_static(&bytes).with_context(|| format!("{} is not static", agent.display()))?;
@@ -51,6 +66,5 @@ pub fn build(profile: Profile) -> Result<PathBuf> {
     if profile == Profile::Release && size > AGENT_LIMIT {
         bail!("{} is {size} bytes, more than the {AGENT_LIMIT} it may be", agent.display());
     }
-    println!("built {} in {} (agent: static, {} KiB)", PROGRAMS.join(", "), directory.display(), size / 1024);
-    Ok(directory)
+    Ok(size)
 }

@@ -79,9 +79,9 @@ fn clippy() -> Result<()> {
     ]))
 }
 
-/// The programs that the tests run: those of this build, the static agent among them.
+/// The programs that the tests run, and the agent as users get it, whose size is promised.
 fn build() -> Result<()> {
-    binaries::build(binaries::Profile::Release)?;
+    binaries::build_released_agent()?;
     binaries::build(binaries::Profile::Debug).map(drop)
 }
 

@@ -48,6 +48,8 @@ struct Case {
     before: &'static [Verb],
     /// How many points it meets where nothing goes wrong.
     points: usize,
+    /// The first effect that the line of a simpler case does not have as well; what comes before it has its faults there.
+    from: Option<&'static str>,
     /// In what else its VM may be left by a failure or a crash.
     or: &'static [&'static str],
     /// The disks of its VM that it changes, and so may a failure.
@@ -59,7 +61,7 @@ struct Case {
 }
 
 const fn case(verb: Verb, before: &'static [Verb], points: usize, or: &'static [&'static str]) -> Case {
-    Case { verb, before, points, or, changes: &[], config: None, host: None }
+    Case { verb, before, points, from: None, or, changes: &[], config: None, host: None }
 }
 
 /// Where the guest ran, or may have run.
@@ -135,7 +137,8 @@ fn grow_of_a_running_vm() {
 #[test]
 fn create_with_a_network() {
     if testkit::need::namespaces().is_some() {
-        check(&case(CreateNat("a"), &[], 50, &["vm a error, nat"]));
+        let from = Some("spawn");
+        check(&Case { from, ..case(CreateNat("a"), &[], 50, &["vm a error, nat"]) });
     }
 }
 
@@ -143,7 +146,8 @@ fn create_with_a_network() {
 fn start_with_a_network() {
     if testkit::need::namespaces().is_some() {
         let ran = &["vm a error, nat", "vm a stopped, nat"];
-        check(&case(Start("a"), &[CreateNat("a"), Stop("a")], 30, ran));
+        let from = Some("spawn");
+        check(&Case { from, ..case(Start("a"), &[CreateNat("a"), Stop("a")], 30, ran) });
     }
 }
 
@@ -169,36 +173,36 @@ fn nat_of_a_running_vm() {
     }
 }
 
-/// Goes through the faults of `verb` on the bridge of a helper, which is killed too.
-fn check_on_bridge(verb: Verb, before: &'static [Verb], points: usize, or: &'static [&'static str]) {
+/// Goes through the faults of `case` on the bridge of a helper, which is killed too.
+fn check_on_bridge(case: Case) {
     let Some(host) = BridgeHost::built() else { return };
-    check(&Case { host: Some(Arc::new(Mutex::new(host))), ..case(verb, before, points, or) });
+    check(&Case { host: Some(Arc::new(Mutex::new(host))), ..case });
 }
 
 #[test]
 fn create_on_the_bridge() {
-    check_on_bridge(CreateNat("a"), &[], 56, &["vm a error, nat"]);
+    check_on_bridge(case(CreateNat("a"), &[], 56, &["vm a error, nat"]));
 }
 
 #[test]
 fn start_on_the_bridge() {
     let ran = &["vm a error", "vm a stopped"];
-    check_on_bridge(Start("a"), &[Create("a"), Stop("a")], 36, ran);
+    check_on_bridge(case(Start("a"), &[Create("a"), Stop("a")], 36, ran));
 }
 
 #[test]
 fn stop_on_the_bridge() {
-    check_on_bridge(Stop("a"), &[Create("a")], 20, &["vm a error", "vm a stopped"]);
+    check_on_bridge(case(Stop("a"), &[Create("a")], 20, &["vm a error", "vm a stopped"]));
 }
 
 #[test]
 fn delete_on_the_bridge() {
-    check_on_bridge(Delete("a"), &[Create("a")], 24, &[]);
+    check_on_bridge(case(Delete("a"), &[Create("a")], 24, &[]));
 }
 
 #[test]
 fn nat_on_the_bridge() {
-    check_on_bridge(SetNat("a", Nat::Off), &[CreateNat("a")], 6, &[]);
+    check_on_bridge(case(SetNat("a", Nat::Off), &[CreateNat("a")], 6, &[]));
 }
 
 #[test]
@@ -457,7 +461,8 @@ fn check(case: &Case) {
     assert_eq!(points.len(), case.points, "the points are {}", list(&points));
     let trial = Trial { case, before: &before, after: &after };
     let (mut count, mut wrong) = (0, Vec::new());
-    for (number, point) in points.iter().enumerate() {
+    let begins = |from| points.iter().position(|point| point.name == from).expect("it has that effect");
+    for (number, point) in points.iter().enumerate().skip(case.from.map_or(0, begins)) {
         let can = |fault: &Fault| fault.fits(*point) && (*fault != Fault::Helper || case.host.is_some());
         for fault in Fault::ALL.into_iter().chain([Fault::Helper]).filter(can) {
             wrong.extend(trial.run(number, *point, fault));
