@@ -11,6 +11,7 @@ use hyper::{body::Incoming, client::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use model::{copy::CopyPath, workspace::GuestPath};
 use serde::de::DeserializeOwned;
+use tokio::task::AbortHandle;
 use vmm::Machine;
 use wire::{
     control::ErrorBody,
@@ -20,6 +21,8 @@ use wire::{
 
 /// How long the agent may take over an answer that needs no waiting in the guest.
 const ANSWER: Duration = Duration::from_secs(30);
+/// How long the first answer is waited for on a first connection; on each that follows it is twice as long, up to [`ANSWER`].
+const FIRST_ANSWER: Duration = Duration::from_secs(2);
 /// What is under way to the agent on one stream before it is read there.
 const STREAM_WINDOW: u32 = 256 << 10;
 /// The same over all streams: as many as the agent takes, so that streams nobody reads hold up no other.
@@ -54,7 +57,14 @@ type Body = UnsyncBoxBody<Bytes, std::convert::Infallible>;
 pub struct Guest {
     machine: Arc<dyn Machine>,
     /// Held while connecting, so that there is one connection: the port takes no second one.
-    connection: tokio::sync::Mutex<Option<http2::SendRequest<Body>>>,
+    connection: tokio::sync::Mutex<Option<Connection>>,
+}
+
+/// A connection to the agent.
+struct Connection {
+    sender: http2::SendRequest<Body>,
+    /// What reads and writes for it.
+    driver: AbortHandle,
 }
 
 impl std::fmt::Debug for Guest {
@@ -72,8 +82,8 @@ impl Guest {
 
     async fn connection(&self) -> Result<http2::SendRequest<Body>, GuestError> {
         let mut slot = self.connection.lock().await;
-        if let Some(sender) = slot.as_ref().filter(|sender| !sender.is_closed()) {
-            return Ok(sender.clone());
+        if let Some(open) = slot.as_ref().filter(|connection| !connection.sender.is_closed()) {
+            return Ok(open.sender.clone());
         }
         let stream = self.machine.connect_agent().await.map_err(GuestError::Connect)?;
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
@@ -84,13 +94,20 @@ impl Guest {
             .max_concurrent_reset_streams(64)
             .handshake(TokioIo::new(stream))
             .await?;
-        tokio::spawn(async move {
+        let driver = tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "the connection to an agent ended");
             }
         });
-        *slot = Some(sender.clone());
+        *slot = Some(Connection { sender: sender.clone(), driver: driver.abort_handle() });
         Ok(sender)
+    }
+
+    /// Ends the connection with all that is under way on it.
+    async fn disconnect(&self) {
+        if let Some(connection) = self.connection.lock().await.take() {
+            connection.driver.abort();
+        }
     }
 
     async fn send(&self, method: Method, path: &str, body: Body) -> Result<Response<Incoming>, GuestError> {
@@ -141,6 +158,26 @@ impl Guest {
             return Err(GuestError::Version(health.version));
         }
         Ok(health)
+    }
+
+    /// The agent's first answer, for which there is no other bound than the caller's: a boot may be slow. Where a connection
+    /// brings none, another one may: Firecracker before 1.16 takes one that is made right after a machine went on from a
+    /// snapshot, and its guest never hears of it ([firecracker#5882]).
+    ///
+    /// [firecracker#5882]: https://github.com/firecracker-microvm/firecracker/issues/5882
+    ///
+    /// # Errors
+    /// [`GuestError`], but not that it takes long.
+    pub async fn first_health(&self) -> Result<Health, GuestError> {
+        let mut patience = FIRST_ANSWER;
+        loop {
+            let _ = self.connection().await?;
+            match tokio::time::timeout(patience, self.health()).await {
+                Ok(Err(GuestError::Timeout(_))) | Err(_) => self.disconnect().await,
+                Ok(answer) => return answer,
+            }
+            patience = ANSWER.min(patience * 2);
+        }
     }
 
     /// Lets the file systems of both writable disks fill their disks.

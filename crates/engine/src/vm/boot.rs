@@ -391,7 +391,7 @@ impl Engine {
             console: self.last_words(record.id, CONSOLE_LINES),
         };
         let ready = async {
-            let answers = tokio::time::timeout(bound, first_health(guest)).await;
+            let answers = tokio::time::timeout(bound, guest.first_health()).await;
             let late = |_| not_ready(format!("its agent did not answer in {} s", bound.as_secs()));
             let health = answers.map_err(late)?.map_err(|e| not_ready(crate::chain(&e)))?;
             if record.ready.unwrap_or(image.ready) == Ready::Agent || health.init_ready.is_none() {
@@ -417,16 +417,6 @@ impl Engine {
                 }
             })
             .await
-    }
-}
-
-/// The agent's first answer. A slow boot is no failure until the caller's bound.
-async fn first_health(guest: &Guest) -> Result<Health, GuestError> {
-    loop {
-        match guest.health().await {
-            Err(GuestError::Timeout(_)) => {}
-            answer => return answer,
-        }
     }
 }
 

@@ -22,6 +22,8 @@ pub enum Manner {
     Good,
     /// They are booting: no answer until that changes.
     Booting,
+    /// They take their first connection and never answer on it.
+    DeafAtFirst,
     /// They agree to end and do not.
     Stubborn,
     /// They are this machine, by the real agent's code.
@@ -33,12 +35,18 @@ pub enum Manner {
 }
 
 /// Serves one channel to the host.
-pub async fn serve(stream: DuplexStream, control: Control, manner: watch::Receiver<Manner>) {
+pub async fn serve(mut stream: DuplexStream, control: Control, manner: watch::Receiver<Manner>) {
     let now = *manner.borrow();
     match now {
         Manner::Agent => return agent(stream).await,
         Manner::Liar(lie) => return liar::serve(stream, lie).await,
-        Manner::Good | Manner::Booting | Manner::Stubborn | Manner::Panicking => {}
+        Manner::DeafAtFirst if !control.memory().ends_with(ASKED) => {
+            control.remember(&[&control.memory(), ASKED].concat());
+            // Until the host gives it up.
+            let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+            return;
+        }
+        Manner::Good | Manner::Booting | Manner::DeafAtFirst | Manner::Stubborn | Manner::Panicking => {}
     }
     let service = service_fn(|request: Request<Incoming>| {
         let (control, mut manner) = (control.clone(), manner.clone());
@@ -71,6 +79,9 @@ async fn agent(stream: DuplexStream) {
     drop(end);
 }
 
+/// What stands at the end of the memory of a guest that was asked once.
+const ASKED: &[u8] = b" asked";
+
 /// What stands in the memory of a guest before all else while it is held.
 pub const HELD: &[u8] = b"held ";
 
@@ -96,7 +107,7 @@ async fn answer(
     manner: Manner,
 ) -> Response<BoxBody<Bytes, hyper::Error>> {
     let (status, body) = match (request.uri().path(), manner) {
-        ("/v1/hold" | "/v1/release" | "/v1/configure", Manner::Good) => {
+        ("/v1/hold" | "/v1/release" | "/v1/configure", Manner::Good | Manner::DeafAtFirst) => {
             (hold(request, control).await, Vec::new())
         }
         (path, _) if path != "/v1/health" && control.memory().starts_with(HELD) => {

@@ -191,6 +191,16 @@ fn a_guest_that_takes_no_identity_serves_nobody_and_boots_anew() {
 }
 
 #[test]
+fn a_guest_whose_first_connection_is_never_answered_is_asked_by_another() {
+    let world = World::new();
+    world.prepare(&[Create("a"), Snapshot("a", "s")]);
+    world.manner.send_replace(Manner::DeafAtFirst);
+    world.prepare(&[CreateFrom("b", "s"), Create("c")]);
+    assert_eq!(seen(&world)[3..], ["vm a running", "vm b running", "vm c running"]);
+    world.manner.send_replace(Manner::Good);
+}
+
+#[test]
 fn a_snapshot_that_was_changed_on_disk_is_not_gone_on_from() {
     let world = World::new();
     world.prepare(&[Create("a"), Snapshot("a", "s"), CreateFrom("b", "s"), Snapshot("b", "t")]);
