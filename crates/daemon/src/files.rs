@@ -7,7 +7,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use engine::Engine;
-use http_body_util::{BodyExt, channel::Channel};
+use http_body_util::channel::Channel;
 use model::copy::CopyPath;
 
 use serde::Deserialize;
@@ -57,14 +57,9 @@ pub async fn vm_files_write(
 /// Answers with a tar of what lies at `path` in the VM `reference`.
 async fn read(engine: &Engine, reference: &str, path: &CopyPath) -> Result<Response, Fail> {
     let files = engine.vm_files_read(reference, path).await?;
+    // What breaks off is cut off, so that it is not taken for whole.
     let stream = futures_util::stream::try_unfold(files, |mut files| async move {
-        while let Some(frame) = files.body.frame().await {
-            if let Ok(data) = frame?.into_data() {
-                return Ok(Some((data, files)));
-            }
-        }
-        // What breaks off is cut off, so that it is not taken for whole.
-        Ok::<_, hyper::Error>(None)
+        Ok::<_, engine::guest::GuestError>(files.body.next().await?.map(|piece| (piece, files)))
     });
     Ok(([(header::CONTENT_TYPE, "application/x-tar")], Body::from_stream(stream)).into_response())
 }

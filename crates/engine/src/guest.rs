@@ -2,6 +2,8 @@
 //!
 //! A guest is hostile: every length and wait is bounded here, and nothing that comes back is a path or a text to trust.
 
+mod flow;
+
 use std::{num::NonZeroU16, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
@@ -18,6 +20,8 @@ use wire::{
     guest::{Clock, Grown, Health, Identity, MAX_ANSWER, Ports, Poweroff, Stats, User, answer, refusal},
     tree::{Access, MAX_WANTED, Stamped},
 };
+
+pub use flow::{Content, PATIENCE};
 
 /// How long the agent may take over an answer that needs no waiting in the guest.
 const ANSWER: Duration = Duration::from_secs(30);
@@ -40,6 +44,9 @@ pub enum GuestError {
     /// The agent took too long.
     #[error("the agent did not answer in {} s", .0.as_secs())]
     Timeout(Duration),
+    /// Nothing moves any more.
+    #[error("the guest neither took nor gave anything for {} s", .0.as_secs())]
+    Still(Duration),
     /// The answer was not of the agreed form or too large.
     #[error("the agent's answer is malformed")]
     Malformed(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -58,6 +65,8 @@ pub struct Guest {
     machine: Arc<dyn Machine>,
     /// Held while connecting, so that there is one connection: the port takes no second one.
     connection: tokio::sync::Mutex<Option<Connection>>,
+    /// How long it may stand still in the middle of a stream of files.
+    patience: Duration,
 }
 
 /// A connection to the agent.
@@ -74,10 +83,10 @@ impl std::fmt::Debug for Guest {
 }
 
 impl Guest {
-    /// The agent of `machine`.
+    /// The agent of `machine`, which may stand still for so long in the middle of a stream of files.
     #[must_use]
-    pub fn new(machine: Arc<dyn Machine>) -> Self {
-        Self { machine, connection: tokio::sync::Mutex::new(None) }
+    pub fn new(machine: Arc<dyn Machine>, patience: Duration) -> Self {
+        Self { machine, connection: tokio::sync::Mutex::new(None), patience }
     }
 
     async fn connection(&self) -> Result<http2::SendRequest<Body>, GuestError> {
@@ -133,6 +142,25 @@ impl Guest {
             let body = read(response.into_body()).await.ok().and_then(|bytes| refusal(&bytes));
             Err(GuestError::Refused(Box::new(body.unwrap_or_else(|| unexplained(status)))))
         })
+    }
+
+    /// Asks for what may be much, for as long as the guest gives it.
+    async fn told(&self, path: &str) -> Result<Content, GuestError> {
+        let answer = tokio::time::timeout(ANSWER, self.send(Method::GET, path, empty())).await;
+        let answer = answer.map_err(|_| GuestError::Timeout(ANSWER))??;
+        Ok(Content::new(answer.into_body(), self.patience))
+    }
+
+    /// Sends what may be much, for as long as the guest takes it, and asks for what may be much, for as long as it gives it.
+    async fn content(
+        &self,
+        method: Method,
+        path: &str,
+        body: impl hyper::body::Body<Data = Bytes, Error = std::convert::Infallible> + Send + Unpin + 'static,
+    ) -> Result<Content, GuestError> {
+        let (body, turn) = flow::watched(body);
+        let answer = flow::while_taken(turn, self.patience, self.send(method, path, body.boxed_unsync()));
+        Ok(Content::new(answer.await?.into_body(), self.patience))
     }
 
     async fn json<T: DeserializeOwned>(
@@ -239,19 +267,16 @@ impl Guest {
     ///
     /// # Errors
     /// [`GuestError`].
-    pub async fn tree_list(&self, path: &GuestPath) -> Result<Incoming, GuestError> {
-        let target = about("/v1/tree/list", path.as_str());
-        let sent = tokio::time::timeout(ANSWER, self.send(Method::GET, &target, empty())).await;
-        Ok(sent.map_err(|_| GuestError::Timeout(ANSWER))??.into_body())
+    pub async fn tree_list(&self, path: &GuestPath) -> Result<Content, GuestError> {
+        self.told(&about("/v1/tree/list", path.as_str())).await
     }
 
     /// The contents of files in the directory `path`, as `wanted` names them: [`wire::tree::Picked`] and contents.
     ///
     /// # Errors
     /// [`GuestError`].
-    pub async fn tree_pick(&self, path: &GuestPath, wanted: Bytes) -> Result<Incoming, GuestError> {
-        let body = Full::new(wanted).boxed_unsync();
-        Ok(self.send(Method::POST, &about("/v1/tree/pick", path.as_str()), body).await?.into_body())
+    pub async fn tree_pick(&self, path: &GuestPath, wanted: Bytes) -> Result<Content, GuestError> {
+        self.content(Method::POST, &about("/v1/tree/pick", path.as_str()), Full::new(wanted)).await
     }
 
     /// Removes what lines of [`wire::Word`] name from the directory `path`.
@@ -259,8 +284,7 @@ impl Guest {
     /// # Errors
     /// [`GuestError`].
     pub async fn tree_remove(&self, path: &GuestPath, paths: Bytes) -> Result<(), GuestError> {
-        let body = Full::new(paths).boxed_unsync();
-        self.send(Method::POST, &about("/v1/tree/remove", path.as_str()), body).await.map(drop)
+        self.content(Method::POST, &about("/v1/tree/remove", path.as_str()), Full::new(paths)).await.map(drop)
     }
 
     /// Makes the directory `path` and all below as `access` says.
@@ -294,9 +318,7 @@ impl Guest {
     ) -> Result<Vec<Stamped>, GuestError> {
         let owner = owner.map(|user| format!("&owner={}:{}", user.uid, user.gid)).unwrap_or_default();
         let target = format!("{}&make=true{owner}", about("/v1/tree", path.as_str()));
-        let answer = self.send(Method::PUT, &target, body.boxed_unsync()).await?.into_body();
-        let bytes =
-            Limited::new(answer, MAX_WANTED).collect().await.map_err(GuestError::Malformed)?.to_bytes();
+        let bytes = self.content(Method::PUT, &target, body).await?.whole(MAX_WANTED).await?.freeze();
         let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
         let read = |line| serde_json::from_slice(line).map_err(|e| GuestError::Malformed(Box::new(e)));
         lines.map(read).collect()
@@ -306,10 +328,9 @@ impl Guest {
     ///
     /// # Errors
     /// [`GuestError`].
-    pub async fn files_read(&self, path: &CopyPath) -> Result<Incoming, GuestError> {
+    pub async fn files_read(&self, path: &CopyPath) -> Result<Content, GuestError> {
         let target = format!("{}&follow=true", about("/v1/tree", path.as_str()));
-        let sent = tokio::time::timeout(ANSWER, self.send(Method::GET, &target, empty())).await;
-        Ok(sent.map_err(|_| GuestError::Timeout(ANSWER))??.into_body())
+        self.told(&target).await
     }
 
     /// Puts the one thing of the tar `body` at `path`. Takes as long as `body` does.
@@ -322,7 +343,7 @@ impl Guest {
         body: channel::Channel<Bytes, std::convert::Infallible>,
     ) -> Result<(), GuestError> {
         let target = format!("{}&into=true", about("/v1/tree", path.as_str()));
-        self.send(Method::PUT, &target, body.boxed_unsync()).await.map(drop)
+        self.content(Method::PUT, &target, body).await.map(drop)
     }
 
     /// Unpacks `tar` in the home of root.
@@ -331,8 +352,7 @@ impl Guest {
     /// [`GuestError`].
     pub async fn home_write(&self, tar: Bytes) -> Result<(), GuestError> {
         let target = about("/v1/tree", "/root");
-        let sent = self.send(Method::PUT, &target, Full::new(tar).boxed_unsync());
-        tokio::time::timeout(ANSWER, sent).await.map_err(|_| GuestError::Timeout(ANSWER))?.map(drop)
+        within_answer(self.send(Method::PUT, &target, Full::new(tar).boxed_unsync())).await
     }
 
     /// Opens an exec: [`wire::exec`] frames go in by the sender and come out of the body.

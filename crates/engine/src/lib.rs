@@ -95,6 +95,7 @@ struct Inner {
     world: World,
     config: Config,
     clock: Clock,
+    guest_patience: Duration,
     /// The static agent that boots guests.
     agent: PathBuf,
     operations: Operations,
@@ -138,6 +139,8 @@ pub struct Seams {
     pub bridge: Option<bridge::Bridge>,
     /// What time it is.
     pub clock: Clock,
+    /// How long a guest may stand still while files are on their way to it or from it.
+    pub guest_patience: Option<Duration>,
 }
 
 impl Engine {
@@ -164,6 +167,7 @@ impl Engine {
             agent,
             operations: Operations::new(seams.clock.clone()),
             clock: seams.clock,
+            guest_patience: seams.guest_patience.unwrap_or(guest::PATIENCE),
             cells: std::sync::Mutex::default(),
             claims: std::sync::Mutex::default(),
             images: Shared::default(),

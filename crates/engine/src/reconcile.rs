@@ -90,7 +90,7 @@ impl Engine {
         match adopted.map_err(|cause| Error::Adopt { name: record.name.clone(), cause }) {
             Ok(Some(machine)) => {
                 tracing::info!(vm = %record.name, pid = machine.id().pid, "found a running VM again");
-                let guest = Guest::new(machine.clone());
+                let guest = Guest::new(machine.clone(), self.0.guest_patience);
                 let live = Live::new(machine, guest, self.0.clock.clone());
                 self.go_live(record.id, live.clone());
                 if entries.iter().any(|entry| entry.undo == Undo::Held) {

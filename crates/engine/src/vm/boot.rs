@@ -253,7 +253,7 @@ impl Engine {
         clock.phase("vmm");
 
         operation.stage("waiting for agent");
-        let guest = Guest::new(machine.clone());
+        let guest = Guest::new(machine.clone(), self.0.guest_patience);
         let ready = self.wait_ready(operation, record, &image, &machine, &guest);
         let health = match world.points.around("ready", ready).await {
             Ok(health) => health,

@@ -2,17 +2,16 @@
 
 use bytes::Bytes;
 use http_body_util::channel::Channel;
-use hyper::body::Incoming;
 use model::copy::CopyPath;
 
 use super::usage::Using;
-use crate::{Engine, Error, Result};
+use crate::{Engine, Error, Result, guest::Content};
 
 /// A tar that comes out of a guest. The VM is used as long as this is held.
 #[derive(Debug)]
 pub struct FilesOut {
     /// The tar. It breaks off where the guest cannot go on, or ends.
-    pub body: Incoming,
+    pub body: Content,
     _using: Using,
 }
 

@@ -14,8 +14,6 @@ use std::{
 };
 
 use bytes::Bytes;
-use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use model::workspace::{GuestPath, MAX_CHANGED, MAX_CHANGED_BYTES, MAX_IGNORE, MAX_PATH, link_stays};
 use tokio::sync::mpsc;
 use wire::{
@@ -32,7 +30,7 @@ use super::{
     members,
     repository::{path_of, paths},
 };
-use crate::guest::Guest;
+use crate::guest::{Content, Guest};
 
 type Result<T, E = WorkspaceError> = std::result::Result<T, E>;
 
@@ -171,9 +169,9 @@ pub async fn list(guest: &Guest, path: &GuestPath) -> Result<BTreeMap<Vec<u8>, E
     let mut body = guest.tree_list(path).await.map_err(failed)?;
     let mut listing = Listing::default();
     while !listing.is_whole()
-        && let Some(frame) = body.frame().await
+        && let Some(piece) = body.next().await.map_err(failed)?
     {
-        listing.push(&frame.map_err(|e| failed(e.into()))?.into_data().unwrap_or_default())?;
+        listing.push(&piece)?;
     }
     Ok(listing.finish()?)
 }
@@ -207,16 +205,16 @@ pub async fn pick(guest: &Guest, path: &GuestPath, wanted: &[Wanted]) -> Result<
     Ok(Pieces(Source::new(Box::new(std::iter::from_fn(move || pieces.blocking_recv())))))
 }
 
-async fn forward(mut body: Incoming, sender: mpsc::Sender<io::Result<Bytes>>) {
+async fn forward(mut body: Content, sender: mpsc::Sender<io::Result<Bytes>>) {
     loop {
-        let frame = tokio::select! {
-            frame = body.frame() => frame,
+        let piece = tokio::select! {
+            piece = body.next() => piece,
             // Nobody reads it any more.
             () = sender.closed() => return,
         };
-        let Some(frame) = frame else { return };
-        let piece = frame.map(|frame| frame.into_data().unwrap_or_default()).map_err(io::Error::other);
-        if sender.send(piece).await.is_err() {
+        let Some(piece) = piece.map_err(io::Error::other).transpose() else { return };
+        let is_broken = piece.is_err();
+        if sender.send(piece).await.is_err() || is_broken {
             return;
         }
     }

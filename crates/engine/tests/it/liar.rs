@@ -54,6 +54,16 @@ pub enum Lie {
     Noise,
     /// An answer to what was not asked for, after what was.
     More,
+    /// A part of a list, and then nothing.
+    StillList,
+    /// A part of a file, and then nothing.
+    StillContent,
+    /// Nothing, when it is asked for contents.
+    StillAnswer,
+    /// Nothing, and it takes none of what is brought.
+    StillTaking,
+    /// Nothing, when it has taken what was brought.
+    StillTaken,
 }
 
 type Answer = Response<BoxBody<Bytes, hyper::Error>>;
@@ -75,9 +85,14 @@ async fn answer(request: Request<Incoming>, lie: Lie, has_it: &AtomicBool) -> An
         (&Method::GET, "/v1/health") => {
             whole(StatusCode::OK, serde_json::to_vec(&super::guest::health()).unwrap())
         }
+        (&Method::PUT, "/v1/tree") if lie == Lie::StillTaking => std::future::pending().await,
+        (_, "/v1/tree/pick") if lie == Lie::StillAnswer => std::future::pending().await,
         (&Method::PUT, "/v1/tree") => {
             let mut body = request.into_body();
             while let Some(Ok(_)) = body.frame().await {}
+            if lie == Lie::StillTaken {
+                return std::future::pending().await;
+            }
             has_it.store(true, Ordering::Relaxed);
             whole(StatusCode::OK, Vec::new())
         }
@@ -85,8 +100,8 @@ async fn answer(request: Request<Incoming>, lie: Lie, has_it: &AtomicBool) -> An
             let nothing = ErrorBody::new(Code::NotFound, "there is nothing");
             whole(StatusCode::NOT_FOUND, serde_json::to_vec(&nothing).unwrap())
         }
-        (_, "/v1/tree/list") => stream(Box::new(list(lie))),
-        (_, "/v1/tree/pick") => stream(Box::new(pick(lie))),
+        (_, "/v1/tree/list") => stream(Box::new(list(lie)), lie == Lie::StillList),
+        (_, "/v1/tree/pick") => stream(Box::new(pick(lie)), lie == Lie::StillContent),
         _ => whole(StatusCode::OK, b"{}".to_vec()),
     }
 }
@@ -97,14 +112,17 @@ fn whole(status: StatusCode, body: Vec<u8>) -> Answer {
     response
 }
 
-/// An answer of these pieces, for as long as somebody takes them.
-fn stream(pieces: Box<dyn Iterator<Item = Bytes> + Send>) -> Answer {
+/// An answer of these pieces, for as long as somebody takes them; one that `stays` open has no end.
+fn stream(pieces: Box<dyn Iterator<Item = Bytes> + Send>, stays: bool) -> Answer {
     let (mut sender, body) = Channel::<Bytes, Infallible>::new(1);
     tokio::spawn(async move {
         for piece in pieces {
             if sender.send_data(piece).await.is_err() {
                 return;
             }
+        }
+        if stays {
+            std::future::pending::<()>().await;
         }
     });
     Response::new(body.map_err(|never| match never {}).boxed())
@@ -151,7 +169,7 @@ fn list(lie: Lie) -> Box<dyn Iterator<Item = Bytes> + Send> {
         Lie::Swollen => one([file_of("file", 1 << 40), line(&Line::End(1))].concat()),
         Lie::Swelling => one([file_of("file", 2), line(&Line::End(1))].concat()),
         Lie::Deep => named(&[&format!("{}x", "d/".repeat(3000))], 1),
-        Lie::CutList => one(file("new")),
+        Lie::CutList | Lie::StillList => one(file("new")),
         Lie::WrongCount => named(&["new"], 2),
         Lie::ManyFiles => {
             let count = model::workspace::MAX_CHANGED + 1;
@@ -170,7 +188,11 @@ fn list(lie: Lie) -> Box<dyn Iterator<Item = Bytes> + Send> {
         | Lie::BecameLink
         | Lie::Went
         | Lie::Noise
-        | Lie::More => named(&["new"], 1),
+        | Lie::More
+        | Lie::StillContent
+        | Lie::StillAnswer
+        | Lie::StillTaking
+        | Lie::StillTaken => named(&["new"], 1),
     }
 }
 
@@ -185,7 +207,7 @@ fn pick(lie: Lie) -> Box<dyn Iterator<Item = Bytes> + Send> {
             Box::new(std::iter::once(content(Kind::File, 1 << 40, b"")).chain(zeros))
         }
         Lie::ManyFiles => Box::new(std::iter::repeat(content(Kind::File, 1, b"x"))),
-        Lie::CutContent => one(content(Kind::File, 10, b"half")),
+        Lie::CutContent | Lie::StillContent => one(content(Kind::File, 10, b"half")),
         Lie::SameAsNothing => one(Bytes::copy_from_slice(&Picked::Same.header())),
         Lie::BecameLink => one(content(Kind::Link, 11, b"/etc/passwd")),
         Lie::Went => one(Bytes::copy_from_slice(&Picked::Gone.header())),
@@ -197,6 +219,10 @@ fn pick(lie: Lie) -> Box<dyn Iterator<Item = Bytes> + Send> {
         | Lie::Deep
         | Lie::CutList
         | Lie::WrongCount
-        | Lie::ManyPatterns => Box::new(std::iter::empty()),
+        | Lie::ManyPatterns
+        | Lie::StillList
+        | Lie::StillAnswer
+        | Lie::StillTaking
+        | Lie::StillTaken => Box::new(std::iter::empty()),
     }
 }

@@ -58,6 +58,8 @@ pub struct World {
     pub config: Config,
     /// What time it is.
     pub clock: Clock,
+    /// How long the next daemon lets a guest stand still, where that is not what it is by itself.
+    pub guest_patience: Option<Duration>,
     /// The bridge that root installed.
     pub bridge: Option<Bridge>,
     /// The host with the helper of that bridge; this world's engine runs on it.
@@ -270,6 +272,7 @@ impl World {
             faults,
             config,
             clock,
+            guest_patience: None,
             bridge: None,
             host: None,
             daemon: None,
@@ -313,6 +316,7 @@ impl World {
                 builder: Some(Program::Qemu(self.home.join("builder"))),
                 bridge: self.bridge.clone(),
                 clock: self.clock.clone(),
+                guest_patience: self.guest_patience,
             };
             let opening = Engine::open(self.dirs(), self.config.clone(), self.home.join("agent"), seams);
             opened = runtime.block_on(runtime.spawn(opening)).map(Result::unwrap).transpose();

@@ -317,7 +317,7 @@ fn a_newer_or_damaged_database_is_refused_untouched() {
     bytes[60..64].copy_from_slice(&99u32.to_be_bytes()); // user_version, at offset 60 of the header
     host::fs::write_atomic(&newer, &bytes).unwrap();
     assert_eq!(Store::check(&newer).unwrap(), Compatibility::Newer);
-    assert!(matches!(Store::open(&newer), Err(Error::Newer { found: 99, known: 6 })));
+    assert!(matches!(Store::open(&newer), Err(Error::Newer { found: 99, .. })));
 
     let damaged = scratch.0.join("damaged.db");
     host::fs::write_atomic(&damaged, b"this is no database, though long enough to look at").unwrap();

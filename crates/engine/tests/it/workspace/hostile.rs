@@ -1,5 +1,7 @@
 //! What a guest does with its tree to reach the host.
 
+use std::time::Duration;
+
 use super::*;
 use crate::{liar::Lie, world::SOON};
 
@@ -95,6 +97,44 @@ fn an_agent_that_lies_is_refused() {
             assert!(error.code == Code::Refused && error.message.contains(why), "{lie:?}: {error:?}");
             is_untouched(&world, &pair, &before, &format!("{lie:?}"));
         }
+        world.prepare(&[Delete("a")]);
+    }
+}
+
+/// An agent that stops in the middle of anything is given up, and leaves nothing.
+#[test]
+fn an_agent_that_stands_still_is_given_up() {
+    let still = "the guest neither took nor gave anything";
+    let world_of = |lie| {
+        let mut world = World::new();
+        world.close();
+        world.guest_patience = Some(Duration::from_millis(500));
+        world.open();
+        world.manner.send_replace(Manner::Liar(lie));
+        world.prepare(&[Create("a")]);
+        let pair = Pair::new();
+        // More than is on its way at once.
+        write(&pair.host(), "file", &vec![b'x'; 4 << 20]);
+        pair.commit();
+        (world, pair)
+    };
+    let given_up = |error: &ErrorBody, lie| {
+        let told = [&error.message].into_iter().chain(&error.causes).any(|text| text.contains(still));
+        assert!(told, "{lie:?}: {error:?}");
+    };
+    for lie in [Lie::StillTaking, Lie::StillTaken] {
+        let (world, pair) = world_of(lie);
+        let before = everything(&pair.host());
+        given_up(&prepare(&world, pair.request()).unwrap_err(), lie);
+        is_untouched(&world, &pair, &before, &format!("{lie:?}"));
+        world.prepare(&[Delete("a")]);
+    }
+    for lie in [Lie::StillList, Lie::StillAnswer, Lie::StillContent] {
+        let (world, pair) = world_of(lie);
+        prepare(&world, pair.request()).unwrap();
+        let before = everything(&pair.host());
+        given_up(&export(&world, None).unwrap_err(), lie);
+        is_untouched(&world, &pair, &before, &format!("{lie:?}"));
         world.prepare(&[Delete("a")]);
     }
 }
