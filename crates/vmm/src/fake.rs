@@ -87,6 +87,7 @@ impl Fake {
             program: PathBuf::from("/bin/sleep"),
             version: "1".to_owned(),
             accelerator: Accelerator::Tcg,
+            untested: None,
             why_not_kvm: Some("it is a fake".to_owned()),
         };
         let (fault, ends, memories) = (Arc::default(), Arc::default(), Arc::default());

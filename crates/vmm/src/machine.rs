@@ -108,6 +108,8 @@ pub struct Report {
     pub program: PathBuf,
     /// Its version.
     pub version: String,
+    /// The newest version that banger's tests have run with, major and minor, where this one is newer.
+    pub untested: Option<(u32, u32)>,
     /// How guests run.
     pub accelerator: Accelerator,
     /// Why it is not KVM, where it is not.

@@ -48,6 +48,8 @@ pub(crate) struct Product {
     pub(crate) before_version: &'static str,
     /// The oldest version that is known to work: major and minor.
     pub(crate) oldest: (u32, u32),
+    /// The newest version that the tests have run with.
+    pub(crate) newest: (u32, u32),
     /// How to get it.
     pub(crate) install: &'static str,
     /// What to do about a program that is another one.
@@ -162,6 +164,12 @@ impl Product {
         Ok(version)
     }
 
+    /// The newest version that the tests have run with, where `version` is newer.
+    pub(crate) fn untested(&self, version: &str) -> Option<(u32, u32)> {
+        let (_, number) = self.parse_version(&format!("{}{version}", self.before_version))?;
+        (number > self.newest).then_some(self.newest)
+    }
+
     /// The version that `text` tells, whole and as major and minor.
     fn parse_version(&self, text: &str) -> Option<(String, (u32, u32))> {
         let version = text.strip_prefix(self.before_version)?.split_whitespace().next()?;
@@ -237,6 +245,19 @@ mod tests {
         ] {
             let expect = expect.map(|(version, number)| (version.to_owned(), number));
             assert_eq!(product.parse_version(text), expect, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn newer_ones_than_were_tested_are_known() {
+        for (product, version, expect) in [
+            (&qemu::PRODUCT, "7.2.22", None),
+            (&qemu::PRODUCT, "10.0.2", Some((7, 2))),
+            (&firecracker::PRODUCT, "1.8.0", None),
+            (&firecracker::PRODUCT, "1.12.1", None),
+            (&firecracker::PRODUCT, "1.17.0-dev", Some((1, 12))),
+        ] {
+            assert_eq!(product.untested(version), expect, "{version}");
         }
     }
 }

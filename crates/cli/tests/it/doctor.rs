@@ -87,6 +87,19 @@ fn a_missing_vmm_is_a_row() {
 }
 
 #[test]
+fn a_vmm_that_is_newer_than_what_was_tested_is_told() {
+    let home = home();
+    let qemu = home.path().join("qemu");
+    fs::write(&qemu, "#!/bin/sh\n[ \"$1\" = --version ] && echo 'QEMU emulator version 99.1.2'\n").unwrap();
+    fs::set_permissions(&qemu, fs::Permissions::from_mode(0o755)).unwrap();
+    let path = qemu.to_str().unwrap().to_owned();
+    let (verdict, found, _) =
+        row(&home.with_env("BANGER_QEMU_BIN", &path).run(&["doctor", "-o", "json"]), "qemu");
+    assert_eq!(verdict, "pass");
+    assert_eq!(found, format!("{path} 99.1.2, newer than 7.2, with which banger was tested"));
+}
+
+#[test]
 fn a_firecracker_that_is_none_is_a_row() {
     let home = home().with_env("BANGER_FIRECRACKER_BIN", "/bin/echo");
     let output = home.run(&["doctor", "-o", "json"]);

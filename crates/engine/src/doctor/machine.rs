@@ -49,8 +49,13 @@ pub fn vmm(config: &Config) -> Vec<Row> {
     rows
 }
 
+/// Which one it is. That one is newer than what was tested is worth to be known, and nothing to be mended.
 fn found(report: &Report) -> String {
-    format!("{} {}", report.program.display(), report.version)
+    let found = format!("{} {}", report.program.display(), report.version);
+    match report.untested {
+        Some((major, minor)) => format!("{found}, newer than {major}.{minor}, with which banger was tested"),
+        None => found,
+    }
 }
 
 fn kvm(report: &Report) -> Row {

@@ -24,6 +24,7 @@ pub(crate) const PRODUCT: Product = Product {
     before_version: "Firecracker v",
     // Older ones tell a guest of its devices by its command line only, which distributions' kernels do not read.
     oldest: (1, 8),
+    newest: (1, 12),
     install: "put the firecracker of https://github.com/firecracker-microvm/firecracker/releases into /usr/local/bin, or use \
               --vmm qemu",
     check: "check `firecracker_bin` in the configuration",
@@ -43,7 +44,9 @@ pub(super) fn find(settings: &Settings) -> Result<Report, ProbeError> {
     if let Some(why) = why_not_kvm {
         return Err(ProbeError::NoKvm { name: PRODUCT.name, why });
     }
-    Ok(Report { backend: "firecracker", program, version, accelerator: Accelerator::Kvm, why_not_kvm })
+    let untested = PRODUCT.untested(&version);
+    let accelerator = Accelerator::Kvm;
+    Ok(Report { backend: "firecracker", program, version, untested, accelerator, why_not_kvm })
 }
 
 /// Runs the guest; why it did not come to its good end.

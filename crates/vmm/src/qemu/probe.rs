@@ -24,6 +24,7 @@ pub(crate) const PRODUCT: Product = Product {
     start: Program::Qemu,
     before_version: "QEMU emulator version ",
     oldest: (7, 2),
+    newest: (7, 2),
     install: "install it: sudo apt-get install qemu-system-x86",
     check: "check `qemu_bin` in the configuration",
 };
@@ -39,7 +40,8 @@ pub(super) fn find(settings: &Settings) -> Result<Report, ProbeError> {
         }),
     };
     let accelerator = if why_not_kvm.is_none() { Accelerator::Kvm } else { Accelerator::Tcg };
-    Ok(Report { backend: "qemu", program, version, accelerator, why_not_kvm })
+    let untested = PRODUCT.untested(&version);
+    Ok(Report { backend: "qemu", program, version, untested, accelerator, why_not_kvm })
 }
 
 /// Runs the guest; why it did not come to its good end.
