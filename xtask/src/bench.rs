@@ -126,6 +126,12 @@ const BENCHES: &[Bench] = &[
         needs: Needs::Programs,
         measure: under_firecracker,
     },
+    Bench {
+        name: "restore",
+        what: "a VM that goes on from a snapshot, over one that boots",
+        needs: Needs::Programs,
+        measure: restore,
+    },
     Bench { name: "list", what: "`banger vm list`", needs: Needs::Programs, measure: list },
     Bench {
         name: "resident",
@@ -310,6 +316,39 @@ fn create(runs: usize) -> Result<Vec<Figure>> {
         figure("bare QEMU to /init", bare, "s", Limit::None),
         figure("vm run --rm -- true", whole, "s", Limit::None),
         figure("the same less 0.5 s, over bare QEMU to /init", (whole - 0.5) / bare, "x", Limit::AtMost(1.5)),
+    ])
+}
+
+/// Both in turn, of the same image and size, by QEMU.
+fn restore(runs: usize) -> Result<Vec<Figure>> {
+    const SNAPSHOT: &str = "bench-restore";
+    let world = World::new()?;
+    let image = world.minimal_image()?;
+    let create = |name: &str, from: &[&str]| {
+        let words = ["vm", "create", "--vmm", "qemu", "--memory", "512M", "--name", name];
+        let begin = Instant::now();
+        world.banger(&[&words, from].concat())?;
+        let took = begin.elapsed();
+        world.banger(&["vm", "exec", name, "--", "true"])?;
+        Ok::<_, anyhow::Error>(took.as_secs_f64())
+    };
+    // One may be left of a run that was interrupted.
+    let _ = world.banger(&["snapshot", "delete", SNAPSHOT]);
+    create("bench-saved", &["--image", &image])?;
+    world.banger(&["vm", "snapshot", "bench-saved", SNAPSHOT])?;
+    world.banger(&["vm", "delete", "bench-saved"])?;
+    let (mut cold, mut restored) = (Vec::new(), Vec::new());
+    for _ in 0..runs {
+        cold.push(create("bench-cold", &["--image", &image])?);
+        restored.push(create("bench-restored", &["--snapshot", SNAPSHOT])?);
+        world.banger(&["vm", "delete", "bench-cold", "bench-restored"])?;
+    }
+    world.banger(&["snapshot", "delete", SNAPSHOT])?;
+    let (cold, restored) = (median(cold), median(restored));
+    Ok(vec![
+        figure("a VM boots, until its agent answers", cold, "s", Limit::None),
+        figure("a VM goes on from a snapshot, until its agent answers", restored, "s", Limit::None),
+        figure("the former over the latter", cold / restored, "x", Limit::AtLeast(3.0)),
     ])
 }
 
